@@ -1,0 +1,165 @@
+"""The command line: ``dedupkit run``, ``apply``, ``report``, ``demo``.
+
+Exit codes: 0 done, 1 the run failed (one line says why, and what to do), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+# The workers are the parallelism; threads of the math library would fight them. Set before numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import typer
+
+from dedupkit.errors import DedupkitError, RuleError
+
+if TYPE_CHECKING:
+    from dedupkit.pipeline.run import Run
+
+app = typer.Typer(
+    help="De-duplicate image-caption shards before training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from dedupkit import __version__
+
+        typer.echo(f"dedupkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def run(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="Tars, Parquet files or folders; braces ({00000..00099}) and globs; local or s3://, hf://, …"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The run folder. The same command goes on where it was interrupted.")],
+    rule: Annotated[str, typer.Option(help="Preset (copies, exact) or a rule such as 'exact or pdq<=20'.")] = "copies",
+    keep: Annotated[
+        str, typer.Option(help="Which duplicate is kept: columns from first to last, - for the larger.")
+    ] = "-pixels, -nbytes, sample",
+    hashes: Annotated[
+        list[str] | None,
+        typer.Option("--hash", help="Compute a further hash now: pixels, phash, dhash, … (repeatable)."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
+    seed: Annotated[int, typer.Option(help="Recorded in the run.")] = 0,
+    json_output: Json = False,
+) -> None:
+    """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
+    if engine != "local":
+        raise typer.BadParameter(f"{engine!r} is not available in this version; use local", param_hint="--engine")
+    from dedupkit.pipeline.job import dedup
+
+    _print_run(dedup(source, out, rule=rule, keep=keep, hashes=hashes or (), workers=workers, seed=seed), json_output)
+
+
+@app.command()
+def apply(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
+    to: Annotated[Path, typer.Option(help="Where the cleaned data goes.")],
+    format: Annotated[  # noqa: A002
+        str, typer.Option(help="webdataset, parquet, urls, datacomp or keys.")
+    ] = "webdataset",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Write what the run in DIR keeps."""
+    from dedupkit.manifest.export import FORMATS
+    from dedupkit.pipeline.run import Run
+
+    if format not in FORMATS:
+        raise typer.BadParameter(f"{format!r}; choose one of {', '.join(FORMATS)}", param_hint="--format")
+    written = Run(directory).apply(to, format=format, workers=workers)
+    if json_output:
+        typer.echo(json.dumps(written))
+    else:
+        typer.echo(f"wrote {written['samples']:,} samples to {to} ({written['files']:,} files, {format})")
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
+    json_output: Json = False,
+) -> None:
+    """Write report.html, report.json and DATASET_CARD.md into DIR."""
+    from dedupkit.pipeline.run import Run
+
+    path = Run(directory).report()
+    typer.echo(json.dumps({"report": str(path)}) if json_output else f"wrote {path}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the demo's files go.")] = Path("demo"),
+    json_output: Json = False,
+) -> None:
+    """Build a small web of real photos and copies, download it with img2dataset, clean it, check the outcome."""
+    from dedupkit.demo import run_demo
+
+    succeeded = run_demo(out, json_output=json_output)
+    if not succeeded:
+        raise typer.Exit(1)
+
+
+def _print_run(finished: Run, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(finished.summary))
+        return
+    rows: list[tuple[str, Any]] = finished.rows()
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        typer.echo(f"{label:<{width}}  {value}")
+    typer.echo(f"{'manifest':<{width}}  {finished.path / 'manifest.parquet'}")
+    typer.echo(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
+
+
+def main() -> None:
+    """Entry point: errors of ours become one line and an exit code."""
+    try:
+        app()
+    except RuleError as error:
+        print(f"dedupkit: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except (DedupkitError, OSError) as error:
+        print(f"dedupkit: {_explain(error)}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ndedupkit: stopped; run the same command again to go on from here", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, DedupkitError):
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}; what was done is kept, run the same command again to go on"
+    return " ".join(str(error).split("\n")) if not isinstance(error, RuleError) else str(error)
+
+
+if __name__ == "__main__":
+    main()

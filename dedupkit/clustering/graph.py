@@ -1,0 +1,80 @@
+"""The duplicate graph: its components, for showing groups, and its keep-set, for deciding."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["components", "keep_set"]
+
+
+def keep_set(
+    a: NDArray[np.integer], b: NDArray[np.integer], order: NDArray[np.integer]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """The maximal independent set reached by walking the vertices in order.
+
+    No two kept vertices are joined by an edge, and each removed one has an edge to a kept one (its witness): nothing
+    goes because of a chain.
+
+    Args:
+        a: (m,) one end of each edge, vertex numbers; an edge may be listed more than once, in either direction.
+        b: (m,) the other end.
+        order: (n,) a permutation of the vertices, the most worth keeping first; n < 2**31.
+
+    Returns:
+        ``kept``, (n,) bool; and ``witness_edge``, (n,) int64: for a removed vertex the position in ``a`` and ``b`` of
+        the edge to the first kept neighbour in the order, -1 for a kept vertex.
+
+    Raises:
+        ValueError: a vertex number outside 0..n-1, a loop, or arrays of different lengths.
+    """
+    count = len(order)
+    _check(a, b, count)
+    if len(a) == 0:
+        return np.ones(count, bool), np.full(count, -1, np.int64)
+    from dedupkit.clustering.kernels import greedy_independent_set
+
+    rank = np.empty(count, np.int32)
+    rank[order] = np.arange(count, dtype=np.int32)
+    earlier, later = rank[a], rank[b]
+    swapped = earlier > later
+    earlier[swapped], later[swapped] = later[swapped], earlier[swapped]
+    witness_edge: NDArray[np.int64] = greedy_independent_set(earlier, later, count)[rank]
+    return witness_edge < 0, witness_edge
+
+
+def components(a: NDArray[np.integer], b: NDArray[np.integer], count: int) -> NDArray[np.int32]:
+    """Connected components.
+
+    Args:
+        a: (m,) one end of each edge.
+        b: (m,) the other end.
+        count: number of vertices, < 2**31.
+
+    Returns:
+        (count,) int32: the smallest vertex of each vertex's component.
+
+    Raises:
+        ValueError: as :func:`keep_set`.
+    """
+    _check(a, b, count)
+    if len(a) == 0:
+        return np.arange(count, dtype=np.int32)
+    from dedupkit.clustering.kernels import smallest_labels
+
+    labels: NDArray[np.int32] = smallest_labels(
+        np.ascontiguousarray(a, np.int32), np.ascontiguousarray(b, np.int32), count
+    )
+    return labels
+
+
+def _check(a: NDArray[np.integer], b: NDArray[np.integer], count: int) -> None:
+    if len(a) != len(b):
+        raise ValueError(f"edges need two ends: {len(a)} and {len(b)} given")
+    if count >= 2**31:
+        raise ValueError(f"{count} vertices; at most 2**31 - 1 fit")
+    for end in (a, b):
+        if len(end) and (end.min() < 0 or end.max() >= count):
+            raise ValueError(f"an edge names a vertex outside 0..{count - 1}")
+    if len(a) and bool(np.any(a == b)):
+        raise ValueError("an edge joins a vertex to itself")

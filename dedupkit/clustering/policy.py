@@ -1,0 +1,81 @@
+"""Keep policies: which of several duplicates is kept.
+
+A policy is an ordered list of columns that ends in a total order, e.g. ``-pixels, -clip_score, nbytes, sample``: the
+first column decides, ``-`` means that the larger value is better, and a missing value comes last either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.errors import RuleError
+
+__all__ = ["DEFAULT_POLICY", "POLICY_COLUMNS", "Policy", "parse_policy"]
+
+POLICY_COLUMNS = (
+    "pixels", "width", "height", "nbytes", "pdq_quality", "clip_score", "caption_length", "sample",
+)  # fmt: skip
+DEFAULT_POLICY = "-pixels, -nbytes, sample"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A parsed policy: (column, whether larger is better) from the first to the last."""
+
+    columns: tuple[tuple[str, bool], ...]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{'-' if larger else ''}{name}" for name, larger in self.columns)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns whose values ``order`` must be given."""
+        return tuple(name for name, _ in self.columns if name != "sample")
+
+    def order(self, values: Mapping[str, NDArray[np.generic]], count: int) -> NDArray[np.int64]:
+        """Row numbers from the most to the least worth keeping.
+
+        Args:
+            values: for each name in ``needs`` an array (count,) of numbers, NaN where missing.
+            count: number of samples.
+
+        Returns:
+            (count,) int64, a permutation.
+        """
+        keys: list[NDArray[np.generic]] = []
+        for name, larger in self.columns:
+            if name == "sample":  # the row number is unique, so nothing after it matters
+                keys.append(np.arange(count) * (-1 if larger else 1))
+                break
+            column = np.asarray(values[name], dtype=np.float64)
+            keys.append(np.where(np.isnan(column), np.inf, -column if larger else column))
+        order: NDArray[np.int64] = np.lexsort(keys[::-1])
+        return order
+
+
+def parse_policy(text: str) -> Policy:
+    """Parse a policy; ``sample`` is added at the end where it is missing.
+
+    Raises:
+        RuleError: an unknown column, with a caret under it and the columns that exist.
+    """
+    columns: list[tuple[str, bool]] = []
+    position = 0
+    for part in text.split(","):
+        name = part.strip()
+        if name or "," in text:
+            larger = name.startswith("-")
+            bare = name.lstrip("-").strip()
+            if bare not in POLICY_COLUMNS:
+                at = position + (len(part) - len(part.lstrip()))
+                known = ", ".join(POLICY_COLUMNS)
+                raise RuleError(f"unknown column {bare!r} in the keep policy; known: {known}\n  {text}\n  {' ' * at}^")
+            columns.append((bare, larger))
+        position += len(part) + 1
+    if not any(name == "sample" for name, _ in columns):
+        columns.append(("sample", False))
+    return Policy(tuple(columns))

@@ -1,0 +1,192 @@
+"""Rules: which scored edges make two samples duplicates.
+
+A rule is a monotone Boolean formula over signals, e.g. ``exact or pdq<=31`` or ``(clip>=0.9 and verified) or
+pdq<=31``. ``and`` binds tighter than ``or``. It is kept as an ordered list of clauses (its disjunctive normal form),
+so that the first clause that holds for a pair is the reason that the manifest states.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from dedupkit.errors import RuleError
+
+__all__ = ["COPIES", "PRESETS", "Atom", "Clause", "Rule", "parse_rule"]
+
+COPIES = "exact or pdq<=31"
+PRESETS: dict[str, str] = {"copies": COPIES}
+"""Names that stand for a rule. ``copies``: PDQ's published match radius, in any orientation, quality >= 50 on both."""
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<name>[A-Za-z_][\w\-]*)|(?P<op><=|>=|<|>|==|=)|(?P<paren>[()]))"
+)
+_IDENTITY, _DISTANCE, _SIMILARITY = "identity", "distance", "similarity"
+_MAX_CLAUSES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """One condition: a signal, and the bound on its score (None for signals that hold or do not)."""
+
+    signal: str
+    bound: float | None = None
+    similarity: bool = False
+
+    def __str__(self) -> str:
+        if self.bound is None:
+            return self.signal
+        return f"{self.signal}{'>=' if self.similarity else '<='}{self.bound:g}"
+
+    @property
+    def perfect(self) -> float:
+        """The score of a pair that is identical under this signal."""
+        return 1.0 if self.similarity else 0.0
+
+
+Clause = tuple[Atom, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A parsed rule.
+
+    Attributes:
+        text: as it was written, presets by name.
+        clauses: alternatives in the order written; all atoms of one must hold.
+    """
+
+    text: str
+    clauses: tuple[Clause, ...]
+
+    def __str__(self) -> str:
+        parts = [" and ".join(map(str, clause)) for clause in self.clauses]
+        return parts[0] if len(parts) == 1 else " or ".join(f"({p})" if " and " in p else p for p in parts)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals that the rule names, in order."""
+        return tuple(dict.fromkeys(atom.signal for clause in self.clauses for atom in clause))
+
+    def loosest(self, signal: str) -> Atom:
+        """The atom of this signal that lets the most pairs through: the floor that its edges must reach."""
+        atoms = [atom for clause in self.clauses for atom in clause if atom.signal == signal]
+        return max(atoms, key=lambda atom: _looseness(atom))
+
+    def holds(self, perfect: Callable[[str], bool]) -> bool:
+        """Whether a pair is a duplicate when it is identical under the signals that ``perfect`` names."""
+        return any(all(perfect(atom.signal) for atom in clause) for clause in self.clauses)
+
+
+def parse_rule(text: str, signals: Mapping[str, str]) -> Rule:
+    """Parse a rule or the name of a preset.
+
+    Args:
+        text: e.g. ``"exact or pdq<=31"``.
+        signals: the signals that exist, by name: ``"identity"`` (stands alone), ``"distance"`` (takes ``<=``) or
+            ``"similarity"`` (takes ``>=``).
+
+    Raises:
+        RuleError: the message shows the rule with a caret under the character where it goes wrong.
+    """
+    written = text.strip()
+    return Rule(written, _Parser(PRESETS.get(written, text), signals).parse())
+
+
+def _looseness(atom: Atom) -> float:
+    if atom.bound is None:
+        return 0.0
+    return -atom.bound if atom.similarity else atom.bound
+
+
+class _Parser:
+    """Recursive descent; each level returns clauses."""
+
+    def __init__(self, text: str, signals: Mapping[str, str]) -> None:
+        self._text = text
+        self._signals = signals
+        self._tokens = list(self._tokenize())
+        self._next = 0
+
+    def parse(self) -> tuple[Clause, ...]:
+        clauses = self._either()
+        if self._peek()[0] != "end":
+            self._fail("expected 'and', 'or' or the end")
+        return tuple(dict.fromkeys(clauses))
+
+    def _tokenize(self) -> list[tuple[str, str, int]]:
+        tokens, position, end = [], 0, len(self._text.rstrip())
+        while position < end:
+            match = _TOKEN.match(self._text, position)
+            if match is None:
+                at = position + len(self._text[position:]) - len(self._text[position:].lstrip())
+                raise self._error("unexpected character", at)
+            kind = str(match.lastgroup)
+            value = match[kind]
+            tokens.append(("word" if value in ("and", "or") else kind, value, match.start(kind)))
+            position = match.end()
+        return [*tokens, ("end", "", end)]
+
+    def _peek(self) -> tuple[str, str, int]:
+        return self._tokens[self._next]
+
+    def _take(self) -> tuple[str, str, int]:
+        token = self._tokens[self._next]
+        self._next += 1
+        return token
+
+    def _either(self) -> list[Clause]:
+        clauses = self._both()
+        while self._peek()[1] == "or":
+            self._take()
+            clauses = clauses + self._both()
+        return clauses
+
+    def _both(self) -> list[Clause]:
+        clauses = self._primary()
+        while self._peek()[1] == "and":
+            self._take()
+            clauses = [tuple(dict.fromkeys(left + right)) for left, right in product(clauses, self._primary())]
+            if len(clauses) > _MAX_CLAUSES:
+                self._fail(f"the rule has more than {_MAX_CLAUSES} alternatives")
+        return clauses
+
+    def _primary(self) -> list[Clause]:
+        kind, value, position = self._take()
+        if value == "(":
+            clauses = self._either()
+            if self._peek()[1] != ")":
+                self._fail("expected ')'")
+            self._take()
+            return clauses
+        if kind != "name":
+            raise self._error("expected a signal or '('", position)
+        sort = self._signals.get(value)
+        if sort is None:
+            near = difflib.get_close_matches(value, self._signals, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._signals)}"
+            raise self._error(f"unknown signal {value!r}; {hint}", position)
+        if sort == _IDENTITY:
+            if self._peek()[0] == "op":
+                self._fail(f"{value!r} holds or does not; it takes no comparison")
+            return [(Atom(value),)]
+        return [(self._comparison(value, sort),)]
+
+    def _comparison(self, name: str, sort: str) -> Atom:
+        wanted = "<=" if sort == _DISTANCE else ">="
+        _, operator, position = self._take()
+        if operator != wanted:
+            raise self._error(f"{name!r} is a {sort}: compare it with {wanted}", position)
+        kind, number, position = self._take()
+        if kind != "number":
+            raise self._error("expected a number", position)
+        return Atom(name, float(number), similarity=sort == _SIMILARITY)
+
+    def _fail(self, message: str) -> None:
+        raise self._error(message, self._peek()[2])
+
+    def _error(self, message: str, position: int) -> RuleError:
+        return RuleError(f"{message}\n  {self._text}\n  {' ' * position}^")

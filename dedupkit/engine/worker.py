@@ -1,0 +1,46 @@
+"""A worker process: reads tasks from its standard input, executes them, writes what came of each.
+
+Started as ``python -m dedupkit.engine.worker OUT``, not through multiprocessing: a user's script needs no main guard, the
+worker starts with one thread per math library, and a native crash or a kill takes one worker, not the run.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import IO
+
+from dedupkit.engine.task import execute
+from dedupkit.errors import DedupkitError
+
+__all__ = ["main", "serve"]
+
+
+def serve(out: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Execute pickled tasks until the parent closes the pipe (or dies, which closes it too)."""
+    while True:
+        try:
+            task = pickle.load(requests)  # noqa: S301 - the parent process is the only writer
+        except EOFError:
+            return
+        try:
+            reply = (True, execute(task, out))
+        except (DedupkitError, OSError) as error:
+            reply = (False, error)
+        except Exception as error:
+            reply = (False, RuntimeError(f"{type(error).__name__}: {error}"))
+        pickle.dump(reply, replies)
+        replies.flush()
+
+
+def main() -> None:
+    """Serve on the standard streams; whatever a library prints goes to standard error instead."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(Path(sys.argv[1]), sys.stdin.buffer, replies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Errors that a user can act on: each says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = ["DedupkitError", "MissingExtraError", "RuleError", "import_optional"]
+
+
+class DedupkitError(Exception):
+    """Base of every error that dedupkit raises on purpose; the command line prints it as one line."""
+
+
+class RuleError(DedupkitError, ValueError):
+    """A rule or keep policy that cannot be read; the message points at the character."""
+
+
+class MissingExtraError(DedupkitError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+def import_optional(module: str, extra: str) -> ModuleType:
+    """Import ``module``, or say which extra of dedupkit installs it.
+
+    Args:
+        module: dotted module name, e.g. ``"matplotlib.pyplot"``.
+        extra: the extra in ``pyproject.toml`` that brings it.
+
+    Raises:
+        MissingExtraError: the top-level package is not installed. A package that is installed but fails to
+            import raises its own error, unchanged, so that a broken install is not mistaken for a missing one.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"{module.split('.')[0]} is not installed; install it with: pip install -e '.[{extra}]'"
+        ) from error

@@ -1,0 +1,13 @@
+"""Bytes to pixels: the one decoder (scaled, oriented, bounded)."""
+
+from dedupkit.images.decode import (
+    IMAGE_EXTENSIONS,
+    MAX_PIXELS,
+    ImageError,
+    Luma,
+    decode_luma,
+    luma_of,
+    open_image,
+)
+
+__all__ = ["IMAGE_EXTENSIONS", "MAX_PIXELS", "ImageError", "Luma", "decode_luma", "luma_of", "open_image"]

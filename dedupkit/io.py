@@ -1,0 +1,177 @@
+"""Paths, local or remote: listing, opening, and files that appear whole or not at all.
+
+Local paths use the standard library; a path with a scheme (``s3://``, ``gs://``, ``hf://``, ``https://``, …) goes
+through fsspec and needs the package that fsspec names for it.
+"""
+
+from __future__ import annotations
+
+import glob as _glob
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from dedupkit.errors import DedupkitError
+
+__all__ = [
+    "atomic_path", "exists", "expand_braces", "is_dir", "is_remote", "join", "list_dir", "list_glob", "open_binary",
+    "read_columns", "read_json", "stamp", "walk_files", "write_json",
+]  # fmt: skip
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
+
+
+def is_remote(path: str) -> bool:
+    """Whether the path has a URL scheme."""
+    return "://" in path
+
+
+def _filesystem(path: str) -> tuple[Any, str, Callable[[str], str]]:
+    """The fsspec file system of a remote path, the path inside it, and the way back to a full URL."""
+    import fsspec
+
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise DedupkitError(f"cannot open {path}: {error}") from error
+    return filesystem, inner, filesystem.unstrip_protocol
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """Open a path for reading bytes.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        DedupkitError: a remote path whose fsspec package is missing.
+    """
+    if not is_remote(path):
+        return Path(path).open("rb")
+    filesystem, inner, _ = _filesystem(path)
+    return cast("IO[bytes]", filesystem.open(inner, "rb"))
+
+
+def exists(path: str) -> bool:
+    """Whether the path exists; False where the store cannot be asked."""
+    if not is_remote(path):
+        return Path(path).exists()
+    filesystem, inner, _ = _filesystem(path)
+    try:
+        return bool(filesystem.exists(inner))
+    except OSError:
+        return False
+
+
+def is_dir(path: str) -> bool:
+    """Whether the path is a folder."""
+    if not is_remote(path):
+        return Path(path).is_dir()
+    if path.startswith(("http://", "https://")):  # asking costs a download there, and a URL names a file
+        return path.endswith("/")
+    filesystem, inner, _ = _filesystem(path)
+    return bool(filesystem.isdir(inner))
+
+
+def join(folder: str, *names: str) -> str:
+    """Join with forward slashes, which every file system here understands."""
+    return "/".join([folder.rstrip("/") or "/", *names]) if folder != "." else "/".join(names)
+
+
+def list_dir(folder: str) -> list[str]:
+    """The names in a folder, sorted."""
+    if not is_remote(folder):
+        return sorted(os.listdir(folder))
+    filesystem, inner, _ = _filesystem(folder)
+    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(inner, detail=False))
+
+
+def list_glob(pattern: str) -> list[str]:
+    """The paths that match a glob pattern, sorted."""
+    if not is_remote(pattern):
+        return sorted(_glob.glob(pattern, recursive=True))
+    filesystem, inner, full = _filesystem(pattern)
+    return sorted(full(name) for name in filesystem.glob(inner))
+
+
+def walk_files(folder: str) -> Iterator[str]:
+    """Every file below a folder, as paths relative to it, in sorted order; links to folders are not followed."""
+    if is_remote(folder):
+        filesystem, inner, _ = _filesystem(folder)
+        prefix = inner.rstrip("/") + "/"
+        yield from sorted(name.removeprefix(prefix) for name in filesystem.find(inner))
+        return
+    names = []
+    for parent, _, files in os.walk(folder):
+        relative = os.path.relpath(parent, folder).replace(os.sep, "/")
+        names += [file if relative == "." else f"{relative}/{file}" for file in files]
+    yield from sorted(names)
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Expand ``{00000..00099}`` and ``{a,b}`` as a shell does; numbers keep their leading zeros."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    span = _RANGE.match(match[1])
+    if span:
+        first, last = int(span[1]), int(span[2])
+        width = len(span[1]) if span[1].startswith("0") else 0
+        step = 1 if last >= first else -1
+        choices = [f"{number:0{width}d}" for number in range(first, last + step, step)]
+    else:
+        choices = match[1].split(",")
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [before + choice + tail for choice in choices for tail in expand_braces(after)]
+
+
+def stamp(path: str) -> list[int]:
+    """Size and modification time of a local file, so that a changed shard is read again; empty where unknown."""
+    if is_remote(path):
+        return []
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``, renamed onto it when the block ends and removed when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all, with sorted keys."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None where the file is missing or is no JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """Read a local Parquet file, or some of its columns, as a pyarrow table.
+
+    ``pq.read_table`` does the same and first loads the dataset module, a tenth of a short job.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=None if columns is None else list(columns))

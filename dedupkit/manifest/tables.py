@@ -1,0 +1,176 @@
+"""manifest.parquet and groups.parquet: one row per input sample, one row per duplicate group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dedupkit.clustering import Decision
+from dedupkit.io import atomic_path, read_columns
+
+__all__ = ["GROUPS_SCHEMA", "MANIFEST_SCHEMA", "Counts", "write_groups", "write_manifest"]
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        ("sample", pa.int64()),
+        ("source", pa.string()),
+        ("key", pa.string()),
+        ("uid", pa.string()),
+        ("url", pa.string()),
+        ("caption", pa.string()),
+        ("sha256", pa.string()),
+        ("pdq", pa.binary(32)),
+        ("pdq_quality", pa.int16()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("nbytes", pa.int64()),
+        ("format", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("score", pa.float32()),
+        ("kept_sample", pa.int64()),
+        ("kept_key", pa.string()),
+        ("group", pa.int64()),
+        ("group_size", pa.int32()),
+    ]
+)
+
+GROUPS_SCHEMA = pa.schema(
+    [
+        ("group", pa.int64()),
+        ("size", pa.int32()),
+        ("kept", pa.int32()),
+        ("removed", pa.int32()),
+        ("samples", pa.list_(pa.int64())),
+        ("kept_samples", pa.list_(pa.int64())),
+    ]
+)
+
+_COPIED = ("key", "uid", "url", "caption", "pdq", "pdq_quality", "width", "height", "nbytes", "format")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many samples got which verdict, and for what reason."""
+
+    verdicts: dict[str, int]
+    reasons: dict[str, int]
+
+
+def write_manifest(
+    path: Path, samples: Sequence[Path], sources: Sequence[str], decision: Decision, reasons: Sequence[str]
+) -> Counts:
+    """Write the verdict of every sample, a row group per shard, with one shard in memory at a time.
+
+    Args:
+        path: the manifest.
+        samples: the samples file of each shard, in order.
+        sources: the shard's path or URL, for each of them.
+        decision: over all samples in that order.
+        reasons: what to call each clause of the rule.
+    """
+    sizes = np.bincount(decision.group, minlength=len(decision.group)).astype(np.int32)
+    witnesses = np.unique(decision.witness[decision.witness >= 0])
+    witness_keys = _keys_of(witnesses, samples)
+    names = pa.array(list(reasons), pa.string())
+    verdicts: dict[str, int] = {}
+    reason_counts: dict[str, int] = {}
+    start = 0
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, MANIFEST_SCHEMA, compression="zstd") as writer,
+    ):
+        for file, source in zip(samples, sources, strict=True):
+            table = read_columns(file)
+            rows = slice(start, start + table.num_rows)
+            start += table.num_rows
+            witness = decision.witness[rows]
+            removed = pa.array(witness >= 0)
+            unreadable = table["error"].is_valid().combine_chunks()
+            verdict = pc.if_else(unreadable, "unreadable", pc.if_else(removed, "remove", "keep"))
+            clause = names.take(pa.array(decision.clause[rows], mask=witness < 0))
+            where = np.searchsorted(witnesses, witness)
+            columns = {name: table[name] for name in _COPIED} | {
+                "sample": pa.array(np.arange(rows.start, rows.stop)),
+                "source": pa.repeat(source, table.num_rows),
+                "sha256": _hex(table["sha256"]),
+                "verdict": verdict,
+                "reason": pc.if_else(unreadable, table["error"].combine_chunks(), clause),
+                "score": pa.array(decision.score[rows], mask=witness < 0),
+                "kept_sample": pa.array(witness, mask=witness < 0),
+                "kept_key": witness_keys.take(pa.array(where, mask=witness < 0)),
+                "group": pa.array(decision.group[rows]),
+                "group_size": pa.array(sizes[decision.group[rows]]),
+            }
+            writer.write_table(pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA))
+            _count(verdict, verdicts)
+            _count(clause.drop_null(), reason_counts)
+    return Counts(verdicts, reason_counts)
+
+
+def write_groups(path: Path, decision: Decision, readable: NDArray[np.bool_]) -> tuple[int, int]:
+    """Write the groups of two samples or more, in the order of their smallest sample.
+
+    Args:
+        path: the file.
+        decision: over all samples.
+        readable: (n,) which samples took part.
+
+    Returns:
+        The number of groups and the size of the largest (1 where there is none).
+    """
+    sizes = np.bincount(decision.group, minlength=len(decision.group))
+    grouped = np.flatnonzero(sizes[decision.group] > 1)
+    by_group = grouped[np.argsort(decision.group[grouped], kind="stable")]
+    ids, starts, counts = np.unique(decision.group[by_group], return_index=True, return_counts=True)
+    is_kept = (decision.witness[by_group] < 0) & readable[by_group]
+    kept = np.add.reduceat(is_kept, starts, dtype=np.int32) if len(ids) else np.zeros(0, np.int32)
+    offsets = np.append(starts, len(by_group)).astype(np.int32)
+    kept_offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
+    table = pa.table(
+        [
+            pa.array(ids),
+            pa.array(counts.astype(np.int32)),
+            pa.array(kept),
+            pa.array(counts.astype(np.int32) - kept),
+            pa.ListArray.from_arrays(pa.array(offsets), pa.array(by_group)),
+            pa.ListArray.from_arrays(pa.array(kept_offsets), pa.array(by_group[is_kept])),
+        ],
+        schema=GROUPS_SCHEMA,
+    )
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return len(ids), int(counts.max(initial=1))
+
+
+def _keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:
+    """The keys of some samples, ascending, without holding all keys at once."""
+    parts = list(_key_parts(wanted, samples))
+    return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+
+
+def _key_parts(wanted: NDArray[np.int64], samples: Sequence[Path]) -> Iterator[pa.Array]:
+    start = 0
+    for file in samples:
+        rows = pq.read_metadata(file).num_rows
+        low, high = np.searchsorted(wanted, [start, start + rows])
+        if high > low:
+            keys = read_columns(file, ["key"])["key"].combine_chunks()
+            yield keys.take(pa.array(wanted[low:high] - start))
+        start += rows
+
+
+def _hex(column: pa.ChunkedArray) -> pa.Array:
+    return pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.string())
+
+
+def _count(values: pa.Array, into: dict[str, int]) -> None:
+    for item in pc.value_counts(values).to_pylist():
+        into[item["values"]] = into.get(item["values"], 0) + item["counts"]

@@ -1,0 +1,1 @@
+"""The stages put together; alone with the command line it knows every room."""

@@ -1,0 +1,195 @@
+"""A finished run, for Python and notebooks: look at it, decide again, write the cleaned data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, overload
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dedupkit.clustering.policy import parse_policy
+from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.errors import DedupkitError
+from dedupkit.io import read_json, write_json
+from dedupkit.manifest.filter import KeepFilter, keep_filter
+from dedupkit.pipeline.folder import RunFolder
+from dedupkit.pipeline.signals import SIGNALS, is_joined
+
+__all__ = ["Group", "Groups", "Run"]
+
+_ALWAYS_SCANNED = ("exact", "pdq")
+
+
+class Run:
+    """A run folder whose job is done.
+
+    Args:
+        path: the folder given as ``out``.
+
+    Raises:
+        DedupkitError: there is no finished run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._folder = RunFolder(path)
+        self.path = self._folder.path
+        self.config = self._folder.read_config()
+        summary = read_json(self.path / ".done" / "decide.json")
+        if not isinstance(summary, dict) or not self._folder.manifest.exists():
+            raise DedupkitError(f"the run in {self.path} is not finished; run the same command again to go on")
+        self.summary: dict[str, Any] = {
+            "out": str(self.path),
+            "rule": self.config["rule_expanded"],
+            **summary,
+            "shards": len(self.config["shards"]),
+            "shard_problems": self._folder.shard_problems(),
+        }
+
+    @property
+    def manifest(self) -> pa.Table:
+        """The manifest: one row per input sample."""
+        return pq.read_table(self._folder.manifest)
+
+    @property
+    def groups(self) -> Groups:
+        """The duplicate groups, the largest first."""
+        return Groups(self._folder)
+
+    def rethreshold(self, rule: str, *, keep: str | None = None) -> Run:
+        """Decide again with another rule or policy; nothing is read or matched again.
+
+        Args:
+            rule: within the edges that the run has kept.
+            keep: another keep policy; the run's own by default.
+
+        Returns:
+            The run, with its manifest and groups rewritten.
+
+        Raises:
+            RuleError: the rule or policy cannot be read.
+            DedupkitError: the rule needs a hash or a radius that this run has not computed.
+        """
+        from dedupkit.pipeline.decide import decide_and_write
+
+        parsed = parse_rule(rule, SIGNALS)
+        policy = parse_policy(keep or self.config["keep"])
+        self._check_covered(parsed)
+        config = {**self.config, "rule": parsed.text, "rule_expanded": str(parsed), "keep": str(policy)}
+        with self._folder.locked():
+            summary = decide_and_write(self._folder, self.config["shards"], parsed, policy)
+            write_json(self._folder.config, config)
+            write_json(self.path / ".done" / "decide.json", summary)
+        return Run(self.path)
+
+    def apply(self, to: str | Path, *, format: str = "webdataset", workers: int | None = None) -> dict[str, Any]:  # noqa: A002
+        """Write what the manifest keeps; see :func:`dedupkit.manifest.export.apply`."""
+        from dedupkit.manifest.export import apply
+
+        return apply(self.path, to, format=format, workers=workers)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write report.html (or to ``path``), report.json and DATASET_CARD.md; returns the HTML file."""
+        from dedupkit.report import write_report
+
+        return write_report(self.path, path)
+
+    def keep_filter(self) -> KeepFilter:
+        """The kept samples as a predicate; see :func:`dedupkit.keep_filter`."""
+        return keep_filter(self.path)
+
+    def _check_covered(self, rule: Rule) -> None:
+        again = f"run again with --rule {str(rule)!r} (only what is missing is computed)"
+        for name in rule.signals:
+            if name not in _ALWAYS_SCANNED and name not in self.config["hashes"]:
+                raise DedupkitError(f"this run has not computed {name}; {again}")
+            if is_joined(name):
+                radius = self._folder.joined_radius(name)
+                bound = rule.loosest(name).bound or 0
+                if radius is None or bound > radius:
+                    have = "none" if radius is None else f"{name}<={radius}"
+                    raise DedupkitError(f"the rule reaches {name}<={bound:g}, the run's edges {have}; {again}")
+
+    def __repr__(self) -> str:
+        s = self.summary
+        return (
+            f"<dedupkit run {self.path}: {s['samples']:,} samples, {s['keep']:,} kept, {s['remove']:,} removed, "
+            f"{s['unreadable']:,} unreadable; rule {s['rule']}>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:right'>{escape(value)}</td></tr>"
+            for name, value in self.rows()
+        )
+        return f"<table><caption>{escape(str(self.path))}</caption>{rows}</table>"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The summary as label and text, for tables."""
+        s = self.summary
+        samples = max(s["samples"], 1)
+        shown = [
+            ("samples read", f"{s['samples']:,} in {s['shards']:,} shards"),
+            ("kept", f"{s['keep']:,}  ({s['keep'] / samples:.1%})"),
+            ("removed as duplicates", f"{s['remove']:,}  ({s['remove'] / samples:.1%})"),
+            *((f"  because of {reason}", f"{count:,}") for reason, count in s["reasons"].items()),
+            ("unreadable", f"{s['unreadable']:,}"),
+            ("duplicate groups", f"{s['groups']:,}, the largest of {s['largest_group']:,}"),
+            ("rule", s["rule"]),
+        ]
+        return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A duplicate group.
+
+    Attributes:
+        group: its id, the smallest sample in it.
+        rows: the manifest's rows of its samples, kept ones first.
+        folder: of the run.
+    """
+
+    group: int
+    rows: list[dict[str, Any]]
+    folder: Path
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def show(self, most: int = 12) -> Any:
+        """Thumbnails with verdicts, as an object that a notebook displays."""
+        from dedupkit.report.notebook import GroupView
+
+        return GroupView(self.folder, self.rows[:most], total=len(self.rows))
+
+
+class Groups(Sequence[Group]):
+    """The groups of a run, the largest first; rows are read when a group is asked for."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.table = pq.read_table(folder.groups).sort_by([("size", "descending"), ("group", "ascending")])
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Group: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Group]: ...
+    def __getitem__(self, index: int | slice) -> Group | list[Group]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"group {index} of {len(self)}")
+        group = self.table["group"][index % len(self)].as_py()
+        rows = pq.read_table(self._folder.manifest, filters=[("group", "=", group)]).to_pylist()
+        rows.sort(key=lambda row: (row["verdict"] != "keep", row["sample"]))
+        return Group(group, rows, self._folder.path)
+
+    def __iter__(self) -> Iterator[Group]:
+        return (self[number] for number in range(len(self)))

@@ -1,0 +1,115 @@
+"""From what a user names (patterns, globs, folders, files, lists) to an ordered list of shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dedupkit import io
+from dedupkit.errors import DedupkitError
+from dedupkit.sources.files import FolderShard, folder_shards
+from dedupkit.sources.parquet import ParquetShard
+from dedupkit.sources.sample import Shard
+from dedupkit.sources.webdataset import TarShard
+
+__all__ = ["find_shards"]
+
+_TAR = (".tar", ".tar.gz", ".tgz")
+
+
+def find_shards(sources: str | Path | Sequence[str | Path]) -> list[Shard]:
+    """Resolve sources to shards, in the order given; within a pattern or folder, in name order.
+
+    Args:
+        sources: one or several of: a tar, a Parquet file, a folder (of tars, of Parquet files, img2dataset output in
+            any of its three formats, or images), with braces (``{00000..00099}``) and globs, local or remote.
+
+    Returns:
+        Shards; one that is named twice is read once. A shard of a brace pattern that is missing is kept, so that
+        the manifest reports it.
+
+    Raises:
+        DedupkitError: a source matches nothing at all, or is of no kind that can be read.
+    """
+    listed = [sources] if isinstance(sources, str | Path) else list(sources)
+    if not listed:
+        raise DedupkitError("no source given: name tars, Parquet files or folders")
+    shards: dict[tuple[str, ...], Shard] = {}
+    for source in listed:
+        for shard in _expand(str(source)):
+            shards.setdefault((shard.source, *shard.paths), shard)
+    return list(shards.values())
+
+
+def _expand(source: str) -> Iterable[Shard]:
+    names = [name for pattern in io.expand_braces(source) for name in _globbed(pattern)]
+    if not names or not any(io.exists(name) for name in names):
+        raise DedupkitError(f"no such source: {source} (looked for {_looked_for(source)})")
+    shards = [shard for name in names for shard in _open(name)]
+    if not shards:
+        raise DedupkitError(f"nothing to read in {source}: no tar, no Parquet file with images, no image")
+    return shards
+
+
+def _globbed(pattern: str) -> list[str]:
+    if any(character in pattern for character in "*?[") and not io.exists(pattern):
+        return io.list_glob(pattern)
+    return [pattern]
+
+
+def _looked_for(source: str) -> str:
+    first = io.expand_braces(source)[0]
+    return first if io.is_remote(first) else str(Path(first).absolute())
+
+
+def _open(path: str) -> list[Shard]:
+    if path.endswith(_TAR):
+        return [TarShard(path, _metadata_beside(path))]
+    if path.endswith(".parquet"):
+        return [ParquetShard(path)]
+    if io.is_dir(path):
+        return _open_folder(path if path == "/" else path.rstrip("/"))
+    if not io.exists(path):
+        return [TarShard(path)]  # reading it will say that it is gone
+    raise DedupkitError(f"{path} is no shard: expected .tar, .tar.gz, .tgz, .parquet or a folder")
+
+
+def _open_folder(folder: str) -> list[Shard]:
+    names = io.list_dir(folder)
+    tars = [name for name in names if name.endswith(_TAR)]
+    tables = [name for name in names if name.endswith(".parquet")]
+    if tars:
+        tables_of_tars = {_stem(name) + ".parquet" for name in tars}
+        return [
+            TarShard(io.join(folder, name), io.join(folder, _stem(name) + ".parquet"))
+            if _stem(name) + ".parquet" in tables
+            else TarShard(io.join(folder, name))
+            for name in tars
+        ] + [ParquetShard(io.join(folder, name)) for name in tables if name not in tables_of_tars]
+    if tables:
+        subfolders = {name for name in names if name + ".parquet" in tables and io.is_dir(io.join(folder, name))}
+        if subfolders:
+            return [_img2dataset_files(folder, _stem(name)) for name in tables]
+        return [ParquetShard(io.join(folder, name)) for name in tables]
+    return list(folder_shards(folder))
+
+
+def _img2dataset_files(folder: str, stem: str) -> FolderShard:
+    """One shard of img2dataset's ``files`` output; all its samples may have failed, then there is no subfolder."""
+    inside = io.join(folder, stem)
+    names = list(io.walk_files(inside)) if io.exists(inside) else []
+    return FolderShard(
+        source=inside,
+        names=tuple(name for name in names if not name.endswith((".txt", ".json"))),
+        siblings=frozenset(name for name in names if name.endswith((".txt", ".json"))),
+        metadata=io.join(folder, stem + ".parquet"),
+    )
+
+
+def _stem(name: str) -> str:
+    return next((name.removesuffix(end) for end in (*_TAR, ".parquet") if name.endswith(end)), name)
+
+
+def _metadata_beside(path: str) -> str | None:
+    candidate = _stem(path) + ".parquet"
+    return candidate if io.exists(candidate) else None
