@@ -83,9 +83,7 @@ def run(
 def apply(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
     to: Annotated[Path, typer.Option(help="Where the cleaned data goes.")],
-    format: Annotated[  # noqa: A002
-        str, typer.Option(help="webdataset, parquet, urls, datacomp or keys.")
-    ] = "webdataset",
+    format: Annotated[str, typer.Option(help="webdataset, parquet, urls, datacomp or keys.")] = "webdataset",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
     json_output: Json = False,
 ) -> None:

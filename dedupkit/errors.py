@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
-__all__ = ["DedupkitError", "MissingExtraError", "RuleError", "import_optional"]
+__all__ = ["DedupkitError", "MissingExtraError", "RuleError", "import_optional", "require"]
 
 
 class DedupkitError(Exception):
@@ -36,6 +37,14 @@ def import_optional(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise MissingExtraError(
-            f"{module.split('.')[0]} is not installed; install it with: pip install -e '.[{extra}]'"
-        ) from error
+        raise MissingExtraError(_missing(module, extra)) from error
+
+
+def require(module: str, extra: str) -> None:
+    """Raise :class:`MissingExtraError` unless ``module`` is installed, without importing it."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(_missing(module, extra))
+
+
+def _missing(module: str, extra: str) -> str:
+    return f"{module.split('.')[0]} is not installed; install it with: pip install -e '.[{extra}]'"

@@ -7,13 +7,14 @@ through fsspec and needs the package that fsspec names for it.
 from __future__ import annotations
 
 import glob as _glob
+import io as _io
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from dedupkit.errors import DedupkitError
 
@@ -52,7 +53,50 @@ def open_binary(path: str) -> IO[bytes]:
     if not is_remote(path):
         return Path(path).open("rb")
     filesystem, inner, _ = _filesystem(path)
-    return cast("IO[bytes]", filesystem.open(inner, "rb"))
+    with _as_oserror(path):
+        return _io.BufferedReader(_Remote(path, filesystem.open(inner, "rb")), 1 << 20)
+
+
+@contextmanager
+def _as_oserror(path: str) -> Iterator[None]:
+    """Stores raise errors of their client's own kinds; here they are all errors of reading a file."""
+    try:
+        yield
+    except (OSError, DedupkitError):
+        raise
+    except Exception as error:
+        raise OSError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+
+
+class _Remote(_io.RawIOBase):
+    """A file of an fsspec store as a raw stream, to be buffered: its reads may be short, its errors of any kind."""
+
+    def __init__(self, path: str, file: Any) -> None:
+        self._path, self._file = path, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with _as_oserror(self._path):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with _as_oserror(self._path):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def exists(path: str) -> bool:
@@ -61,7 +105,8 @@ def exists(path: str) -> bool:
         return Path(path).exists()
     filesystem, inner, _ = _filesystem(path)
     try:
-        return bool(filesystem.exists(inner))
+        with _as_oserror(path):
+            return bool(filesystem.exists(inner))
     except OSError:
         return False
 
@@ -73,7 +118,8 @@ def is_dir(path: str) -> bool:
     if path.startswith(("http://", "https://")):  # asking costs a download there, and a URL names a file
         return path.endswith("/")
     filesystem, inner, _ = _filesystem(path)
-    return bool(filesystem.isdir(inner))
+    with _as_oserror(path):
+        return bool(filesystem.isdir(inner))
 
 
 def join(folder: str, *names: str) -> str:
@@ -86,7 +132,8 @@ def list_dir(folder: str) -> list[str]:
     if not is_remote(folder):
         return sorted(os.listdir(folder))
     filesystem, inner, _ = _filesystem(folder)
-    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(inner, detail=False))
+    with _as_oserror(folder):
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(inner, detail=False))
 
 
 def list_glob(pattern: str) -> list[str]:
@@ -94,7 +141,8 @@ def list_glob(pattern: str) -> list[str]:
     if not is_remote(pattern):
         return sorted(_glob.glob(pattern, recursive=True))
     filesystem, inner, full = _filesystem(pattern)
-    return sorted(full(name) for name in filesystem.glob(inner))
+    with _as_oserror(pattern):
+        return sorted(full(name) for name in filesystem.glob(inner))
 
 
 def walk_files(folder: str) -> Iterator[str]:
@@ -102,7 +150,9 @@ def walk_files(folder: str) -> Iterator[str]:
     if is_remote(folder):
         filesystem, inner, _ = _filesystem(folder)
         prefix = inner.rstrip("/") + "/"
-        yield from sorted(name.removeprefix(prefix) for name in filesystem.find(inner))
+        with _as_oserror(folder):
+            found = filesystem.find(inner)
+        yield from sorted(name.removeprefix(prefix) for name in found)
         return
     names = []
     for parent, _, files in os.walk(folder):

@@ -98,9 +98,7 @@ def disagreements(images: Iterator[tuple[str, Image.Image]], expect: Expect) -> 
         ours = perceptual_hashes(image, PERCEPTUAL_HASHES)
         for name, theirs in expect(image).items():
             if ours[name].tobytes().hex() != theirs:
-                found.append(
-                    f"{label} {image.mode} {image.size}: {name} {ours[name].tobytes().hex()} != {theirs}"
-                )
+                found.append(f"{label} {image.mode} {image.size}: {name} {ours[name].tobytes().hex()} != {theirs}")
         count += 1
     if not NUMPY_2 and len(found) <= count // 25:
         found = [line for line in found if ": phash" not in line]
@@ -156,8 +154,7 @@ def synthetic() -> Iterator[tuple[str, Image.Image]]:
             "ramp x": x * 255 // max(width - 1, 1),
             "ramp y": y * 255 // max(height - 1, 1),
             "ramp xy": (x + y) * 255 // (width + height - 2),
-            "disc": 200
-            * ((2 * x - width + 1) ** 2 + (2 * y - height + 1) ** 2 < min(width, height) ** 2 // 2),
+            "disc": 200 * ((2 * x - width + 1) ** 2 + (2 * y - height + 1) ** 2 < min(width, height) ** 2 // 2),
             "dot": 255 * ((x == width // 2) & (y == height // 2)),
             "half": 255 * (x < width // 2),
             "noise": rng.integers(0, 2, (height, width)) * 3 + 100,
@@ -180,9 +177,7 @@ def test_windows_of_photos(photos: list[Image.Image], expect: Expect) -> None:
 def test_whole_photos_in_every_mode(photos: list[Image.Image], expect: Expect) -> None:
     rng = np.random.default_rng(3)
     images = (
-        (SHIPPED[i], to_mode(photo, mode, rng))
-        for i, photo in enumerate(photos)
-        for mode in list(STORED)[i % 2 :: 4]
+        (SHIPPED[i], to_mode(photo, mode, rng)) for i, photo in enumerate(photos) for mode in list(STORED)[i % 2 :: 4]
     )
     _, found = disagreements(images, expect)
     assert not found
@@ -190,9 +185,7 @@ def test_whole_photos_in_every_mode(photos: list[Image.Image], expect: Expect) -
 
 def test_odd_shapes_in_every_mode(photos: list[Image.Image], expect: Expect) -> None:
     rng = np.random.default_rng(4)
-    images = (
-        (f"{shape}", to_mode(photos[0].resize(shape), mode, rng)) for shape in ODD_SHAPES for mode in STORED
-    )
+    images = ((f"{shape}", to_mode(photos[0].resize(shape), mode, rng)) for shape in ODD_SHAPES for mode in STORED)
     _, found = disagreements(images, expect)
     assert not found
 
@@ -265,9 +258,7 @@ def test_named_functions_and_unchanged_input(photos: list[Image.Image]) -> None:
     for function in (phash, dhash, ahash, whash):
         kind = function.__name__
         np.testing.assert_array_equal(function(image), perceptual_hash(image, kind))
-        np.testing.assert_array_equal(
-            function(image, "imagededup"), perceptual_hash(image, f"{kind}_imagededup")
-        )
+        np.testing.assert_array_equal(function(image, "imagededup"), perceptual_hash(image, f"{kind}_imagededup"))
     assert image.tobytes() == photos[0].tobytes()
     assert perceptual_hashes(image, []) == {}
 

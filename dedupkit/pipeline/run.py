@@ -85,7 +85,7 @@ class Run:
             write_json(self.path / ".done" / "decide.json", summary)
         return Run(self.path)
 
-    def apply(self, to: str | Path, *, format: str = "webdataset", workers: int | None = None) -> dict[str, Any]:  # noqa: A002
+    def apply(self, to: str | Path, *, format: str = "webdataset", workers: int | None = None) -> dict[str, Any]:
         """Write what the manifest keeps; see :func:`dedupkit.manifest.export.apply`."""
         from dedupkit.manifest.export import apply
 

@@ -1,0 +1,184 @@
+"""The demo: plant, download, clean, check, and tell a newcomer what happened."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dedupkit.demo.web import EDITS, Page, build_web
+from dedupkit.errors import DedupkitError, require
+from dedupkit.pipeline.job import dedup
+from dedupkit.pipeline.run import Run
+
+__all__ = ["run_demo"]
+
+_MARK = ".dedupkit-demo"
+_DOWNLOAD = "import json, sys; from img2dataset import download; download(**json.loads(sys.argv[1]))"
+
+
+def run_demo(out: str | Path, *, json_output: bool = False) -> bool:
+    """Run the demonstration; everything it writes goes below ``out``, the network is loopback only.
+
+    Args:
+        out: a new folder, or one of an earlier demo, which is replaced.
+        json_output: print one JSON object instead of the story.
+
+    Returns:
+        Whether the outcome is what was planted.
+
+    Raises:
+        MissingExtraError: img2dataset, scikit-image or scikit-learn is not installed (extra ``demo``).
+        DedupkitError: ``out`` holds something else, or img2dataset failed.
+    """
+    require("img2dataset", "demo")
+    root = _fresh(Path(out))
+    say = (lambda _: None) if json_output else (lambda text: print(text, flush=True))  # noqa: T201
+    started = time.perf_counter()
+    web = root / "web"
+    web.mkdir()
+    pages = build_web(web)
+    say(f"1. planted   {len(pages)} addresses: real photos, copies of them, dead links, broken files")
+    with _served(web) as address:
+        _download(root, pages, address)
+    shards = sorted((root / "shards").glob("*.tar"))
+    say(f"2. downloaded with img2dataset into {len(shards)} WebDataset shards")
+    run = dedup(str(root / "shards"), root / "run")
+    say(f"3. cleaned   dedupkit run {root / 'shards'} --out {root / 'run'}")
+    written = run.apply(root / "clean")
+    say(f"4. applied   dedupkit apply {root / 'run'} --to {root / 'clean'}")
+    report = run.report()
+    outcome = _check(run, pages)
+    outcome["clean_samples"] = written["samples"]
+    outcome["as_planted"] = outcome["as_planted"] and written["samples"] == run.summary["keep"]
+    outcome["seconds"] = round(time.perf_counter() - started, 1)
+    if json_output:
+        print(json.dumps(outcome))  # noqa: T201
+    else:
+        say(_story(run, outcome, root, report))
+    return bool(outcome["as_planted"])
+
+
+def _fresh(root: Path) -> Path:
+    """An empty folder; one of an earlier demo is replaced, anything else is refused."""
+    if root.exists() and any(root.iterdir()):
+        if not (root / _MARK).exists():
+            raise DedupkitError(f"{root} is not empty and holds no demo; choose another --out")
+        shutil.rmtree(root)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / _MARK).touch()
+    return root
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """Serve a folder on loopback; yields its address."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _download(root: Path, pages: list[Page], address: str) -> None:
+    """img2dataset in a process of its own: it prints a lot and starts workers of its own."""
+    urls = [f"{address}/{page.path}" for page in pages]
+    pq.write_table(pa.table({"url": urls, "caption": [page.caption for page in pages]}), root / "urls.parquet")
+    options = {
+        "url_list": str(root / "urls.parquet"),
+        "input_format": "parquet",
+        "url_col": "url",
+        "caption_col": "caption",
+        "output_folder": str(root / "shards"),
+        "output_format": "webdataset",
+        "image_size": 384,
+        "resize_mode": "keep_ratio",
+        "resize_only_if_bigger": True,
+        "processes_count": 1,
+        "thread_count": 8,
+        "number_sample_per_shard": 70,
+        "enable_wandb": False,
+    }
+    log = root / "img2dataset.log"
+    with log.open("wb") as stream:
+        # No proxy for loopback, and none of the update checks that img2dataset's dependencies make.
+        quiet = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+        command = [sys.executable, "-c", _DOWNLOAD, json.dumps(options)]
+        finished = subprocess.run(command, stdout=stream, stderr=stream, env={**os.environ, **quiet}, check=False)  # noqa: S603
+    if finished.returncode != 0 or not list((root / "shards").glob("*.tar")):
+        raise DedupkitError(f"img2dataset failed; its log: {log}")
+
+
+def _check(run: Run, pages: list[Page]) -> dict[str, Any]:
+    """Hold the manifest against what was planted."""
+    columns = ["url", "verdict", "kept_sample", "group"]
+    rows = run.manifest.select(columns).to_pylist()
+    truth = {page.path: page for page in pages}
+    page_of = [truth[row["url"].rpartition("/")[2]] for row in rows]
+    wrong = sum(
+        page_of[row["kept_sample"]].photo != page.photo
+        for row, page in zip(rows, page_of, strict=True)
+        if row["verdict"] == "remove"
+    )
+    home = {page.photo: row["group"] for row, page in zip(rows, page_of, strict=True) if page.edit == "original"}
+    table = []
+    for edit in EDITS:
+        mine = [
+            row["group"] == home[page.photo] for row, page in zip(rows, page_of, strict=True) if page.edit == edit.label
+        ]
+        table.append({"edit": edit.label, "planted": len(mine), "found": sum(mine), "expected": edit.found_by_hash})
+    lost = [row["verdict"] for row, page in zip(rows, page_of, strict=True) if page.photo is None]
+    as_planted = (
+        len(rows) == len(pages)
+        and wrong == 0
+        and all(line["found"] == line["planted"] for line in table if line["expected"])
+        and set(lost) == {"unreadable"}
+        and run.summary["unreadable"] == len(lost)
+    )
+    return {"summary": run.summary, "edits": table, "wrong": wrong, "unreadable": len(lost), "as_planted": as_planted}
+
+
+def _story(run: Run, outcome: dict[str, Any], root: Path, report: Path) -> str:
+    lines = ["", *(f"   {label:<24} {text}" for label, text in run.rows()), ""]
+    lines.append(f"   {'copies planted as':<28}{'planted':>8}{'found':>8}")
+    for line in outcome["edits"]:
+        note = "" if line["expected"] else "   hashes miss these; an embedder finds them"
+        lines.append(f"   {line['edit']:<28}{line['planted']:>8}{line['found']:>8}{note}")
+    lines += [
+        f"   {'dead links, broken files':<28}{outcome['unreadable']:>8}{outcome['summary']['unreadable']:>8}",
+        f"   {'removed by mistake':<28}{'':>8}{outcome['wrong']:>8}",
+        "",
+        "   as planted: every expected copy found, nothing removed by mistake"
+        if outcome["as_planted"]
+        else "   NOT as planted: see the table",
+        f"   took {outcome['seconds']} s",
+        "",
+        "look at",
+        f"   {report}   every group, with pictures",
+        f"   {run.path / 'manifest.parquet'}   one row per sample: the verdict, and why",
+        f"   {root / 'clean'}   the cleaned shards",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,166 @@
+"""The keep-set and the decision, against definitions written out as loops (promises 2, 3 and 4)."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dedupkit.clustering import Signal, components, decide, keep_set, parse_rule
+
+KINDS = {"exact": "identity", "pixels": "identity", "pdq": "distance", "phash": "distance"}
+
+
+@st.composite
+def graphs(draw):
+    count = draw(st.integers(1, 12))
+    pair = st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)).filter(lambda p: p[0] != p[1])
+    edges = draw(st.lists(pair, max_size=30))
+    order = draw(st.permutations(range(count)))
+    return np.array([e[0] for e in edges], int), np.array([e[1] for e in edges], int), np.array(order)
+
+
+@settings(deadline=None)  # the first call compiles
+@given(graphs())
+def test_keep_set_is_the_greedy_walk(graph):
+    a, b, order = graph
+    kept, witness_edge = keep_set(a, b, order)
+    neighbours = [set(b[a == v]) | set(a[b == v]) for v in range(len(order))]
+    expected: set[int] = set()
+    for vertex in order.tolist():
+        if not neighbours[vertex] & expected:
+            expected.add(vertex)
+    assert set(np.flatnonzero(kept).tolist()) == expected
+    rank = np.argsort(order)
+    for vertex in np.flatnonzero(~kept):
+        edge = witness_edge[vertex]
+        witness = b[edge] if a[edge] == vertex else a[edge]
+        assert vertex in (a[edge], b[edge])
+        assert witness == min(neighbours[vertex] & expected, key=lambda v: rank[v])
+
+
+@settings(deadline=None)  # the first call compiles
+@given(graphs())
+def test_components_are_labelled_by_their_smallest_vertex(graph):
+    a, b, order = graph
+    label = list(range(len(order)))
+    for _ in order:
+        for x, y in zip(a.tolist(), b.tolist(), strict=True):
+            label[x] = label[y] = min(label[x], label[y])
+    assert components(a, b, len(order)).tolist() == label
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [([0], [3], "outside"), ([-1], [0], "outside"), ([1], [1], "itself"), ([0, 1], [1], "two ends")],
+)
+def test_edges_that_make_no_sense_are_refused(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        keep_set(np.array(a), np.array(b), np.arange(3))
+
+
+RULES = [
+    "exact",
+    "exact or pdq<=2",
+    "pdq<=2",
+    "pdq<=2 and phash<=1",
+    "exact or (pdq<=3 and phash<=1)",
+    "(exact and phash<=5) or pdq<=1 or phash<=0",
+    "pixels or exact",
+]
+
+
+@st.composite
+def fingerprints(draw):
+    """Samples with small integers as hashes; equal bytes imply equal hashes, as they do for images."""
+    count = draw(st.integers(1, 14))
+    files = draw(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.none() | st.integers(0, 5), st.none() | st.integers(0, 4)),
+            min_size=1,
+            max_size=6,
+        )
+    )
+    which = draw(st.lists(st.integers(0, len(files) - 1), min_size=count, max_size=count))
+    usable = draw(st.lists(st.booleans(), min_size=count, max_size=count))
+    order = draw(st.permutations(range(count)))
+    values = {
+        "exact": [which[i] if usable[i] else None for i in range(count)],
+        "pixels": [files[which[i]][0] if usable[i] else None for i in range(count)],
+        "pdq": [files[which[i]][1] if usable[i] else None for i in range(count)],
+        "phash": [files[which[i]][2] if usable[i] else None for i in range(count)],
+    }
+    return values, np.array(usable), np.array(order)
+
+
+def signal_of(values, joined):
+    first: dict[int, int] = {}
+    label = []
+    for position, value in enumerate(values):
+        label.append(-1 if value is None else first.setdefault(value, position))
+    if not joined:
+        return Signal.identity(np.array(label, np.int32))
+    pairs = [(first[x], first[y], abs(x - y)) for x in first for y in first if first[x] < first[y]]
+    a, b, d = (np.array([p[i] for p in pairs]) for i in range(3))
+    return Signal(np.array(label, np.int32), a.astype(np.int32), b.astype(np.int32), d.astype(np.float32))
+
+
+def clause_that_holds(rule, values, x, y):
+    """The definition: the first clause all of whose atoms hold between two samples, and its first atom's score."""
+    for number, clause in enumerate(rule.clauses):
+        scores = []
+        for atom in clause:
+            left, right = values[atom.signal][x], values[atom.signal][y]
+            if left is None or right is None:
+                break
+            distance = abs(left - right)
+            if distance > (atom.bound or 0):
+                break
+            scores.append(distance)
+        else:
+            return number, scores[0]
+    return None
+
+
+@settings(max_examples=400, deadline=None)
+@given(fingerprints(), st.sampled_from(RULES))
+def test_the_decision_is_the_greedy_walk_over_all_pairs(data, text):
+    values, usable, order = data
+    rule = parse_rule(text, KINDS)
+    signals = {name: signal_of(values[name], KINDS[name] == "distance") for name in rule.signals}
+    decision = decide(rule, signals, order, usable)
+
+    count = len(order)
+    expected_kept: list[int] = []
+    for sample in order.tolist():
+        if usable[sample] and not any(clause_that_holds(rule, values, sample, kept) for kept in expected_kept):
+            expected_kept.append(sample)
+    kept = [s for s in range(count) if usable[s] and decision.witness[s] < 0]
+    assert sorted(kept) == sorted(expected_kept)
+    for sample in range(count):
+        witness = decision.witness[sample]
+        if witness < 0:
+            assert decision.clause[sample] == -1
+            assert np.isnan(decision.score[sample])
+            continue
+        assert usable[sample]
+        assert witness in expected_kept
+        assert (decision.clause[sample], decision.score[sample]) == clause_that_holds(rule, values, sample, witness)
+
+    label = list(range(count))
+    for _ in range(count):
+        for x in range(count):
+            for y in range(count):
+                if usable[x] and usable[y] and x != y and clause_that_holds(rule, values, x, y):
+                    label[x] = label[y] = min(label[x], label[y])
+    assert decision.group.tolist() == label
+
+
+def test_a_photo_with_a_hundred_thousand_copies_is_one_vertex():
+    count = 100_000
+    rule = parse_rule("exact or pdq<=31", KINDS)
+    same = Signal.identity(np.zeros(count, np.int32))
+    decision = decide(rule, {"exact": same, "pdq": same}, np.arange(count)[::-1], np.ones(count, bool))
+    assert decision.vertices == 1
+    assert decision.edges == 0
+    assert (decision.witness[:-1] == count - 1).all()
+    assert decision.witness[-1] == -1

@@ -1,0 +1,229 @@
+"""What ``apply`` writes and what the filter keeps, read back with the packages that train on it."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import encode, run, snapshot, write_tar
+
+import dedupkit as dk
+
+
+@pytest.fixture(scope="module")
+def pictures(photos) -> list[bytes]:
+    """Photos and a worse copy of each, encoded: 2k and 2k + 1 show the same."""
+    encoded = []
+    for name in list(photos)[:8]:
+        image = photos[name].convert("RGB").resize((220, 180))
+        encoded += [encode(image, quality=90), encode(image, quality=40)]
+    return encoded
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory, pictures) -> list[str]:
+    """Four shards with the same keys; every photo's copy lies in another shard."""
+    folder = tmp_path_factory.mktemp("shards")
+    paths = []
+    for shard in range(4):
+        members = []
+        for position, picture in enumerate(range(shard, len(pictures), 4)):
+            key = f"{position:05d}"
+            row = {
+                "key": key,
+                "url": f"https://photos.example/{shard}/{key}.jpg",
+                "uid": f"{shard:016x}{position:016x}",
+            }
+            members += [
+                (f"{key}.jpg", pictures[picture]),
+                (f"{key}.json", json.dumps(row).encode()),
+                (f"{key}.txt", f"caption {shard} {position} äöü".encode()),
+            ]
+        paths.append(str(write_tar(folder / f"{shard:05d}.tar", members)))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, sources) -> dk.Run:
+    """A run that keeps the better half."""
+    done = run(sources, tmp_path_factory.mktemp("run") / "out")
+    assert (done.summary["keep"], done.summary["remove"]) == (8, 8)
+    return done
+
+
+def kept_members(finished, sources) -> dict[tuple[str, str], bytes]:
+    """What should be in the cleaned shards: caption (unique here) and extension to bytes, read with tarfile."""
+    kept = {(row["source"], row["key"]) for row in finished.manifest.to_pylist() if row["verdict"] == "keep"}
+    found = {}
+    for source in sources:
+        with tarfile.open(source) as archive:
+            data = {member.name: archive.extractfile(member).read() for member in archive}
+        for name, content in data.items():
+            key, extension = name.split(".")
+            if (source, key) in kept:
+                found[data[f"{key}.txt"].decode(), extension] = content
+    return found
+
+
+def test_cleaned_tars_hold_the_kept_samples_byte_for_byte(tmp_path, finished, sources):
+    wds = pytest.importorskip("webdataset")
+    written = finished.apply(tmp_path / "clean")
+    tars = sorted((tmp_path / "clean").glob("*.tar"))
+    assert written == {"samples": 8, "files": len(tars), "format": "webdataset", "to": str(tmp_path / "clean")}
+    found = {}
+    for tar in tars:
+        samples = list(wds.WebDataset(str(tar), shardshuffle=False))
+        assert len({sample["__key__"] for sample in samples}) == len(samples)
+        for sample in samples:
+            assert json.loads(sample["json"])["key"] == sample["__key__"]
+            for extension in ("jpg", "json", "txt"):
+                found[sample["txt"].decode(), extension] = sample[extension]
+    assert found == kept_members(finished, sources)
+    sizes = json.loads((tmp_path / "clean" / "sizes.json").read_text())
+    assert sorted(sizes) == [tar.name for tar in tars]
+    assert sum(sizes.values()) == 8
+    for tar in tars:
+        stats = json.loads((tmp_path / "clean" / f"{tar.stem}_stats.json").read_text())
+        assert stats["successes"] == stats["count"] == sizes[tar.name]
+
+
+def test_cleaned_tars_open_with_hugging_face_datasets(tmp_path, finished):
+    datasets = pytest.importorskip("datasets")
+    finished.apply(tmp_path / "clean")
+    files = sorted(str(path) for path in (tmp_path / "clean").glob("*.tar"))
+    loaded = datasets.load_dataset(
+        "webdataset", data_files={"train": files}, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert len(loaded) == 8
+    assert loaded[0]["jpg"].size == (220, 180)
+
+
+def test_cleaned_parquet_opens_as_images(tmp_path, finished, sources):
+    datasets = pytest.importorskip("datasets")
+    finished.apply(tmp_path / "clean", format="parquet")
+    files = sorted(str(path) for path in (tmp_path / "clean").glob("*.parquet"))
+    table = pa.concat_tables(pq.read_table(file) for file in files)
+    expected = {text: data for (text, ext), data in kept_members(finished, sources).items() if ext == "jpg"}
+    assert {row["caption"]: row["image"]["bytes"] for row in table.to_pylist()} == expected
+    loaded = datasets.load_dataset(
+        "parquet", data_files={"train": files}, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert loaded[0]["image"].size == (220, 180)
+
+
+def test_the_lists_name_what_is_kept(tmp_path, finished):
+    kept = [row for row in finished.manifest.to_pylist() if row["verdict"] == "keep"]
+    finished.apply(tmp_path / "urls", format="urls")
+    table = pq.read_table(tmp_path / "urls" / "urls.parquet")
+    assert table.to_pylist() == [{name: row[name] for name in ("url", "caption", "uid")} for row in kept]
+    finished.apply(tmp_path / "keys", format="keys")
+    lines = (tmp_path / "keys" / "keys.tsv").read_text("utf-8").splitlines()
+    assert lines == [f"{row['source']}\t{row['key']}" for row in kept]
+    finished.apply(tmp_path / "datacomp", format="datacomp")
+    subset = np.load(tmp_path / "datacomp" / "subset.npy")
+    assert subset.dtype == np.dtype("u8,u8")
+    assert [f"{high:016x}{low:016x}" for high, low in subset.tolist()] == sorted(row["uid"] for row in kept)
+
+
+def test_applying_again_replaces_what_the_run_wrote_before(tmp_path, sources):
+    finished = run(sources, tmp_path / "out")
+    finished.apply(tmp_path / "clean")
+    before = snapshot(tmp_path / "clean")
+    finished.apply(tmp_path / "clean", workers=2)
+    assert {name: content for name, (_, content) in snapshot(tmp_path / "clean").items()} == {
+        name: content for name, (_, content) in before.items()
+    }
+    finished.rethreshold("exact").apply(tmp_path / "clean")
+    assert sum(json.loads((tmp_path / "clean" / "sizes.json").read_text()).values()) == 16
+    finished.rethreshold("copies").apply(tmp_path / "clean", format="keys")
+    assert [path.name for path in (tmp_path / "clean").iterdir()] == ["keys.tsv"]
+
+
+def test_apply_refuses_what_it_must_not_touch(tmp_path, sources, pictures):
+    finished = run(sources, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(dk.DedupkitError, match="not empty"):
+        finished.apply(tmp_path / "mine")
+    with pytest.raises(dk.DedupkitError, match="unknown format"):
+        finished.apply(tmp_path / "clean", format="zip")
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "one.jpg").write_bytes(pictures[0])
+    flat = run(str(images), tmp_path / "flat")
+    with pytest.raises(dk.DedupkitError, match="inside the source"):
+        flat.apply(images / "clean")
+    with pytest.raises(dk.DedupkitError, match="no kept sample has a URL"):
+        flat.apply(tmp_path / "urls", format="urls")
+    with pytest.raises(dk.DedupkitError, match="32 hexadecimal digits"):
+        flat.apply(tmp_path / "datacomp", format="datacomp")
+
+
+def test_a_source_that_changed_after_the_run_is_not_copied(tmp_path, pictures):
+    source = write_tar(tmp_path / "in.tar", [("a.jpg", pictures[0]), ("b.jpg", pictures[2])])
+    finished = run(str(source), tmp_path / "out")
+    write_tar(source, [("a.jpg", pictures[4]), ("b.jpg", pictures[2])])
+    with pytest.raises(dk.DedupkitError, match="changed since the run"):
+        finished.apply(tmp_path / "clean")
+    assert not list((tmp_path / "clean").glob("*.tar"))
+
+
+def test_a_folder_of_images_becomes_shards_with_captions(tmp_path, pictures):
+    wds = pytest.importorskip("webdataset")
+    images = tmp_path / "images"
+    (images / "sub.dir").mkdir(parents=True)
+    (images / "sub.dir" / "one.two.jpg").write_bytes(pictures[0])
+    (images / "sub.dir" / "one.two.txt").write_text("a photo")
+    (images / "same.jpg").write_bytes(pictures[2])
+    (images / "same.jpeg").write_bytes(pictures[4])
+    run(str(images), tmp_path / "out").apply(tmp_path / "clean")
+    samples = {s["__key__"]: s for s in wds.WebDataset(str(tmp_path / "clean" / "00000.tar"), shardshuffle=False)}
+    assert samples["sub.dir/one_two"]["txt"] == b"a photo"
+    assert len(samples) == 3
+
+
+def test_shards_of_very_long_keys_stay_readable(tmp_path, pictures):
+    wds = pytest.importorskip("webdataset")
+    keys = ["k" * 240, "folder" * 30 + "/" + "n" * 120, "kurz"]
+    source = write_tar(
+        tmp_path / "in.tar", [(f"{k}.jpg", pictures[2 * i]) for i, k in enumerate(keys)], format=tarfile.PAX_FORMAT
+    )
+    run(str(source), tmp_path / "out").apply(tmp_path / "clean")
+    read = [sample["__key__"] for sample in wds.WebDataset(str(tmp_path / "clean" / "00000.tar"), shardshuffle=False)]
+    assert read == keys
+
+
+def test_the_filter_keeps_the_same_samples_while_training(finished, sources):
+    wds = pytest.importorskip("webdataset")
+    expected = {(row["source"], row["key"]) for row in finished.manifest.to_pylist() if row["verdict"] == "keep"}
+    kept = list(wds.WebDataset(sources, shardshuffle=False).select(dk.keep_filter(finished.path)))
+    assert {(sample["__url__"], sample["__key__"]) for sample in kept} == expected
+
+
+def test_the_filter_works_in_datasets_with_keys_and_with_row_numbers(tmp_path, finished, sources):
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(
+        "webdataset", data_files={"train": sources}, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    keep = dk.keep_filter(finished.path)
+    assert len(loaded.filter(keep)) == 8
+    bare = datasets.Dataset.from_dict({"row": list(range(16))})
+    verdicts = finished.manifest["verdict"].to_pylist()
+    assert bare.filter(keep, with_indices=True)["row"][:] == [i for i, v in enumerate(verdicts) if v == "keep"]
+
+
+def test_the_filter_follows_data_that_moved_and_refuses_data_it_does_not_know(finished, sources):
+    keep = finished.keep_filter()
+    row = finished.manifest.to_pylist()[0]
+    name = sources[0].rsplit("/", 1)[-1]
+    assert keep({"__key__": row["key"], "__url__": f"/elsewhere/{name}"}) == (row["verdict"] == "keep")
+    assert keep({"url": row["url"]}) == keep({"uid": row["uid"]}) == (row["verdict"] == "keep")
+    for stranger in ({"__key__": "nobody", "__url__": sources[0]}, {"__key__": "x", "__url__": "other.tar"}, {"a": 1}):
+        with pytest.raises(KeyError):
+            keep(stranger)
+    with pytest.raises(dk.DedupkitError, match="does not exist"):
+        dk.keep_filter("no/such/run")

@@ -1,0 +1,82 @@
+"""What a small install can do: the import is light, and the core needs no extra."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from helpers import ROOT, encode, write_tar
+
+HEAVY = ("torch", "open_clip", "ray", "img2dataset", "imagededup", "matplotlib", "pandas", "numba", "faiss", "scipy")
+EXTRAS = (*HEAVY[:7], "timm", "cv2", "onnxruntime", "sklearn", "skimage", "datasets", "webdataset", "IPython")
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    done = python(f"""
+        import sys, dedupkit
+        dir(dedupkit)
+        print([name for name in {HEAVY!r} if name in sys.modules])
+    """)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_importing_the_package_takes_less_than_a_third_of_a_second():
+    code = """
+        import time
+        started = time.perf_counter()
+        import dedupkit
+        print(time.perf_counter() - started)
+    """
+    assert min(float(python(code).stdout) for _ in range(3)) < 0.3
+
+
+def test_the_core_does_the_whole_job_with_no_extra_installed(tmp_path, photos):
+    image = photos["coffee"].resize((300, 200))
+    members = [("a.jpg", encode(image, quality=90)), ("b.jpg", encode(image, quality=50))]
+    source = write_tar(tmp_path / "in.tar", members)
+    done = python(
+        f"""
+        import sys
+        from importlib.abc import MetaPathFinder
+        class Missing(MetaPathFinder):
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in {EXTRAS!r}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        sys.meta_path.insert(0, Missing())
+        import dedupkit as dk
+        run = dk.dedup(sys.argv[1], sys.argv[2], rule="copies", hashes=["phash", "pixels"], workers=1)
+        run.apply(sys.argv[3])
+        run.report()
+        run.rethreshold("exact or pdq<=10")
+        print(run.summary["keep"], run.summary["remove"])
+        try:
+            dk.plot_duplicates(".", {{"a.jpg": ["b.jpg"]}}, "a.jpg")
+        except dk.MissingExtraError as error:
+            print(error)
+        """,
+        str(source), str(tmp_path / "out"), str(tmp_path / "clean"),
+    )  # fmt: skip
+    assert done.stderr == ""
+    counts, error = done.stdout.strip().split("\n")
+    assert counts == "1 1"
+    assert "matplotlib is not installed" in error
+    assert "[notebook]" in error
+
+
+def test_a_broken_extra_is_not_mistaken_for_a_missing_one(tmp_path, monkeypatch):
+    from dedupkit.errors import import_optional
+
+    (tmp_path / "half_installed.py").write_text("import no_such_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        import_optional("half_installed", "clip")
