@@ -1,0 +1,63 @@
+"""A duplicate group as a notebook shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dedupkit.report.tables import clip
+from dedupkit.report.thumbnails import Thumbnails
+
+__all__ = ["GroupView"]
+
+_CARD = (
+    "display:inline-block;vertical-align:top;width:168px;margin:4px;padding:6px;border-radius:6px;"
+    "font:12px/1.35 sans-serif;overflow-wrap:anywhere;border:2px solid "
+)
+_BLANK = "width:160px;height:100px;line-height:100px;text-align:center;opacity:.6;border:1px dashed"
+_COLOURS = {"keep": "#2a8f68", "remove": "#cf6a2c"}
+_WORDS = {"keep": "kept", "remove": "removed"}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GroupView:
+    """Some samples of a group with their thumbnails.
+
+    Attributes:
+        folder: of the run.
+        rows: the manifest's rows to show.
+        total: samples in the group.
+    """
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    total: int
+
+    def __repr__(self) -> str:
+        kept = [str(row["key"]) for row in self.rows if row["verdict"] == "keep"]
+        return f"<group of {self.total:,} samples, {len(self.rows):,} shown; kept: {', '.join(kept) or 'none shown'}>"
+
+    def _repr_html_(self) -> str:
+        thumbnails = Thumbnails(self.folder)
+        pictures = thumbnails.get(row["sample"] for row in self.rows)
+        cards = "".join(_card(row, pictures.get(row["sample"])) for row in self.rows)
+        more = self.total - len(self.rows)
+        notes = [f"and {more:,} more"] if more > 0 else []
+        notes += [thumbnails.note] if thumbnails.note else []
+        return f"<div>{cards}</div>" + "".join(f"<div>{escape(note)}</div>" for note in notes)
+
+
+def _card(row: dict[str, Any], picture: str | None) -> str:
+    verdict = str(row["verdict"])
+    reason = " ".join(filter(None, (row["reason"], "" if row["score"] is None else f"{row['score']:g}")))
+    image = (
+        f"<img src='{picture}' alt='' style='max-width:100%'>" if picture else f"<div style='{_BLANK}'>no picture</div>"
+    )
+    return (
+        f"<div style='{_CARD}{_COLOURS.get(verdict, '#888')}'>{image}"
+        f"<div><b>{escape(_WORDS.get(verdict, verdict))}</b> {escape(reason)}</div>"
+        f"<div><code>{escape(clip(str(row['key'])) or '')}</code></div>"
+        f"<div dir='auto'>{escape(clip(row['caption']) or '')}</div></div>"
+    )

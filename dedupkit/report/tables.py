@@ -1,0 +1,168 @@
+"""The manifest and the groups as a report reads them: few columns, a row group at a time."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+__all__ = ["Manifest", "Removed", "Tally", "clip"]
+
+_SHOWN = (
+    "sample", "source", "key", "caption", "width", "height", "nbytes", "format", "verdict", "reason", "score",
+    "kept_sample", "kept_key",
+)  # fmt: skip
+_UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]+")
+_LONGEST_CAPTION = 200
+_EXAMPLES = 5
+_SHORTEST_NAME = 5  # a key shorter than this can be part of any message
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The removed samples, by number.
+
+    Attributes:
+        sample: (n,) int64, ascending.
+        witness: (n,) int64, the kept sample that each duplicates; -1 where there is none.
+        score: (n,) float32.
+        reason: (n,) int32, index into ``reasons``.
+        reasons: names, in alphabetical order.
+    """
+
+    sample: NDArray[np.int64]
+    witness: NDArray[np.int64]
+    score: NDArray[np.float32]
+    reason: NDArray[np.int32]
+    reasons: list[str]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one pass over the manifest counts.
+
+    Attributes:
+        verdicts: samples by verdict.
+        reasons: by verdict, samples by reason. A sample's own name in the reason is shown as ``…``.
+        examples: for each reason of unreadable samples, the numbers of the first few.
+        removed: all removed samples.
+    """
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    examples: dict[str, list[int]] = field(default_factory=dict)
+    removed: Removed = field(init=False)
+
+
+class Manifest:
+    """A manifest that is never held in memory as a whole.
+
+    Args:
+        path: ``manifest.parquet``. Row number and ``sample`` are the same there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        groups = range(self._file.metadata.num_row_groups)
+        sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
+        self._starts = np.cumsum([0, *sizes])
+
+    def tally(self) -> Tally:
+        """Count verdicts and reasons, and note every removed sample (24 bytes each)."""
+        tally = Tally()
+        parts: list[pa.Table] = []
+        for group in range(len(self._starts) - 1):
+            table = self._file.read_row_group(group, ["sample", "verdict", "reason", "score", "kept_sample"])
+            for item in pc.value_counts(table["verdict"].combine_chunks()).to_pylist():
+                tally.verdicts[item["values"]] += item["counts"]
+            unreadable = table.filter(pc.equal(table["verdict"], "unreadable"))
+            if unreadable.num_rows:
+                self._count_unreadable(tally, group, unreadable)
+            for verdict in ("remove", "blocked"):
+                counted = table.filter(pc.equal(table["verdict"], verdict))
+                reason = pc.fill_null(counted["reason"], "unknown").combine_chunks()
+                counts = {item["values"]: item["counts"] for item in pc.value_counts(reason).to_pylist()}
+                tally.reasons.setdefault(verdict, Counter()).update(counts)
+                if verdict == "remove":
+                    parts.append(counted.select(["sample", "kept_sample", "score"]).append_column(
+                        "reason", reason.dictionary_encode()
+                    ))  # fmt: skip
+        tally.removed = _removed(parts)
+        return tally
+
+    def rows(self, samples: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """Some samples as they are shown, their captions cut short."""
+        found: dict[int, dict[str, Any]] = {}
+        for table in self._taken(np.unique(np.fromiter(samples, np.int64)), list(_SHOWN)):
+            for row in table.to_pylist():
+                row["caption"] = clip(row["caption"])
+                row["score"] = None if row["score"] is None else round(row["score"], 4)
+                found[row["sample"]] = row
+        return found
+
+    def captions(self, samples: NDArray[np.int64]) -> Iterator[tuple[int, str | None]]:
+        """The captions of some samples, in their order in the manifest."""
+        for table in self._taken(np.unique(samples), ["sample", "caption"]):
+            yield from zip(table["sample"].to_pylist(), table["caption"].to_pylist(), strict=True)
+
+    def _taken(self, samples: NDArray[np.int64], columns: list[str]) -> Iterator[pa.Table]:
+        bounds = np.searchsorted(samples, self._starts)
+        for group, (low, high) in enumerate(pairwise(bounds.tolist())):
+            if high > low:
+                table = self._file.read_row_group(group, columns)
+                yield table.take(pa.array(samples[low:high] - self._starts[group]))
+
+    def _count_unreadable(self, tally: Tally, group: int, table: pa.Table) -> None:
+        numbers = table["sample"].to_numpy()
+        keys = self._file.read_row_group(group, ["key"])["key"].take(pa.array(numbers - self._starts[group]))
+        counter = tally.reasons.setdefault("unreadable", Counter())
+        for sample, key, reason in zip(numbers.tolist(), keys.to_pylist(), table["reason"].to_pylist(), strict=True):
+            name = _without_name(reason or "unknown", key or "")
+            counter[name] += 1
+            examples = tally.examples.setdefault(name, [])
+            if len(examples) < _EXAMPLES:
+                examples.append(sample)
+
+
+def clip(text: str | None, most: int = _LONGEST_CAPTION) -> str | None:
+    """Text fit to be shown: one line without control characters; long text ends in ``…``."""
+    if text is None:
+        return None
+    shown = _UNPRINTABLE.sub(" ", text[: most + 1]).strip()
+    return shown if len(text) <= most else shown[: most - 1] + "…"
+
+
+def _without_name(reason: str, key: str) -> str:
+    """Reasons that differ only in the sample's name are one reason."""
+    bare = key.partition("#")[0]
+    if len(bare) >= _SHORTEST_NAME:
+        reason = reason.replace(bare, "…")
+    return clip(reason) or "unknown"
+
+
+def _removed(parts: list[pa.Table]) -> Removed:
+    if not any(part.num_rows for part in parts):
+        none = np.zeros(0, np.int64)
+        return Removed(none, none, np.zeros(0, np.float32), np.zeros(0, np.int32), [])
+    table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+    encoded = table["reason"].chunk(0)
+    names = encoded.dictionary.to_pylist()
+    reasons = sorted(names)
+    place = np.array([reasons.index(name) for name in names], np.int32)
+    return Removed(
+        table["sample"].to_numpy(),
+        pc.fill_null(table["kept_sample"], -1).to_numpy(),
+        pc.fill_null(table["score"], float("nan")).to_numpy(),
+        place[encoded.indices.to_numpy()],
+        reasons,
+    )

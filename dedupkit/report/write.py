@@ -1,0 +1,102 @@
+"""The report's three files, each written whole or not at all."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from dedupkit.io import atomic_path, write_json
+from dedupkit.report.facts import collect
+from dedupkit.report.thumbnails import Thumbnails
+from dedupkit.report.words import LIMITS, PROMISES, policy_words, read_rule, rule_words, score_words
+
+__all__ = ["write_report"]
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]|#!~])")
+
+
+def write_report(run: Path, path: str | Path | None = None) -> Path:
+    """Write ``report.html``, ``report.json`` and ``DATASET_CARD.md`` of a finished run.
+
+    The same run gives the same files. Where the source has moved, pictures are replaced by placeholders.
+
+    Args:
+        run: the run folder.
+        path: where the HTML page goes; ``report.html`` in the run folder by default.
+
+    Returns:
+        The HTML page.
+
+    Raises:
+        DedupkitError: there is no finished run.
+        OSError: a file cannot be written.
+    """
+    run = Path(run)
+    page = run / "report.html" if path is None else Path(path)
+    facts = collect(run)
+    thumbnails = Thumbnails(run)
+    pictures = thumbnails.get(_pictured(facts))
+    templates = _templates()
+    rule = read_rule(facts["rule"])
+    context = {
+        "facts": facts,
+        "rule_words": rule_words(rule),
+        "policy_words": policy_words(facts["keep_policy"]),
+        "promises": PROMISES,
+        "limits": LIMITS,
+    }
+    document = templates.get_template("report.html.j2").render(
+        **context,
+        pictures=pictures,
+        note=thumbnails.note,
+        score=lambda row: score_words(rule, row["reason"], row["score"]),
+    )
+    card = templates.get_template("card.md.j2").render(**context)
+    _write(page, document)
+    write_json(run / "report.json", facts)
+    _write(run / "DATASET_CARD.md", card)
+    return page
+
+
+def _pictured(facts: dict[str, Any]) -> set[int]:
+    shown = [row for group in facts["largest_groups"] for row in group["shown"]]
+    shown += [pair[side] for pair in facts["borderline"] for side in ("witness", "removed")]
+    return {row["sample"] for row in shown}
+
+
+def _templates() -> Environment:
+    """Pages are escaped by default; Markdown escapes what comes from the data, with the filter ``md``."""
+    environment = Environment(
+        loader=PackageLoader("dedupkit.report", ""),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"n": "{:,}".format, "pct": _percent, "md": _markdown, "size": _bytes}
+    return environment
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB" if count >= 1000 else f"{count} B"
+
+
+def _markdown(text: Any) -> str:
+    """Text from the data as one line of Markdown that means nothing but itself."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8")
