@@ -161,7 +161,8 @@ def _pair_labels(left: Ints, right: NDArray[np.int32]) -> Ints:
     if not left.any():
         return right.astype(np.int64) + 1
     _, labels = np.unique(left * (int(right.max()) + 2) + right + 1, return_inverse=True)
-    return labels.astype(np.int64).reshape(-1)
+    dense: Ints = labels.astype(np.int64).reshape(-1)
+    return dense
 
 
 def _first_by_rank(vertex_of: NDArray[np.int32], rank: Ints, count: int) -> Ints:

@@ -15,11 +15,14 @@ from itertools import product
 
 from dedupkit.errors import RuleError
 
-__all__ = ["COPIES", "PRESETS", "Atom", "Clause", "Rule", "parse_rule"]
+__all__ = ["PRESETS", "Atom", "Clause", "Rule", "parse_rule"]
 
-COPIES = "exact or pdq<=31"
-PRESETS: dict[str, str] = {"copies": COPIES}
-"""Names that stand for a rule. ``copies``: PDQ's published match radius, in any orientation, quality >= 50 on both."""
+PRESETS: dict[str, str] = {
+    "copies": "exact or pdq<=31",
+    "crops": "exact or pdq<=31 or crops<=31",
+}
+"""Names that stand for a rule. ``copies``: PDQ's published match radius, in any orientation, quality >= 50 on both.
+``crops``: the same for nested central views of the images, which finds even crops and borders."""
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<name>[A-Za-z_][\w\-]*)|(?P<op><=|>=|<|>|==|=)|(?P<paren>[()]))"

@@ -46,7 +46,11 @@ def run_demo(out: str | Path, *, json_output: bool = False) -> bool:
     """
     require("img2dataset", "demo")
     root = _fresh(Path(out))
-    say = (lambda _: None) if json_output else (lambda text: print(text, flush=True))  # noqa: T201
+
+    def say(text: str) -> None:
+        if not json_output:
+            print(text, flush=True)  # noqa: T201
+
     started = time.perf_counter()
     web = root / "web"
     web.mkdir()

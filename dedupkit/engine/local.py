@@ -24,7 +24,7 @@ _SINGLE_THREADED = dict.fromkeys(
 )
 
 
-class WorkerDied(DedupkitError):
+class WorkerDied(DedupkitError):  # noqa: N818 - an event, said as it happened
     """A worker process ended in the middle of a task (killed, out of memory, a crash in a native decoder)."""
 
 
@@ -109,7 +109,7 @@ class _Lane(threading.Thread):
         environment = {**os.environ, **_SINGLE_THREADED, "PYTHONPATH": path}
         command = [sys.executable, "-m", "dedupkit.engine.worker", str(self._out)]
         # A session of its own: the terminal's Ctrl-C reaches the parent alone, which then stops its workers.
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - our own module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
 

@@ -1,7 +1,7 @@
 """A worker process: reads tasks from its standard input, executes them, writes what came of each.
 
-Started as ``python -m dedupkit.engine.worker OUT``, not through multiprocessing: a user's script needs no main guard, the
-worker starts with one thread per math library, and a native crash or a kill takes one worker, not the run.
+Started as ``python -m dedupkit.engine.worker OUT``, not through multiprocessing: a user's script needs no main guard,
+the worker starts with one thread per math library, and a native crash or a kill takes one worker, not the run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def serve(out: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
             task = pickle.load(requests)  # noqa: S301 - the parent process is the only writer
         except EOFError:
             return
+        reply: tuple[bool, object]
         try:
             reply = (True, execute(task, out))
         except (DedupkitError, OSError) as error:

@@ -24,9 +24,12 @@ from PIL import Image
 
 from dedupkit.images import Luma, decode_luma, luma_of
 
-__all__ = ["PDQ_BYTES", "luma_buffer", "pdq", "pdq_dihedral", "pdq_from_buffers"]
+__all__ = ["CROP_VIEWS", "PDQ_BYTES", "crop_views", "luma_buffer", "pdq", "pdq_dihedral", "pdq_from_buffers"]
 
 PDQ_BYTES = 32
+CROP_VIEWS = (0.9, 0.8, 0.7, 0.6, 0.5)
+"""Sides of the nested central views of an image, as parts of its own sides."""
+
 _SIDE = 64
 _KEPT = 16
 
@@ -82,10 +85,24 @@ def luma_buffer(luma: Luma) -> NDArray[np.float32]:
     """Filter and decimate a luminance plane to the (64, 64) float32 buffer that PDQ transforms."""
     top, left = luma.trimmed
     plane = luma.plane.astype(np.float32)
-    buffer: NDArray[np.float32] = (
-        _decimator(luma.height, luma.block, top) @ plane @ _decimator(luma.width, luma.block, left).T
-    )
-    return buffer
+    rows, cols = _decimator(luma.height, luma.block, top), _decimator(luma.width, luma.block, left)
+    return (rows @ plane @ cols.T).astype(np.float32, copy=False)
+
+
+def crop_views(luma: Luma) -> list[Luma]:
+    """The nested central views of an image, one for each of :data:`CROP_VIEWS`.
+
+    A copy that was cropped evenly looks like a view of the original, and a copy inside a border holds the original as
+    a view. The planes are slices, so a view costs its hash and no decoding.
+    """
+    rows, cols = luma.plane.shape
+    views = []
+    for part in CROP_VIEWS:
+        top, left = round(rows * (1 - part) / 2), round(cols * (1 - part) / 2)
+        plane = luma.plane[top : max(rows - top, top + 1), left : max(cols - left, left + 1)]
+        height, width = (side * luma.block for side in plane.shape)
+        views.append(Luma(plane, luma.block, (False, False), width, height, luma.format))
+    return views
 
 
 def pdq_from_buffers(buffers: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:

@@ -2,6 +2,7 @@
 
 from dedupkit.images.decode import (
     IMAGE_EXTENSIONS,
+    LUMA_MIN_SIDE,
     MAX_PIXELS,
     ImageError,
     Luma,
@@ -10,4 +11,13 @@ from dedupkit.images.decode import (
     open_image,
 )
 
-__all__ = ["IMAGE_EXTENSIONS", "MAX_PIXELS", "ImageError", "Luma", "decode_luma", "luma_of", "open_image"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "LUMA_MIN_SIDE",
+    "MAX_PIXELS",
+    "ImageError",
+    "Luma",
+    "decode_luma",
+    "luma_of",
+    "open_image",
+]

@@ -18,9 +18,21 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["IMAGE_EXTENSIONS", "MAX_PIXELS", "ImageError", "Luma", "decode_luma", "luma_of", "open_image"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "LUMA_MIN_SIDE",
+    "MAX_PIXELS",
+    "ImageError",
+    "Luma",
+    "decode_luma",
+    "luma_of",
+    "open_image",
+]
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+
+LUMA_MIN_SIDE = 160
+"""Values that a reduced plane keeps along its shorter side: 2.5 for each of PDQ's 64 cells."""
 
 MAX_PIXELS = 64_000_000
 """Most pixels held in memory for one image; a baseline JPEG counts at the scale at which it is decoded."""
@@ -64,7 +76,7 @@ class Luma:
     format: str
 
 
-def decode_luma(data: bytes, *, min_side: int = 160, max_pixels: int = MAX_PIXELS) -> Luma:
+def decode_luma(data: bytes, *, min_side: int = LUMA_MIN_SIDE, max_pixels: int = MAX_PIXELS) -> Luma:
     """Decode image bytes to luminance (ITU-R BT.601), at a reduced scale where the image allows it.
 
     Args:
@@ -85,7 +97,7 @@ def decode_luma(data: bytes, *, min_side: int = 160, max_pixels: int = MAX_PIXEL
 
 
 def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode image bytes in full: the first frame, in its own mode, with the EXIF orientation applied.
+    """Decode image bytes in full: the first frame, in its own mode (LAB as RGB), with the EXIF orientation applied.
 
     Raises:
         ImageError: as :func:`decode_luma`.
@@ -97,8 +109,14 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         _check_size(image.width, image.height, max_pixels)
         image.load()
         oriented = ImageOps.exif_transpose(image) if _orientation(data, image) != 1 else image
+        if oriented.mode == "LAB":  # the one mode of files that has no way to grey
+            oriented = oriented.convert("RGB")
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        # Pillow refuses before it tells the size, at twice its own limit.
+        over = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ImageError(f"too large: over {over:.0f} megapixels, the limit is {max_pixels / 1e6:.0f}") from None
     except UnidentifiedImageError:
         # Pillow's own message holds a memory address, and a manifest must not change from run to run.
         raise ImageError("not an image that Pillow can identify") from None
@@ -108,7 +126,7 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return oriented
 
 
-def luma_of(image: Image.Image, *, min_side: int = 160) -> Luma:
+def luma_of(image: Image.Image, *, min_side: int = LUMA_MIN_SIDE) -> Luma:
     """The luminance plane of a decoded image: alpha over white (as img2dataset does), 16 bits scaled to 8.
 
     Args:
@@ -184,9 +202,9 @@ def _is_progressive(data: bytes) -> bool:
 
 def _orientation(data: bytes, image: Image.Image | None = None) -> int:
     """EXIF orientation 1..8; 1 where there is none or the EXIF block is broken."""
-    if image is None or image.format == "JPEG":
-        if data.find(b"Exif\0\0", 0, 1 << 16) < 0:  # spares nearly every image the cost of parsing
-            return 1
+    may_lack_exif = image is None or image.format == "JPEG"
+    if may_lack_exif and data.find(b"Exif\0\0", 0, 1 << 16) < 0:  # spares nearly every image the cost of parsing
+        return 1
     try:
         exif = (image or Image.open(io.BytesIO(data))).getexif()
         value = exif.get(_ORIENTATION_TAG, 1)
@@ -197,7 +215,7 @@ def _orientation(data: bytes, image: Image.Image | None = None) -> int:
 
 def _to_grey(image: Image.Image) -> Image.Image:
     mode = image.mode
-    if mode == "L":
+    if mode == "L" and "transparency" not in image.info:
         return image
     if mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -213,11 +231,15 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 
 def _stretch(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """32-bit values to 8 bits: as they are where they fit, by 257 where they are 16-bit, else by their range."""
-    numbers = np.nan_to_num(values.astype(np.float64))
+    """32-bit values to 8 bits: by the full scale (1, 255 or 65535) that holds them, else by their range."""
+    numbers = values.astype(np.float64)
+    finite = np.isfinite(numbers)
+    numbers = np.where(finite, numbers, 0.0)
     low, high = float(numbers.min()), float(numbers.max())
-    if low >= 0 and high <= 65535:
-        scaled = numbers if high <= 255 else numbers / 257
-    else:
-        scaled = (numbers - low) * (255 / (high - low))
-    return scaled.astype(np.uint8)
+    if low < 0 or high > 65535:
+        numbers = (numbers - low) / ((high - low) or 1.0) * 255
+    elif high > 255:
+        numbers /= 257
+    elif high <= 1:
+        numbers *= 255
+    return numbers.astype(np.uint8)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dedupkit.neighbors.crops import iter_crop_pairs
 from dedupkit.neighbors.dihedral import iter_dihedral_pairs
-from dedupkit.neighbors.hamming import iter_hamming_pairs
+from dedupkit.neighbors.hamming import Pairs, iter_hamming_pairs
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.signals import hash_column, write_edges
 
@@ -23,7 +24,7 @@ def match_hashes(out: str, shards: int, signal: str, radius: int, workers: int, 
     Args:
         out: the run folder.
         shards: number of shards scanned.
-        signal: ``pdq`` (in any of the eight orientations) or a 64-bit hash.
+        signal: ``pdq`` (in any of the eight orientations), ``crops`` (likewise) or a 64-bit hash.
         radius: the largest distance that is kept, in bits.
         workers: threads of the join.
         what: for messages about this task.
@@ -35,7 +36,8 @@ def match_hashes(out: str, shards: int, signal: str, radius: int, workers: int, 
     folder = RunFolder(Path(out))
     first, distinct = hash_column(folder, shards, signal)
     leaders = np.flatnonzero(first == np.arange(len(first)))
-    join = iter_dihedral_pairs if signal == "pdq" else iter_hamming_pairs
+    joins: dict[str, Callable[..., Iterator[Pairs]]] = {"pdq": iter_dihedral_pairs, "crops": iter_crop_pairs}
+    join = joins.get(signal, iter_hamming_pairs)
 
     def blocks() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
         for pairs in join(distinct, radius, workers=workers):

@@ -12,20 +12,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.hashing.exact import pixel_hash, stored_hash
-from dedupkit.hashing.pdq import luma_buffer, pdq_from_buffers
-from dedupkit.images import ImageError, decode_luma, luma_of, open_image
+from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, crop_views, luma_buffer, pdq_from_buffers
+from dedupkit.images import LUMA_MIN_SIDE, ImageError, decode_luma, luma_of, open_image
 from dedupkit.io import atomic_path
 from dedupkit.sources import Sample, Shard, ShardError
 
-__all__ = ["HASH_BYTES", "sample_schema", "scan_shard"]
+__all__ = ["HASH_BYTES", "MIN_PDQ_QUALITY", "sample_schema", "scan_shard"]
 
-HASH_BYTES = {"pixels": 32} | dict.fromkeys(
+HASH_BYTES = {"pixels": 32, "crops": (1 + len(CROP_VIEWS)) * PDQ_BYTES} | dict.fromkeys(
     (f"{kind}{definition}" for definition in ("", "_imagededup") for kind in ("phash", "dhash", "ahash", "whash")),
     8,
 )
 """The hashes that are computed on request, and their size in bytes; a rule that names one requests it."""
 
+MIN_PDQ_QUALITY = 50
+"""PDQ hashes of lower quality say too little (flat images) and match nothing; the bound is PDQ's own."""
+
 _HASHED_TOGETHER = 64
+_CROPS_MIN_SIDE = 256  # the smallest view is half of it
 
 
 def sample_schema(hashes: Sequence[str]) -> pa.Schema:
@@ -89,7 +93,9 @@ class _Rows:
     """Collects columns; hashes a few dozen images at a time, so that small matrix products become larger ones."""
 
     def __init__(self, hashes: Sequence[str]) -> None:
-        self._hashes = tuple(hashes)
+        self._from_pixels = [name for name in hashes if name != "crops"]
+        self._views = 1 + len(CROP_VIEWS) if "crops" in hashes else 1
+        self._min_side = _CROPS_MIN_SIDE if "crops" in hashes else LUMA_MIN_SIDE
         self._schema = sample_schema(hashes)
         self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
         self._keys: dict[str, int] = {}
@@ -119,7 +125,7 @@ class _Rows:
                     row["error"] = str(error)
         for name, column in self._columns.items():
             column.append(row.get(name))
-        if len(self._buffers) == _HASHED_TOGETHER:
+        if len(self._buffers) >= _HASHED_TOGETHER:
             self._hash_buffers()
 
     def table(self) -> pa.Table:
@@ -139,19 +145,20 @@ class _Rows:
 
     def _fingerprints(self, data: bytes) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        if self._hashes:
+        if self._from_pixels:
             image = open_image(data)
-            luma = luma_of(image)
-            perceptual = [name for name in self._hashes if name != "pixels"]
-            if "pixels" in self._hashes:
+            luma = luma_of(image, min_side=self._min_side)
+            if "pixels" in self._from_pixels:
                 values["pixels"] = pixel_hash(image)
+            perceptual = [name for name in self._from_pixels if name != "pixels"]
             if perceptual:
                 from dedupkit.hashing.perceptual import perceptual_hashes
 
                 values |= {name: bits.tobytes() for name, bits in perceptual_hashes(image, perceptual).items()}
         else:
-            luma = decode_luma(data)
-        self._buffers.append(luma_buffer(luma))
+            luma = decode_luma(data, min_side=self._min_side)
+        views = [luma, *crop_views(luma)] if self._views > 1 else [luma]
+        self._buffers += [luma_buffer(view) for view in views]
         self._buffer_rows.append(len(self._columns["pdq"]))
         return values | {"width": luma.width, "height": luma.height, "format": luma.format}
 
@@ -160,8 +167,14 @@ class _Rows:
         if not self._buffers:
             return
         hashes, qualities = pdq_from_buffers(np.stack(self._buffers))
-        for row, bits, quality in zip(self._buffer_rows, hashes, qualities.tolist(), strict=True):
-            self._columns["pdq"][row] = bits.tobytes()
+        for place, row in enumerate(self._buffer_rows):
+            first = place * self._views
+            quality = int(qualities[first])
+            self._columns["pdq"][row] = hashes[first].tobytes()
             self._columns["pdq_quality"][row] = quality
+            if self._views > 1 and quality >= MIN_PDQ_QUALITY:
+                mine = slice(first, first + self._views)
+                flat = qualities[mine] < MIN_PDQ_QUALITY
+                self._columns["crops"][row] = np.where(flat[:, None], 0, hashes[mine]).astype(np.uint8).tobytes()
         self._buffers.clear()
         self._buffer_rows.clear()

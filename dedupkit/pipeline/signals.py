@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dedupkit.clustering import Signal
 from dedupkit.io import atomic_path, read_columns
 from dedupkit.pipeline.folder import RunFolder
-from dedupkit.pipeline.scan import HASH_BYTES
+from dedupkit.pipeline.scan import HASH_BYTES, MIN_PDQ_QUALITY
 
 __all__ = [
     "MIN_PDQ_QUALITY",
@@ -25,9 +25,6 @@ __all__ = [
     "read_column",
     "write_edges",
 ]
-
-MIN_PDQ_QUALITY = 50
-"""PDQ hashes of lower quality say too little (flat images) and match nothing; the bound is PDQ's own."""
 
 SIGNALS: dict[str, str] = {
     "exact": "identity",
@@ -58,8 +55,9 @@ def hash_column(folder: RunFolder, shards: int, signal: str) -> tuple[NDArray[np
     table = read_column(folder, shards, *names)
     # A row with an error takes no part, even where its bytes could be hashed.
     usable = pc.greater_equal(table["pdq_quality"], MIN_PDQ_QUALITY) if signal == "pdq" else table["error"].is_null()
-    rows = np.flatnonzero(pc.fill_null(usable, False).to_numpy()).astype(np.int32)
     column = table[names[0]].combine_chunks()
+    usable = pc.and_(pc.fill_null(usable, False), column.is_valid())  # flat images have no crops
+    rows = np.flatnonzero(usable.to_numpy()).astype(np.int32)
     encoded = column.take(pa.array(rows)).dictionary_encode()
     indices = encoded.indices.to_numpy()
     first = np.empty(len(encoded.dictionary), np.int32)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io as _io
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dedupkit import io
 from dedupkit.errors import DedupkitError
-from dedupkit.sources.sample import Sample, as_score, clean_text, first_present, image_extension
 from dedupkit.sources.img2dataset import failed_row, metadata_rows, parse_json
+from dedupkit.sources.sample import Sample, as_score, clean_text, first_present, image_extension
 
 __all__ = ["FolderShard", "folder_shards", "read_captions"]
 
@@ -132,15 +133,18 @@ def read_captions(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
     path = io.join(folder, found)
     with io.open_binary(path) as stream:
         text = stream.read().decode("utf-8-sig", "replace")
+    limit = csv.field_size_limit(sys.maxsize)  # of the whole process; captions can be longer than its 128 KiB
     try:
         if found.endswith(".jsonl"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             delimiter = "\t" if found.endswith(".tsv") else ","
             rows = list(csv.DictReader(_io.StringIO(text), delimiter=delimiter))
         keyed = {str(first_present(row, "file")): row for row in rows}
     except (ValueError, AttributeError, csv.Error) as error:
         raise DedupkitError(f"{path} cannot be read: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
     if rows and set(keyed) == {"None"}:
         raise DedupkitError(f"{path} has no column of file names; call it file_name")
     return keyed

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dedupkit import io
-from dedupkit.sources.sample import Sample, ShardError, as_score, clean_text, first_present
+from dedupkit.sources.sample import Sample, ShardError, as_rows, as_score, clean_text, first_present
 
 __all__ = ["failed_row", "metadata_rows", "parse_json"]
 
@@ -17,7 +17,7 @@ def parse_json(data: bytes | None) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -34,7 +34,7 @@ def metadata_rows(path: str) -> dict[str, dict[str, Any]]:
             names = [name for name in file.schema_arrow.names if name in wanted]
             if "key" not in names:
                 return {}
-            rows = file.read(columns=names).to_pylist()
+            rows = as_rows(file.read(columns=names))
     except (OSError, pa.ArrowException):
         return {}
     return {str(row["key"]): row for row in rows}

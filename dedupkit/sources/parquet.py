@@ -9,8 +9,10 @@ from typing import Any
 from dedupkit import io
 from dedupkit.images import IMAGE_EXTENSIONS
 from dedupkit.sources.sample import (
+    ALIASES,
     Sample,
     ShardError,
+    as_rows,
     as_score,
     clean_text,
     first_present,
@@ -20,6 +22,7 @@ from dedupkit.sources.sample import (
 __all__ = ["ParquetShard", "image_column"]
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
+_READ = frozenset(name for field in ("caption", "url", "uid", "clip_score") for name in ALIASES[field])
 _BATCH = 128  # rows held at once
 
 
@@ -47,12 +50,14 @@ class ParquetShard:
                 file = pq.ParquetFile(stream)
                 column = image_column(file.schema_arrow)
                 if column is None:
-                    names = ", ".join(file.schema_arrow.names) or "none"
-                    raise ShardError(f"no column of images in the Parquet file; its columns: {names}")
+                    present = ", ".join(file.schema_arrow.names) or "none"
+                    raise ShardError(f"no column of images in the Parquet file; its columns: {present}")
                 keyed = {"key", "status"} <= set(file.schema_arrow.names)
+                wanted = _READ | {column, "key", "status", "error_message"}
+                names = [name for name in file.schema_arrow.names if name in wanted]
                 number = 0
-                for batch in file.iter_batches(batch_size=_BATCH):
-                    for row in batch.to_pylist():
+                for batch in file.iter_batches(batch_size=_BATCH, columns=names):
+                    for row in as_rows(batch):
                         key = clean_text(row["key"]) if keyed and row["key"] is not None else f"{number:08d}"
                         yield _sample(key or "", row, column, number)
                         number += 1
@@ -86,7 +91,7 @@ def image_column(schema: Any) -> str | None:
 
     def holds_bytes(kind: Any) -> bool:
         if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
+            return bool(kind.get_field_index("bytes") >= 0)
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     candidates = [item.name for item in schema if holds_bytes(item.type)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Sample", "Shard", "ShardError", "clean_text", "first_present", "image_extension"]
+__all__ = ["Sample", "Shard", "ShardError", "as_rows", "as_score", "clean_text", "first_present", "image_extension"]
 
 # One table of column names: LAION, COYO, CC3M/CC12M, DataComp, img2dataset, Hugging Face.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -113,8 +113,26 @@ def as_score(value: Any) -> float | None:
     """A number from metadata, None where it is no number."""
     try:
         return None if value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
+
+
+def as_rows(table: Any) -> list[dict[str, Any]]:
+    """The rows of a pyarrow table or batch; text that is no UTF-8 is decoded as :func:`clean_text` does."""
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except UnicodeDecodeError:  # Parquet does not check what it stores as text
+        columns = [_values(column) for column in table.columns]
+        rows = [dict(zip(table.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+    return rows
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [clean_text(value) for value in column.cast("large_string").cast("large_binary").to_pylist()]
+    return values
 
 
 def image_extension(name: str) -> str | None:

@@ -1,0 +1,230 @@
+"""The joins against brute force."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dedupkit.neighbors.dihedral import class_words, dihedral_distance, dihedral_pairs, transpose
+from dedupkit.neighbors.hamming import (
+    Pairs,
+    hamming_pairs,
+    iter_hamming_pairs,
+    make_plan,
+    split_radius,
+    split_word,
+)
+
+
+def popcounts(differing):
+    return np.unpackbits(differing, axis=-1).sum(axis=-1)
+
+
+def brute_force(a, b, radius):
+    distance = popcounts(a[:, None] ^ (a if b is None else b)[None])
+    within = distance <= radius
+    if b is None:
+        within &= np.triu(np.ones_like(within), 1)
+    return {(int(i), int(j), int(distance[i, j])) for i, j in zip(*np.nonzero(within), strict=True)}
+
+
+def as_set(pairs):
+    rows = list(zip(pairs.a.tolist(), pairs.b.tolist(), pairs.distance.tolist(), strict=True))
+    assert len(set(rows)) == len(rows)
+    assert rows == sorted(rows)
+    return set(rows)
+
+
+def orientations(row):
+    """The eight group elements, written out on the bit matrix."""
+    bits = np.unpackbits(row).reshape(16, 16)
+    odd = np.arange(16) % 2 == 1
+    for matrix in (bits, bits.T):
+        for flip_rows in (False, True):
+            for flip_columns in (False, True):
+                yield np.packbits(matrix ^ (odd & flip_rows)[:, None] ^ (odd & flip_columns)[None])
+
+
+@st.composite
+def hash_sets(draw, nbytes=None, most=120):
+    """Random, clustered or skewed hashes: a few centres, bits drawn with a bias, few flips each."""
+    nbytes = nbytes or draw(st.sampled_from([8, 32]))
+    n = draw(st.integers(0, most))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    centres = rng.random((draw(st.integers(1, 6)), nbytes * 8)) < draw(st.sampled_from([0.5, 0.1, 0.0]))
+    bits = centres[rng.integers(0, len(centres), n)]
+    flips = draw(st.sampled_from([0.0, 0.03, 0.1, 0.5]))
+    return np.packbits(bits ^ (rng.random(bits.shape) < flips), axis=1)
+
+
+RADII = st.one_of(st.integers(0, 40), st.sampled_from([60, 64, 100, 300]))
+CHUNKS = st.sampled_from([None, 0, 1, 2, 3, 4, 5, 8])
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), radius=RADII, chunks=CHUNKS, two=st.booleans(), workers=st.sampled_from([1, 3]))
+def test_join_is_brute_force(data, radius, chunks, two, workers):
+    a = data.draw(hash_sets())
+    b = data.draw(hash_sets(nbytes=a.shape[1])) if two else None
+    if chunks is not None and radius > 40:  # a ball of that radius in a wide chunk has no end of keys
+        chunks = 0
+    if chunks == 1 and radius > (3 if a.shape[1] == 8 else 12):
+        chunks = 2
+    if chunks == 2 and radius > (8 if a.shape[1] == 8 else 32):
+        chunks = 4
+    pairs = hamming_pairs(a, radius, b, workers=workers, _chunks=chunks)
+    assert as_set(pairs) == brute_force(a, b, radius)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), radius=RADII, chunks=CHUNKS, workers=st.sampled_from([1, 3]))
+def test_dihedral_join_is_brute_force(data, radius, chunks, workers):
+    hashes = data.draw(hash_sets(nbytes=32, most=60))
+    for row in range(0, len(hashes), 3):  # turn some of them
+        hashes[row] = list(orientations(hashes[row]))[data.draw(st.integers(0, 7))]
+    if chunks is not None and (radius > 40 or (chunks <= 2 and radius > 12)):
+        chunks = 0
+    a, b = np.triu_indices(len(hashes), 1)
+    distance = dihedral_distance(hashes[a], hashes[b])
+    expected = {(int(i), int(j), int(d)) for i, j, d in zip(a, b, distance, strict=True) if d <= radius}
+    assert as_set(dihedral_pairs(hashes, radius, workers=workers, _chunks=chunks)) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(a=hash_sets(nbytes=32, most=1), b=hash_sets(nbytes=32, most=1))
+def test_dihedral_distance_is_the_least_over_the_group(a, b):
+    a, b = a[: len(b)], b[: len(a)]
+    expected = [min(popcounts(x ^ y) for y in orientations(row)) for x, row in zip(a, b, strict=True)]
+    assert dihedral_distance(a, b).tolist() == expected
+    assert dihedral_distance(b, a).tolist() == expected
+
+
+def test_dihedral_distance_to_own_orientations_is_zero():
+    rng = np.random.default_rng(1)
+    row = rng.integers(0, 256, 32, dtype=np.uint8)
+    turned = np.array(list(orientations(row)))
+    assert dihedral_distance(np.repeat(row[None], 8, axis=0), turned).tolist() == [0] * 8
+    assert len(dihedral_pairs(turned, 0)) == 28
+    assert np.array_equal(transpose(class_words(turned[:1])), class_words(turned[4:5]))
+
+
+@pytest.mark.parametrize("block_pairs", [1, 50, 1000])
+@pytest.mark.parametrize("chunks", [0, 4])
+def test_small_blocks_lose_nothing(block_pairs, chunks):
+    rng = np.random.default_rng(2)
+    hashes = np.repeat(rng.integers(0, 256, (3, 32), dtype=np.uint8), 70, axis=0)
+    blocks = list(iter_hamming_pairs(hashes, 31, workers=2, block_pairs=block_pairs, _chunks=chunks))
+    assert max(map(len, blocks)) <= max(16, block_pairs)
+    assert as_set(Pairs.gather(blocks)) == brute_force(hashes, None, 31)
+
+
+def test_identical_hashes_stream():
+    hashes = np.zeros((100_000, 32), np.uint8)
+    blocks = iter_hamming_pairs(hashes, 31, block_pairs=10_000)
+    seen = [next(blocks) for _ in range(20)]
+    blocks.close()
+    assert all(0 < len(block) <= 10_000 and not block.distance.any() for block in seen)
+    n = 3000
+    assert sum(map(len, iter_hamming_pairs(hashes[:n], 31, block_pairs=100_000))) == n * (n - 1) // 2
+
+
+@pytest.mark.parametrize("chunks", [None, 4])
+def test_agrees_with_faiss(chunks):
+    import faiss
+
+    rng = np.random.default_rng(3)
+    hashes = rng.integers(0, 256, (5000, 32), dtype=np.uint8)
+    hashes[2500:] = hashes[:2500] ^ np.packbits(rng.random((2500, 256)) < 0.11, axis=1)
+    index = faiss.IndexBinaryFlat(256)
+    index.add(hashes)
+    limits, _, rows = index.range_search(hashes, 32)  # faiss: below the radius
+    queries = np.repeat(np.arange(len(hashes)), np.diff(limits.astype(np.int64)))
+    pairs = hamming_pairs(hashes, 31, _chunks=chunks)
+    assert set(zip(pairs.a, pairs.b, strict=True)) == {(q, r) for q, r in zip(queries, rows, strict=True) if q < r}
+    assert len(pairs) > 500
+
+
+def test_the_number_of_workers_changes_nothing():
+    rng = np.random.default_rng(4)
+    hashes = (rng.random((20_000, 8)) * 256).astype(np.uint8)
+    one, three = hamming_pairs(hashes, 10, workers=1), hamming_pairs(hashes, 10, workers=3)
+    assert len(one) > 0
+    assert all(np.array_equal(getattr(one, f), getattr(three, f)) for f in ("a", "b", "distance"))
+
+
+def test_arrays_of_any_layout():
+    rng = np.random.default_rng(5)
+    hashes = rng.integers(0, 2, (50, 8), dtype=np.uint8)
+    expected = as_set(hamming_pairs(hashes, 3))
+    frozen = hashes.copy()
+    frozen.setflags(write=False)
+    unaligned = np.frombuffer(b"x" + hashes.tobytes(), np.uint8, offset=1).reshape(50, 8)
+    for layout in (
+        np.asfortranarray(hashes),
+        np.repeat(hashes, 2, axis=0)[::2],
+        frozen,
+        unaligned,
+        hashes.tolist(),
+    ):
+        layout = np.asarray(layout, np.uint8) if isinstance(layout, list) else layout
+        assert as_set(hamming_pairs(layout, 3)) == expected
+
+
+def test_types_and_empty_inputs():
+    empty, some = np.empty((0, 8), np.uint8), np.zeros((3, 8), np.uint8)
+    for pairs in (hamming_pairs(empty, 5), hamming_pairs(empty, 5, some), hamming_pairs(some, 5, empty)):
+        assert len(pairs) == 0
+    pairs = hamming_pairs(some, 500)
+    assert (pairs.a.dtype, pairs.b.dtype, pairs.distance.dtype) == (np.int64, np.int64, np.uint16)
+    assert pairs.b.tolist() == [1, 2, 2]
+    assert len(dihedral_pairs(np.empty((0, 32), np.uint8), 5)) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((2, 16), np.uint8), 3), "shape"),
+        ((np.zeros(8, np.uint8), 3), "shape"),
+        ((np.zeros((2, 8), np.int64), 3), "uint8"),
+        ((np.zeros((2, 8), np.uint8), -1), "max_distance"),
+        ((np.zeros((2, 8), np.uint8), 3, np.zeros((2, 32), np.uint8)), "bytes a row"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        iter_hamming_pairs(*arguments)
+
+
+def test_wrong_numbers():
+    hashes = np.zeros((2, 8), np.uint8)
+    with pytest.raises(ValueError, match="workers"):
+        hamming_pairs(hashes, 1, workers=0)
+    with pytest.raises(ValueError, match="block_pairs"):
+        hamming_pairs(hashes, 1, block_pairs=0)
+    with pytest.raises(ValueError, match="32 bytes"):
+        dihedral_pairs(hashes, 1)
+
+
+@given(radius=st.integers(0, 300), parts=st.integers(1, 8), widest=st.integers(1, 24))
+def test_plans_satisfy_the_pigeonhole(radius, parts, widest):
+    assert sum(r + 1 for r in split_radius(radius, parts)) == radius + 1
+    chunks = split_word(0, radius, parts, widest, folded=False)
+    assert sum(c.radius + 1 for c in chunks) == radius + 1
+    assert all(x.shift + x.width == y.shift for x, y in itertools.pairwise(chunks))
+    assert chunks[-1].shift + chunks[-1].width <= 64
+
+
+def test_plans_grow_with_the_data():
+    widths = [make_plan(31, [n], (False,) * 4)[1][0].width for n in (100, 10**4, 10**6)]
+    assert widths == sorted(widths)
+    assert widths[0] == 0
+    assert widths[-1] >= 16
+
+
+def test_import_leaves_numba_alone():
+    code = "import sys, dedupkit.neighbors.dihedral; print('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
