@@ -6,13 +6,9 @@ Exit codes: 0 done, 1 the run failed (one line says why, and what to do), 2 wron
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-
-# The workers are the parallelism; threads of the math library would fight them. Set before numpy is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
@@ -58,7 +54,15 @@ def run(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The run folder. The same command goes on where it was interrupted.")],
-    rule: Annotated[str, typer.Option(help="Preset (copies, exact) or a rule such as 'exact or pdq<=20'.")] = "copies",
+    rule: Annotated[
+        str, typer.Option(help="Preset (copies, exact, crops, thorough, …) or a rule such as 'exact or pdq<=20'.")
+    ] = "copies",
+    embed: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Embedder: lite, openclip:MODEL/TAG, torchscript:PATH, onnx:PATH, precomputed:PATH (repeatable)."
+        ),
+    ] = None,
     keep: Annotated[
         str, typer.Option(help="Which duplicate is kept: columns from first to last, - for the larger.")
     ] = "-pixels, -nbytes, sample",
@@ -68,7 +72,8 @@ def run(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
     engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
-    seed: Annotated[int, typer.Option(help="Recorded in the run.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything that samples.")] = 0,
+    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, …; a GPU where there is one.")] = None,
     json_output: Json = False,
 ) -> None:
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
@@ -76,7 +81,8 @@ def run(
         raise typer.BadParameter(f"{engine!r} is not available in this version; use local", param_hint="--engine")
     from dedupkit.pipeline.job import dedup
 
-    _print_run(dedup(source, out, rule=rule, keep=keep, hashes=hashes or (), workers=workers, seed=seed), json_output)
+    options: dict[str, Any] = {"hashes": hashes or (), "workers": workers, "seed": seed, "device": device}
+    _print_run(dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options), json_output)
 
 
 @app.command()

@@ -7,7 +7,7 @@ and the keep-set is the same as on the full graph: the first twin in the order o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dedupkit.clustering.graph import components, keep_set
 from dedupkit.clustering.rules import Atom, Clause, Rule
 
-__all__ = ["Decision", "Signal", "decide"]
+__all__ = ["Decision", "Signal", "decide", "pairs_of_clauses"]
 
 Ints = NDArray[np.int64]
 
@@ -112,6 +112,28 @@ def decide(
     group = np.arange(count, dtype=np.int64)
     group[inside] = leaders[labels[own[inside]]]
     return Decision(witness, reason, value, group, len(a), len(leaders))
+
+
+def pairs_of_clauses(
+    clauses: Sequence[Clause], signals: Mapping[str, Signal], leaders: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pairs of samples that satisfy any of some clauses.
+
+    Args:
+        clauses: alternatives.
+        signals: for each signal that they name.
+        leaders: (k,) int32 ascending, the samples to pair.
+
+    Returns:
+        Two int32 arrays, a < b, sorted, each pair once.
+    """
+    views = {name: _View(signals[name], leaders) for name in {atom.signal for clause in clauses for atom in clause}}
+    keys = [np.zeros(0, np.int64)]
+    for clause in clauses:
+        a, b, _ = _clause_edges(clause, views)
+        keys.append(a.astype(np.int64) * len(leaders) + b)
+    unique = np.unique(np.concatenate(keys))
+    return leaders[unique // max(len(leaders), 1)], leaders[unique % max(len(leaders), 1)]
 
 
 def _collapse(

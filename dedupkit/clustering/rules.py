@@ -15,14 +15,29 @@ from itertools import product
 
 from dedupkit.errors import RuleError
 
-__all__ = ["PRESETS", "Atom", "Clause", "Rule", "parse_rule"]
+__all__ = ["PRESETS", "Atom", "Clause", "Rule", "needs_embedder", "parse_rule"]
 
 PRESETS: dict[str, str] = {
     "copies": "exact or pdq<=31",
     "crops": "exact or pdq<=31 or crops<=31",
+    "sd3": "exact or {embedder}>=0.5",
+    "dinov2": "exact or {embedder}>=0.6",
+    "sscd": "exact or {embedder}>=0.75",
+    "semdedup": "exact or {embedder}>=0.95",
+    "thorough": "exact or pdq<=31 or (crops<=31 and verified) or ({embedder}>={low} and verified)",
 }
-"""Names that stand for a rule. ``copies``: PDQ's published match radius, in any orientation, quality >= 50 on both.
-``crops``: the same for nested central views of the images, which finds even crops and borders."""
+"""Names that stand for a rule; ``{embedder}`` is the first one of the run, ``{low}`` its entry in :data:`LOW_FLOOR`.
+
+``copies``: PDQ's published match radius, in any orientation, quality >= 50 on both. ``crops``: the same for nested
+central views of the images, which finds even crops and borders. ``sd3``, ``dinov2`` and ``sscd``: the thresholds of
+Stable Diffusion 3 (arXiv 2403.03206), DINOv2 (2304.07193) and SSCD (2202.10261; 90 % precision on DISC), stated for a
+copy descriptor. ``semdedup``: 1 - epsilon with epsilon = 0.05, for CLIP (2303.09540). ``thorough``: a low floor, and
+every candidate that the hashes do not settle is verified.
+"""
+
+LOW_FLOOR = {"lite": 0.6}
+"""Where candidates for verification begin. Cosines of different models cannot be compared: a copy descriptor's pairs
+of different photos lie below 0.45, which stands for every model not named here; ImageNet features lie higher."""
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<name>[A-Za-z_][\w\-]*)|(?P<op><=|>=|<|>|==|=)|(?P<paren>[()]))"
@@ -43,6 +58,10 @@ class Atom:
         if self.bound is None:
             return self.signal
         return f"{self.signal}{'>=' if self.similarity else '<='}{self.bound:g}"
+
+    def covers(self, other: Atom) -> bool:
+        """Whether every pair that satisfies ``other``, of the same signal, satisfies this one."""
+        return self.signal == other.signal and _looseness(self) >= _looseness(other)
 
     @property
     def perfect(self) -> float:
@@ -84,19 +103,31 @@ class Rule:
         return any(all(perfect(atom.signal) for atom in clause) for clause in self.clauses)
 
 
-def parse_rule(text: str, signals: Mapping[str, str]) -> Rule:
+def needs_embedder(text: str) -> bool:
+    """Whether the text names a preset that stands for a rule over an embedder."""
+    return "{embedder}" in PRESETS.get(text.strip(), "")
+
+
+def parse_rule(text: str, signals: Mapping[str, str], *, embedder: str | None = None) -> Rule:
     """Parse a rule or the name of a preset.
 
     Args:
         text: e.g. ``"exact or pdq<=31"``.
         signals: the signals that exist, by name: ``"identity"`` (stands alone), ``"distance"`` (takes ``<=``) or
             ``"similarity"`` (takes ``>=``).
+        embedder: the signal that presets over an embedder mean.
 
     Raises:
         RuleError: the message shows the rule with a caret under the character where it goes wrong.
     """
     written = text.strip()
-    return Rule(written, _Parser(PRESETS.get(written, text), signals).parse())
+    if needs_embedder(written) and embedder is None:
+        raise RuleError(f"the preset {written!r} needs an embedder; name one with --embed, e.g. --embed lite")
+    expanded = PRESETS.get(written, text)
+    if embedder is not None:
+        low = f"{LOW_FLOOR.get(embedder, 0.45):g}"
+        expanded = expanded.replace("{embedder}", embedder).replace("{low}", low)
+    return Rule(written, _Parser(expanded, signals).parse())
 
 
 def _looseness(atom: Atom) -> float:

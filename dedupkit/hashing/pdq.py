@@ -16,15 +16,26 @@ is vertical frequency 16 - i and column j horizontal frequency 16 - j.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import ThreadpoolController
 
 from dedupkit.images import Luma, decode_luma, luma_of
 
-__all__ = ["CROP_VIEWS", "PDQ_BYTES", "crop_views", "luma_buffer", "pdq", "pdq_dihedral", "pdq_from_buffers"]
+__all__ = [
+    "CROP_VIEWS",
+    "PDQ_BYTES",
+    "crop_views",
+    "luma_buffer",
+    "one_math_thread",
+    "pdq",
+    "pdq_dihedral",
+    "pdq_from_buffers",
+]
 
 PDQ_BYTES = 32
 CROP_VIEWS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -49,7 +60,8 @@ def pdq(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint
     Raises:
         ImageError: the bytes are no image that can be decoded.
     """
-    hashes, qualities = pdq_from_buffers(luma_buffer(_as_luma(image))[None])
+    with one_math_thread():
+        hashes, qualities = pdq_from_buffers(luma_buffer(_as_luma(image))[None])
     return hashes[0], int(qualities[0])
 
 
@@ -63,8 +75,9 @@ def pdq_dihedral(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArra
         Hashes, (8, 32) uint8, in the order of the reference: original, rotated by 90, 180 and 270 degrees, flipped
         up-down, flipped left-right, transposed along either diagonal; and the quality.
     """
-    buffer = luma_buffer(_as_luma(image))[None]
-    coefficients = _coefficients(buffer)[0]
+    with one_math_thread():
+        buffer = luma_buffer(_as_luma(image))[None]
+        coefficients = _coefficients(buffer)[0]
     sign = np.where(np.arange(_KEPT) % 2 == 0, -1.0, 1.0).astype(np.float32)  # index 0 is frequency 1: odd
     rows, cols = sign[:, None], sign[None, :]
     turned = coefficients.T
@@ -79,6 +92,17 @@ def pdq_dihedral(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArra
         turned * rows * cols,
     ]
     return _threshold(np.stack(views)), int(_quality(buffer)[0])
+
+
+def one_math_thread() -> AbstractContextManager[object]:
+    """Hold numpy's matrix products to one thread: they are so small here that more threads only spin."""
+    limited: AbstractContextManager[object] = _math_libraries().limit(limits=1, user_api="blas")
+    return limited
+
+
+@lru_cache(maxsize=1)
+def _math_libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def luma_buffer(luma: Luma) -> NDArray[np.float32]:

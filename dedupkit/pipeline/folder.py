@@ -35,17 +35,26 @@ class RunFolder:
         """The scored pairs of one signal."""
         return self.path / "edges" / signal / "00000.parquet"
 
-    def joined_radius(self, signal: str, scanned: str | None = None) -> int | None:
-        """How far the edges of a hash reach, in bits; None where it was not joined.
+    def labels(self, signal: str) -> Path:
+        """For an embedder: for each sample the first with the same content, -1 where it has no vector."""
+        return self.path / "edges" / signal / "first.npy"
+
+    def embeddings(self, name: str, shard: int) -> Path:
+        """The vectors of one shard's samples."""
+        return self.path / "embeddings" / name / f"{shard:05d}.npy"
+
+    def joined(self, signal: str, key: str | None = None) -> dict[str, Any] | None:
+        """What the match stage says of a signal's edges; None where it was not joined.
 
         Args:
             signal: its name.
-            scanned: fingerprint of the scan whose edges they must be; None to take what is there.
+            key: fingerprint of what the edges were made from; None to take what is there.
         """
         marker = read_json(self.path / ".done" / "match" / f"{signal}.json")
-        if not isinstance(marker, dict) or (scanned is not None and marker.get("key") != scanned):
+        if not isinstance(marker, dict) or (key is not None and marker.get("key") != key):
             return None
-        return int(marker["result"]["radius"])
+        result = marker["result"]
+        return result if isinstance(result, dict) else None
 
     def shard_problems(self) -> list[dict[str, str]]:
         """The shards that could not be read to their end: ``source`` and ``problem``."""

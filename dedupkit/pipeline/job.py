@@ -1,29 +1,30 @@
-"""The whole job: scan every shard, match the hashes that the rule names, decide."""
+"""The whole job: scan every shard, embed it, match what the rule names, decide."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from dedupkit import __version__
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
-from dedupkit.clustering.rules import Rule, parse_rule
-from dedupkit.engine import Progress, Task, fingerprint, run_tasks
+from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
+from dedupkit.embedding.spec import embedder_name
 from dedupkit.errors import DedupkitError
-from dedupkit.io import stamp, write_json
+from dedupkit.io import read_json, write_json
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.run import Run
-from dedupkit.pipeline.signals import SIGNALS, is_joined
+from dedupkit.pipeline.scan import HASH_BYTES
+from dedupkit.pipeline.signals import SIGNALS, signal_kinds
+from dedupkit.pipeline.stages import Job, run_stages
 from dedupkit.sources import Shard, find_shards
 
 __all__ = ["dedup"]
 
-_ALWAYS_HASHED = ("exact", "pdq")
-_SAMPLES_FORMAT = 1  # raise it when the columns of samples/ or the meaning of a hash change
+_DEFAULT_EMBEDDER = "lite"
 
 
 def dedup(
@@ -31,10 +32,13 @@ def dedup(
     out: str | Path,
     *,
     rule: str = "copies",
+    embed: str | Sequence[str] = (),
     keep: str = DEFAULT_POLICY,
     hashes: Sequence[str] = (),
     workers: int | None = None,
     seed: int = 0,
+    device: str | None = None,
+    target_recall: float = 0.99,
 ) -> Run:
     """Find duplicates in image-caption shards and decide which samples to keep.
 
@@ -43,12 +47,16 @@ def dedup(
             :func:`dedupkit.sources.find_shards`.
         out: the run folder. A run that was interrupted goes on where it was; the same call with another rule or
             policy decides again and computes only what is missing.
-        rule: a preset (``copies``, ``exact``) or a rule such as ``"exact or pdq<=20"``.
+        rule: a preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
+        embed: embedders by specification (:data:`dedupkit.embedding.FORMS`); each is a signal that the rule can name.
+            A preset over an embedder takes the first, or ``lite``.
         keep: the keep policy, e.g. ``"-pixels, -clip_score, nbytes, sample"``.
-        hashes: further hashes to compute now, so that a later rule can name them: ``pixels``, ``phash``, ``dhash``,
-            ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
+        hashes: further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
+            ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
         workers: processes; the number of cores by default. The result does not depend on it.
-        seed: recorded in the run; nothing in this job is random yet.
+        seed: of everything that samples.
+        device: for torch, e.g. ``cuda``; a GPU where there is one by default.
+        target_recall: of a search that is clustered because the exact one would take long.
 
     Returns:
         The finished run.
@@ -56,29 +64,58 @@ def dedup(
     Raises:
         RuleError: the rule or the policy cannot be read.
         DedupkitError: no such source, a folder that holds something else, a folder in use, a worker that died.
+        MissingExtraError: an embedder needs a package that is not installed.
         OSError: the run folder cannot be written. What was done is kept.
     """
-    parsed, policy = parse_rule(rule, SIGNALS), parse_policy(keep)
+    embedders = _embedders([embed] if isinstance(embed, str) else embed, rule)
+    parsed = parse_rule(rule, signal_kinds(embedders), embedder=next(iter(embedders), None))
+    policy = parse_policy(keep)
     requested = _hashes_to_scan(parsed, hashes)
     shards = find_shards(sources)
-    workers = workers or os.cpu_count() or 1
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     folder = RunFolder(out)
     _refuse_inside_source(folder, shards)
-    config = _config([str(source) for source in listed], shards, parsed, policy, requested, seed)
     with folder.locked():
+        # What an earlier call computed stays, so that one can go back and forth between rules.
+        before = (read_json(folder.config) or {}).get("hashes", [])
+        requested = [name for name in HASH_BYTES if name in requested or name in before]
+        config = _config([str(source) for source in listed], shards, parsed, policy, requested, embedders, seed)
         folder.claim(config)
-        scanned = _scan(folder, shards, requested, workers)
-        _match(folder, parsed, len(shards), scanned, workers)
+        run_stages(
+            Job(
+                folder,
+                shards,
+                parsed,
+                requested,
+                embedders,
+                workers or os.cpu_count() or 1,
+                seed,
+                device,
+                target_recall,
+            )
+        )
         _decide(folder, [shard.source for shard in shards], parsed, policy)
     return Run(folder.path)
 
 
+def _embedders(specs: Sequence[str], rule: str) -> dict[str, str]:
+    """Signal name to specification."""
+    specs = specs or ([_DEFAULT_EMBEDDER] if needs_embedder(rule) else [])
+    embedders: dict[str, str] = {}
+    for spec in specs:
+        name = embedder_name(spec)
+        if name in embedders or name in SIGNALS:
+            raise DedupkitError(f"two signals are called {name!r}; rename this one: {spec}?name=OTHER")
+        embedders[name] = spec
+    return embedders
+
+
 def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
-    unknown = [name for name in extra if name not in SIGNALS]
+    known = ("exact", "pdq", *HASH_BYTES)
+    unknown = [name for name in extra if name not in known]
     if unknown:
-        raise DedupkitError(f"unknown hash {unknown[0]!r}; known: {', '.join(SIGNALS)}")
-    return [name for name in SIGNALS if name in (*rule.signals, *extra) and name not in _ALWAYS_HASHED]
+        raise DedupkitError(f"unknown hash {unknown[0]!r}; known: {', '.join(known)}")
+    return [name for name in HASH_BYTES if name in (*rule.signals, *extra)]
 
 
 def _refuse_inside_source(folder: RunFolder, shards: Sequence[Shard]) -> None:
@@ -91,7 +128,13 @@ def _refuse_inside_source(folder: RunFolder, shards: Sequence[Shard]) -> None:
 
 
 def _config(
-    sources: list[str], shards: Sequence[Shard], rule: Rule, policy: Policy, hashes: list[str], seed: int
+    sources: list[str],
+    shards: Sequence[Shard],
+    rule: Rule,
+    policy: Policy,
+    hashes: list[str],
+    embedders: Mapping[str, str],
+    seed: int,
 ) -> dict[str, Any]:
     return {
         "dedupkit": __version__,
@@ -103,6 +146,7 @@ def _config(
         "rule_expanded": str(rule),
         "keep": str(policy),
         "hashes": hashes,
+        "embedders": dict(embedders),
         "seed": seed,
     }
 
@@ -112,44 +156,6 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _scan(folder: RunFolder, shards: Sequence[Shard], hashes: list[str], workers: int) -> str:
-    """Read every shard; returns a fingerprint of all that was read."""
-    tasks = []
-    for number, shard in enumerate(shards):
-        asked = [_SAMPLES_FORMAT, shard.source, shard.paths, [stamp(path) for path in shard.paths], hashes]
-        path = str(folder.samples(number))
-        arguments = {"shard": shard, "path": path, "hashes": hashes, "what": shard.source}
-        name = f"{number:05d}"
-        tasks.append(Task("scan", name, "dedupkit.pipeline.scan:scan_shard", arguments, fingerprint(asked)))
-    with Progress("scan", len(tasks), "img") as progress:
-        results = run_tasks(
-            tasks, folder.path, workers=workers, on_done=lambda _, result: progress.advance(result["samples"])
-        )
-    return fingerprint([[task.key, result] for task, result in zip(tasks, results, strict=True)])
-
-
-def _match(folder: RunFolder, rule: Rule, shards: int, scanned: str, workers: int) -> None:
-    """Join each hash that the rule names, out to the loosest bound that it states or that was joined before."""
-    names = [name for name in rule.signals if is_joined(name)]
-    with Progress("match", len(names)) as progress:
-        for name in names:
-            radius = int(rule.loosest(name).bound or 0)
-            before = folder.joined_radius(name, scanned)
-            if before is None or before < radius:
-                arguments = {
-                    "out": str(folder.path),
-                    "shards": shards,
-                    "signal": name,
-                    "radius": radius,
-                    "workers": workers,
-                    "what": name,
-                }
-                task = Task("match", name, "dedupkit.pipeline.match:match_hashes", arguments, scanned)
-                task.marker(folder.path).unlink(missing_ok=True)
-                run_tasks([task], folder.path, workers=1)
-            progress.advance()
 
 
 def _decide(folder: RunFolder, sources: list[str], rule: Rule, policy: Policy) -> None:

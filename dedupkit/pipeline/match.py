@@ -44,4 +44,4 @@ def match_hashes(out: str, shards: int, signal: str, radius: int, workers: int, 
             yield leaders[pairs.a], leaders[pairs.b], pairs.distance.astype(np.float32)
 
     edges = write_edges(folder.edges(signal), blocks())
-    return {"distinct": len(distinct), "edges": edges, "radius": radius}
+    return {"distinct": len(distinct), "edges": edges, "bound": radius}

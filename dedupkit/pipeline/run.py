@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any, overload
@@ -12,16 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dedupkit.clustering.policy import parse_policy
-from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.clustering.rules import Clause, Rule, parse_rule
 from dedupkit.errors import DedupkitError
 from dedupkit.io import read_json, write_json
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.pipeline.folder import RunFolder
-from dedupkit.pipeline.signals import SIGNALS, is_joined
+from dedupkit.pipeline.scan import HASH_BYTES
+from dedupkit.pipeline.signals import is_hash, signal_kinds
 
 __all__ = ["Group", "Groups", "Run"]
-
-_ALWAYS_SCANNED = ("exact", "pdq")
 
 
 class Run:
@@ -47,6 +46,7 @@ class Run:
             **summary,
             "shards": len(self.config["shards"]),
             "shard_problems": self._folder.shard_problems(),
+            "recall": self._recalls(),
         }
 
     @property
@@ -75,7 +75,8 @@ class Run:
         """
         from dedupkit.pipeline.decide import decide_and_write
 
-        parsed = parse_rule(rule, SIGNALS)
+        embedders = self.config.get("embedders", {})
+        parsed = parse_rule(rule, signal_kinds(embedders), embedder=next(iter(embedders), None))
         policy = parse_policy(keep or self.config["keep"])
         self._check_covered(parsed)
         config = {**self.config, "rule": parsed.text, "rule_expanded": str(parsed), "keep": str(policy)}
@@ -104,14 +105,23 @@ class Run:
     def _check_covered(self, rule: Rule) -> None:
         again = f"run again with --rule {str(rule)!r} (only what is missing is computed)"
         for name in rule.signals:
-            if name not in _ALWAYS_SCANNED and name not in self.config["hashes"]:
+            if name in HASH_BYTES and name not in self.config["hashes"]:
                 raise DedupkitError(f"this run has not computed {name}; {again}")
-            if is_joined(name):
-                radius = self._folder.joined_radius(name)
-                bound = rule.loosest(name).bound or 0
-                if radius is None or bound > radius:
-                    have = "none" if radius is None else f"{name}<={radius}"
-                    raise DedupkitError(f"the rule reaches {name}<={bound:g}, the run's edges {have}; {again}")
+            if name in HASH_BYTES and not is_hash(name):
+                continue
+            if name == "verified":
+                _check_verified(rule, self._folder, again)
+            elif name != "exact":
+                atom = rule.loosest(name)
+                joined = self._folder.joined(name)
+                have = None if joined is None else replace(atom, bound=float(joined["bound"]))
+                if have is None or not have.covers(atom):
+                    raise DedupkitError(f"the rule reaches {atom}, the run's edges {have or 'none'}; {again}")
+
+    def _recalls(self) -> dict[str, dict[str, float]]:
+        """The measured recall of each embedder's search, over the pairs at or above its floor."""
+        joined = {name: self._folder.joined(name) for name in self.config.get("embedders", {})}
+        return {name: facts["recall"] for name, facts in joined.items() if facts and "recall" in facts}
 
     def __repr__(self) -> str:
         s = self.summary
@@ -140,7 +150,29 @@ class Run:
             ("duplicate groups", f"{s['groups']:,}, the largest of {s['largest_group']:,}"),
             ("rule", s["rule"]),
         ]
+        for name, recall in s["recall"].items():
+            if recall["low"] < 1:
+                shown.append(
+                    (f"recall of {name}", f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]")
+                )
         return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
+
+
+def _check_verified(rule: Rule, folder: RunFolder, again: str) -> None:
+    """A pair was verified if a clause of an earlier rule made it a candidate."""
+    tested = (folder.joined("verified") or {}).get("clauses", [])
+    for clause in rule.clauses:
+        atoms = {str(atom) for atom in clause}
+        if "verified" in atoms and not any(_covers(earlier, clause) for earlier in tested):
+            raise DedupkitError(f"the pairs of ({' and '.join(sorted(atoms))}) were not verified; {again}")
+
+
+def _covers(earlier: dict[str, float], clause: Clause) -> bool:
+    """Whether every candidate of the clause was one of the earlier clause, given as signal to bound."""
+    atoms = {atom.signal: atom for atom in clause if atom.bound is not None}
+    return all(
+        name in atoms and replace(atoms[name], bound=bound).covers(atoms[name]) for name, bound in earlier.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.hashing.exact import pixel_hash, stored_hash
-from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, crop_views, luma_buffer, pdq_from_buffers
+from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, crop_views, luma_buffer, one_math_thread, pdq_from_buffers
 from dedupkit.images import LUMA_MIN_SIDE, ImageError, decode_luma, luma_of, open_image
 from dedupkit.io import atomic_path
 from dedupkit.sources import Sample, Shard, ShardError
@@ -71,14 +71,15 @@ def scan_shard(shard: Shard, path: str, hashes: Sequence[str], what: str) -> dic
     del what
     rows = _Rows(hashes)
     problem: str | None = None
-    try:
-        for sample in shard.read():
-            rows.add(sample)
-    except ShardError as error:
-        problem = str(error)
-        # The empty key stands for the rest of the shard, which nobody can list.
-        rows.add(Sample(key="", error=problem))
-    table = rows.table()
+    with one_math_thread():
+        try:
+            for sample in shard.read():
+                rows.add(sample)
+        except ShardError as error:
+            problem = str(error)
+            # The empty key stands for the rest of the shard, which nobody can list.
+            rows.add(Sample(key="", error=problem))
+        table = rows.table()
     with atomic_path(Path(path)) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     summary: dict[str, Any] = {
@@ -154,7 +155,11 @@ class _Rows:
             if perceptual:
                 from dedupkit.hashing.perceptual import perceptual_hashes
 
-                values |= {name: bits.tobytes() for name, bits in perceptual_hashes(image, perceptual).items()}
+                try:
+                    hashed = perceptual_hashes(image, perceptual)
+                except (ValueError, OSError) as error:
+                    raise ImageError(f"mode {image.mode}: {error}") from error
+                values |= {name: bits.tobytes() for name, bits in hashed.items()}
         else:
             luma = decode_luma(data, min_side=self._min_side)
         views = [luma, *crop_views(luma)] if self._views > 1 else [luma]

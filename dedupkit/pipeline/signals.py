@@ -20,23 +20,30 @@ __all__ = [
     "MIN_PDQ_QUALITY",
     "SIGNALS",
     "hash_column",
-    "is_joined",
+    "is_hash",
     "load_signal",
     "read_column",
+    "signal_kinds",
     "write_edges",
 ]
 
 SIGNALS: dict[str, str] = {
     "exact": "identity",
     "pixels": "identity",
+    "verified": "identity",
     "pdq": "distance",
     **dict.fromkeys((name for name in HASH_BYTES if name != "pixels"), "distance"),
 }
 
 
-def is_joined(signal: str) -> bool:
-    """Whether the signal has edges of its own, beside equality."""
-    return SIGNALS[signal] != "identity"
+def signal_kinds(embedders: Iterable[str]) -> dict[str, str]:
+    """The signals that a rule over these embedders can name, as ``parse_rule`` takes them."""
+    return {**SIGNALS, **dict.fromkeys(embedders, "similarity")}
+
+
+def is_hash(signal: str) -> bool:
+    """Whether the signal is a Hamming distance between hashes that the scan computes."""
+    return SIGNALS.get(signal) == "distance"
 
 
 def read_column(folder: RunFolder, shards: int, *names: str) -> pa.Table:
@@ -72,8 +79,11 @@ def hash_column(folder: RunFolder, shards: int, signal: str) -> tuple[NDArray[np
 
 def load_signal(folder: RunFolder, shards: int, signal: str) -> Signal:
     """A signal as ``decide`` takes it."""
-    first, _ = hash_column(folder, shards, signal)
-    if not is_joined(signal):
+    if SIGNALS.get(signal) is None:  # an embedder
+        first = np.load(folder.labels(signal))
+    else:
+        first, _ = hash_column(folder, shards, "exact" if signal == "verified" else signal)
+    if signal in ("exact", "pixels"):
         return Signal.identity(first)
     table = read_columns(folder.edges(signal))
     a, b, score = (table[name].to_numpy() for name in ("a", "b", "score"))

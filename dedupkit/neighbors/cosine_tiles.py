@@ -1,0 +1,235 @@
+"""Exact cosine join of two sets of rows by matrix products in tiles, and the kernels that score what they leave.
+
+A tile is a product of two blocks of unit vectors, in whatever precision the machine multiplies fastest. It only
+sieves: a pair whose product comes within the error bound of that precision below the floor is scored again, as the
+float64 sum of the products of the float32 components, and kept if that score, as float32, reaches the floor. So the
+pairs and scores are the same on every engine and for every tiling.
+
+Error bounds: for vectors of length at most 1, whose components are rounded with relative error u, the product is off
+by at most 2u + u^2 (Cauchy-Schwarz), storing it adds u, and the float32 sum of d terms about d * 2^-24. bfloat16 has
+u = 2^-9, float16 u = 2^-11.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dedupkit.errors import import_optional
+
+TILE = 2048  # rows of a tile: two blocks of 512 float32 dimensions and their product fit a 2023 server's cache
+CUDA_TILE = 8192
+SMALL_JOB = 2e9  # pairs under which importing torch takes longer than it saves
+LEAST_BFLOAT16_FLOOR = 0.05
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def dots(x: Floats, y: Floats, i: Ints, j: Ints, out: Floats) -> None:
+    """Write the products of rows x[i[p]] and y[j[p]], float32 (m, d) and (k, d), to out, float32 (p,)."""
+    for p in range(len(i)):
+        total = 0.0
+        for c in range(x.shape[1]):
+            total += np.float64(x[i[p], c]) * np.float64(y[j[p], c])
+        out[p] = min(1.0, max(-1.0, total))
+
+
+class Rows(NamedTuple):
+    """Unit vectors, read from an array in memory or on disk when they are asked for.
+
+    Attributes:
+        array: (n, d) float16 or float32, perhaps a memmap.
+        ids: int64 (u,), the rows of the array that are meant, ascending.
+        scale: float32 (u,), one over their length.
+    """
+
+    array: NDArray[Any]
+    ids: Ints
+    scale: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dims(self) -> int:
+        """Components of a vector."""
+        return int(self.array.shape[1])
+
+    def take(self, at: slice | Ints) -> Floats:
+        """Vectors at these positions, as float32 (m, d) of length 1."""
+        ids = self.ids[at]
+        if isinstance(at, slice) and len(ids) and ids[-1] - ids[0] + 1 == len(ids):
+            block = self.array[ids[0] : ids[-1] + 1]  # no gaps: read in one go
+        else:
+            block = self.array[ids]
+        return block.astype(np.float32) * self.scale[at][:, None]
+
+
+class Growing:
+    """An array that is appended to: the memory doubles when it is full, instead of a list of small pieces."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.array, self.size = np.empty(1 << 20, dtype), 0
+
+    def append(self, piece: NDArray[Any]) -> None:
+        """Add a piece, (p,), at the end."""
+        if self.size + len(piece) > len(self.array):
+            longer = np.empty(2 * (self.size + len(piece)), self.array.dtype)
+            longer[: self.size] = self.array[: self.size]
+            self.array = longer
+        self.array[self.size : self.size + len(piece)] = piece
+        self.size += len(piece)
+
+    def filled(self) -> NDArray[Any]:
+        """What was appended, (size,); a view."""
+        return self.array[: self.size]
+
+
+class Engine:
+    """Multiplies blocks of unit vectors in one of four ways; all let the same pairs through.
+
+    Attributes:
+        kind: "numpy" or "torch" (float32), "bfloat16" (a CPU with matrix units for it) or "cuda" (float16).
+        tile: rows of a block.
+    """
+
+    def __init__(self, kind: str, dims: int, device: str = "cpu") -> None:
+        self.kind, self.device = kind, device
+        self.tile = CUDA_TILE if kind == "cuda" else TILE
+        unit = {"numpy": 2.0**-24, "torch": 2.0**-24, "bfloat16": 2.0**-9, "cuda": 2.0**-11}[kind]
+        self.slack = 4 * unit + dims * 2.0**-23
+        self.torch: Any = None if kind == "numpy" else import_optional("torch", "clip")
+        # Used again for every tile: fresh memory costs more than comparing, and small results kept between large
+        # temporaries make the heap grow.
+        self.products, self.passing = np.empty(0, np.float32), np.empty(0, np.bool_)
+
+    @staticmethod
+    def choose(device: str | None, pairs: float, dims: int, floor: float) -> Engine:
+        """Take the fastest engine for so many pairs.
+
+        Args:
+            device: "cpu", or what torch calls a device; None: CUDA if there is one.
+            pairs: products to be computed.
+            dims: components of a vector.
+            floor: of the join. The bfloat16 sieve compares bits, which needs a positive one.
+
+        Raises:
+            MissingExtraError: a device was named, and torch is not installed.
+            ValueError: there is no such device.
+        """
+        installed = importlib.util.find_spec("torch") is not None
+        if device in (None, "cpu") and (pairs < SMALL_JOB or not installed):
+            return Engine("numpy", dims)
+        torch = import_optional("torch", "clip")
+        if device != "cpu" and torch.cuda.is_available() and (device is None or device.startswith("cuda")):
+            return Engine("cuda", dims, device or "cuda")
+        if device not in (None, "cpu"):
+            raise ValueError(f"device {device!r} is not available; use 'cpu', or leave it out")
+        return Engine("bfloat16" if has_matrix_units() and floor > LEAST_BFLOAT16_FLOOR else "torch", dims)
+
+    def load(self, x: Floats) -> Any:
+        """Bring a block, float32 (m, d), into the form that `product` takes."""
+        if self.kind == "numpy":
+            return x
+        dtype = {"torch": "float32", "bfloat16": "bfloat16", "cuda": "float16"}[self.kind]
+        return self.torch.from_numpy(x).to(self.device, getattr(self.torch, dtype))
+
+    def product(self, x: Any, y: Any) -> Floats:
+        """Approximate cosines of two loaded blocks, float32 (m, k); the next call overwrites them."""
+        if self.kind in ("bfloat16", "cuda"):
+            cosines: Floats = (x @ y.T).float().cpu().numpy()
+            return cosines
+        if self.products.size < len(x) * len(y):
+            self.products = np.empty(len(x) * len(y), np.float32)
+        out = self.products[: len(x) * len(y)].reshape(len(x), len(y))
+        if self.torch is None:
+            np.matmul(x, y.T, out=out)
+        else:
+            self.torch.mm(x, y.T, out=self.torch.from_numpy(out))
+        return out
+
+    def sieve(self, x: Any, y: Any, floor: float) -> tuple[Ints, Ints]:
+        """Positions (i, j) in two loaded blocks of all pairs that may reach the floor, in row order."""
+        bound = np.float32(floor - self.slack)
+        if self.kind == "cuda":
+            i, j = (x @ y.T >= float(bound)).nonzero(as_tuple=True)
+            return i.cpu().numpy(), j.cpu().numpy()
+        if self.passing.size < len(x) * len(y):
+            self.passing = np.empty(len(x) * len(y), np.bool_)
+        passing = self.passing[: len(x) * len(y)].reshape(len(x), len(y))
+        if self.kind == "bfloat16":
+            # Read as integers, bfloat16 numbers keep their order as long as one of the two is positive.
+            bits = (x @ y.T).view(self.torch.int16).numpy()
+            np.greater_equal(bits, bound.view(np.int32) >> 16, out=passing)
+        else:
+            np.greater_equal(self.product(x, y), bound, out=passing)
+        i, j = np.divmod(np.flatnonzero(passing), passing.shape[1])
+        return i, j
+
+
+def has_matrix_units() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX); known on Linux only."""
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and "amx_bf16" in flags.read_text()
+
+
+def join_tiles(
+    engine: Engine,
+    left: Rows,
+    at: Ints | None,
+    right: Rows | None,
+    to: Ints | None,
+    floor: float,
+    keep_rows: int,
+) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """Yield all pairs of two lists of positions whose cosine reaches the floor, tile by tile.
+
+    Work: len(at) * len(to) * d multiply-adds, half of it where a set meets itself.
+
+    Args:
+        engine: what multiplies.
+        left: the first set.
+        at: int64 (m,), the positions in it to use, ascending; None: all.
+        right: the second set; None: the first with itself, each pair once, with i < j.
+        to: int64 (k,), the positions in the second set; None: all.
+        floor: least cosine.
+        keep_rows: rows that are held in memory while all others pass by.
+
+    Yields:
+        Positions i and j, int64, and scores, float32, all (p,) with p > 0. They fill no more than a tile.
+    """
+    same = right is None
+    other, to = (left, at) if right is None else (right, to)
+    rows, columns = len(left if at is None else at), len(other if to is None else to)
+    tile = engine.tile
+
+    def block(source: Rows, positions: Ints | None, begin: int, end: int) -> Floats:
+        return source.take(slice(begin, end) if positions is None else positions[begin:end])
+
+    for outer in range(0, rows, max(tile, keep_rows)):
+        stop = min(rows, outer + max(tile, keep_rows))
+        kept = [(begin, block(left, at, begin, min(stop, begin + tile))) for begin in range(outer, stop, tile)]
+        loaded = [engine.load(x) for _, x in kept]
+        for column in range(outer if same else 0, columns, tile):
+            y = block(other, to, column, min(columns, column + tile))
+            y_loaded = engine.load(y)
+            for (begin, x), x_loaded in zip(kept, loaded, strict=True):
+                if same and begin > column:
+                    continue
+                i, j = engine.sieve(x_loaded, y_loaded, floor)
+                if same and begin == column:
+                    upper = i < j
+                    i, j = i[upper], j[upper]
+                score = np.empty(len(i), np.float32)
+                dots(x, y, i, j, score)
+                reached = score >= np.float32(floor)
+                if reached.any():
+                    i, j = i[reached] + begin, j[reached] + column
+                    yield (i if at is None else at[i]), (j if to is None else to[j]), score[reached]

@@ -1,0 +1,285 @@
+"""Whether two images show the same picture: local features, one affine map, and the pixels under it.
+
+A descriptor says that two images look alike; what a copy has beyond that is one map under which the pixels agree.
+Candidate pairs come from hashes or embeddings, each is decided here on its own, in a few milliseconds:
+
+1. RootSIFT features (Lowe 2004; Arandjelovic & Zisserman 2012), computed once per image. Matches are mutual nearest
+   neighbours that pass the ratio test (Lowe 2004, section 7.1).
+2. One affine map by RANSAC. A mirrored copy needs no second set of features: the descriptor of a mirrored patch is a
+   permutation of the patch's own (Zhao & Ngo 2013, "Flip-invariant SIFT", section III).
+3. How the matches err from the map. Edits leave noise of a fraction of a pixel. Two shots of a scene differ by depth
+   and motion, which no affine map follows: however well the best one fits, neighbours err in the same direction.
+4. How the pixels agree, tile by tile, over the area that the two share. A caption or a logo spoils few tiles;
+   another picture in the same template spoils a block of them.
+
+Images in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their pixels,
+to a stricter standard. Nothing here draws random numbers that depend on anything but the pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.errors import import_optional
+from dedupkit.neighbors.verify_map import BLOCK, FLAT, Affine, Box, Verification, apply, compare_pixels, inverse
+
+__all__ = ["Features", "Verification", "local_features", "verify_pair"]
+
+RATIO = 0.8  # nearest over second nearest descriptor, Lowe 2004, figure 11
+REACH = 3.0  # pixels of the reduced b within which a match follows a map while the map is sought
+MAX_DEVIATION = 0.9  # median distance of matches from the map, in pixels of the coarser image
+MAX_COHERENCE, EXACT = 0.45, 0.2  # of deviations from the map, where their median exceeds EXACT pixels
+NEIGHBOUR = 40.0  # pixels within which two matches are neighbours
+MAX_STRETCH = 4.0  # change of the aspect
+MIN_OVERLAP = 0.4  # of the image of which more is shared: less is a neighbouring view, not a copy
+OTHER = 0.4  # mean correlation of a block of tiles below which it shows something else
+FEW, FEW_AGREEMENT, FEW_TILES = 5, 0.9, 12  # at least these many of less inliers do where many tiles agree well
+IN_PLACE = 0.8  # agreement where no features help, without what is smooth over a tile
+
+# A 128-value descriptor is 4 rows x 4 columns x 8 directions, in the frame of the feature's own orientation. Mirroring
+# reverses the rows, and the sense in which directions are counted.
+_MIRROR = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What is kept of an image for all the pairs it is in.
+
+    Attributes:
+        width: of the full image in pixels.
+        height: of the full image in pixels.
+        keypoints: (k, 2) float32, x and y in pixels of the full image, see :mod:`dedupkit.neighbors.verify_map`.
+        descriptors: (k, 128) uint8, RootSIFT times 512.
+        plane: (h, w) uint8, the reduced luminance.
+        content: bounds (left, top, right, bottom) of what lies inside an even border, as fractions.
+    """
+
+    width: int
+    height: int
+    keypoints: NDArray[np.float32]
+    descriptors: NDArray[np.uint8]
+    plane: NDArray[np.uint8]
+    content: Box
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the full image."""
+        return self.width, self.height
+
+    @property
+    def pixel(self) -> float:
+        """Side of a pixel of the plane, in pixels of the full image."""
+        return max(self.size) / float(max(self.plane.shape))
+
+
+def local_features(
+    luma: NDArray[np.uint8], *, side: int = 320, most: int = 500, size: tuple[int, int] | None = None
+) -> Features:
+    """Compute the features of an image, about 30 ms a core at the default size.
+
+    Args:
+        luma: (h, w) uint8, the luminance, of any size.
+        side: the longer side is reduced to this many pixels.
+        most: keep this many features, those of the highest contrast.
+        size: (width, height) of the full image where ``luma`` is a reduction of it.
+
+    Raises:
+        ValueError: ``luma`` is no plane of bytes.
+        MissingExtraError: OpenCV is not installed.
+    """
+    if luma.ndim != 2 or not luma.size or luma.dtype != np.uint8:
+        raise ValueError(f"luma must be a plane (h, w) of uint8, not {luma.shape} of {luma.dtype}")
+    cv2 = import_optional("cv2", "verify")
+    height, width = luma.shape
+    full = size or (width, height)
+    shrink = side / max(height, width)
+    plane = np.ascontiguousarray(luma)
+    if shrink < 1:
+        reduced = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        plane = cv2.resize(plane, reduced, interpolation=cv2.INTER_AREA)
+    rows, columns = plane.shape
+    found, raw = [], None
+    if min(rows, columns) >= 8:
+        # Without the precise doubling all points are displaced by a quarter pixel, and in a mirror image otherwise.
+        found, raw = cv2.SIFT_create(most, enable_precise_upscale=True).detectAndCompute(plane, None)
+    points = np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2)
+    points = (points + 0.5) * np.array([full[0] / columns, full[1] / rows], dtype=np.float32)
+    descriptors = np.zeros((0, 128), dtype=np.uint8) if raw is None else _root(raw)
+    return Features(full[0], full[1], points, descriptors, plane, _content(plane))
+
+
+def verify_pair(a: Features, b: Features, *, min_inliers: int = 15, min_agreement: float = 0.85) -> Verification:
+    """Decide whether two images show the same picture, one perhaps a crop, a mirror image, an edit of the other.
+
+    Args:
+        a: features of one image.
+        b: features of the other.
+        min_inliers: local features that must follow one map; with fewer the pixels must agree
+            all the better.
+        min_agreement: the correlation of pixels that 60 % of the shared, textured area must reach.
+
+    Returns:
+        The verdict, and the map from a to b where one was found.
+
+    Raises:
+        MissingExtraError: OpenCV is not installed.
+    """
+    cv2 = import_optional("cv2", "verify")
+    best = Verification(False, "no matching points", None, a.size, b.size)
+    for mirrored in (False, True):
+        matches = _matches(a.descriptors[:, _MIRROR] if mirrored else a.descriptors, b.descriptors)
+        matrix, inliers = _fit(cv2, a, b, matches, mirrored)
+        if matrix is not None and inliers > best.inliers:
+            best = _judge(cv2, a, b, matrix, matches, inliers, min_inliers, min_agreement)
+        if best.verified:
+            return best
+    if best.inliers >= min_inliers:
+        return best
+    for matrix in _placements(a, b):
+        agreement, tiles, worst = compare_pixels(cv2, a, b, matrix, detail=True)
+        if tiles >= FEW_TILES and agreement >= IN_PLACE and worst >= OTHER:
+            return Verification(True, "", matrix, a.size, b.size, agreement=agreement, bordered=_bordered(a, b, matrix))
+    return best
+
+
+def _judge(
+    cv2: Any,
+    a: Features,
+    b: Features,
+    matrix: Affine,
+    matches: NDArray[np.intp],
+    inliers: int,
+    min_inliers: int,
+    min_agreement: float,
+) -> Verification:
+    """Hold a map that the features propose against every criterion."""
+    unit = max(b.pixel, a.pixel * float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+    points = apply(matrix, a.keypoints[matches[:, 0]]) / unit
+    errors = points - b.keypoints[matches[:, 1]] / unit
+    deviation = float(np.median(np.linalg.norm(errors, axis=1)))
+    coherence = _coherence(points, errors)
+    agreement, tiles, worst = compare_pixels(cv2, a, b, matrix) if inliers >= FEW else (0.0, 0, 0.0)
+    found = Verification(
+        True, "", matrix, a.size, b.size, inliers, deviation, coherence, agreement, _bordered(a, b, matrix)
+    )
+    convinces = tiles >= FEW_TILES and agreement >= max(FEW_AGREEMENT, min_agreement)
+    if inliers < FEW or (inliers < min_inliers and not convinces):
+        reason = f"{inliers} matching points"
+    elif found.overlap < MIN_OVERLAP:
+        reason = f"only {100 * found.overlap:.0f} % of the area is shared"
+    elif deviation > MAX_DEVIATION or (deviation > EXACT and coherence > MAX_COHERENCE):
+        reason = f"another shot, matching points lie {deviation:.1f} pixels off"
+    elif tiles < BLOCK or agreement < min_agreement or worst < OTHER:
+        reason = f"other content, the pixels agree to {agreement:.2f}"
+    else:
+        return found
+    return replace(found, verified=False, reason=reason)
+
+
+def _coherence(points: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
+    """Correlate the errors of matches with those of their neighbours: about 0 for noise, near 1 for depth and motion.
+
+    Args:
+        points: (k, 2) where the map puts the matches, in pixels.
+        errors: (k, 2) how far off that is, in pixels; matches outside ``REACH`` do not count.
+    """
+    follows = np.linalg.norm(errors, axis=1) < REACH
+    every = 1 + int(follows.sum()) // 300
+    points, errors = points[follows][::every], errors[follows][::every]
+    if len(points) < 8:
+        return 0.0
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    apart[apart < REACH] = np.inf  # one corner can give several features, which err together
+    nearest = apart.argmin(axis=1)
+    near = apart.min(axis=1) < NEIGHBOUR
+    here, there = errors[near], errors[nearest[near]]
+    return float(2 * (here * there).sum() / max(float((here**2).sum() + (there**2).sum()), 1e-9))
+
+
+def _root(raw: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """RootSIFT in bytes: whole numbers, so that products of descriptors are exact in whatever order they are summed."""
+    share = raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-9)
+    root: NDArray[np.uint8] = np.minimum(np.rint(512 * np.sqrt(share)), 255).astype(np.uint8)
+    return root
+
+
+def _content(plane: NDArray[np.uint8]) -> Box:
+    """Trim rows and columns at the edges as long as they are even and of the grey of the edge."""
+
+    def even(lines: NDArray[np.float32]) -> int:
+        means = lines.mean(axis=1)
+        same = (lines.std(axis=1) < FLAT) & (abs(means - means[0]) < 2 * FLAT)
+        return len(lines) if same.all() else int(np.argmin(same))
+
+    values = plane.astype(np.float32)
+    top, left = even(values), even(values.T)
+    rows, columns = plane.shape
+    if top == rows or left == columns:
+        return (0.0, 0.0, 1.0, 1.0)
+    bottom, right = rows - even(values[::-1]), columns - even(values.T[::-1])
+    return (left / columns, top / rows, right / columns, bottom / rows)
+
+
+def _matches(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Rows (i, j) of mutual nearest neighbours that are clearly nearer than the second nearest, on both sides."""
+    if min(len(a), len(b)) < 2:
+        return np.empty((0, 2), dtype=np.intp)
+    x, y = a.astype(np.float32), b.astype(np.float32)
+    squared = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1) - 2 * (x @ y.T)
+    rows, nearest = np.arange(len(x)), squared.argmin(axis=1)
+    mutual = squared.argmin(axis=0)[nearest] == rows
+    rows, nearest = rows[mutual], nearest[mutual]
+    best = squared[rows, nearest]
+    squared[rows, nearest] = np.inf
+    second = np.minimum(squared.min(axis=1)[rows], squared.min(axis=0)[nearest])
+    clear = best < RATIO * RATIO * second
+    return np.column_stack([rows[clear], nearest[clear]])
+
+
+def _fit(cv2: Any, a: Features, b: Features, matches: NDArray[np.intp], mirrored: bool) -> tuple[Affine | None, int]:
+    """The affine map that most matches follow, and how many do; OpenCV seeds this RANSAC anew in every call."""
+    if len(matches) < 4:
+        return None, 0
+    source, target = a.keypoints[matches[:, 0]] / a.pixel, b.keypoints[matches[:, 1]] / b.pixel
+    found, follows = cv2.estimateAffine2D(
+        source, target, ransacReprojThreshold=REACH, maxIters=1000, confidence=0.999, refineIters=10
+    )
+    if found is None or not np.isfinite(found).all():
+        return None, 0
+    matrix = np.column_stack([found[:, :2] * (b.pixel / a.pixel), found[:, 2] * b.pixel])
+    large, small = np.linalg.svd(found[:, :2], compute_uv=False)
+    if small < 1 / 32 or large > MAX_STRETCH * small or (np.linalg.det(found[:, :2]) < 0) != mirrored:
+        return None, 0
+    return matrix, int(follows.sum())
+
+
+def _placements(a: Features, b: Features) -> list[Affine]:
+    """Content of a upon content of b, and frame upon frame, each in four mirrorings."""
+    whole = (0.0, 0.0, 1.0, 1.0)
+    boxes = [(a.content, b.content)] + ([(whole, whole)] if (a.content, b.content) != (whole, whole) else [])
+    maps = []
+    for box_a, box_b in boxes:
+        (left, top), (right, bottom) = (np.array(box_a).reshape(2, 2) * a.size).tolist()
+        (x0, y0), (x1, y1) = (np.array(box_b).reshape(2, 2) * b.size).tolist()
+        for p, q, r, s in ((x0, x1, y0, y1), (x1, x0, y0, y1), (x0, x1, y1, y0), (x1, x0, y1, y0)):
+            across, down = (q - p) / (right - left), (s - r) / (bottom - top)
+            if max(abs(across), abs(down)) <= MAX_STRETCH * min(abs(across), abs(down)):
+                maps.append(np.array([[across, 0, p - across * left], [0, down, r - down * top]]))
+    return maps
+
+
+def _bordered(a: Features, b: Features, matrix: Affine) -> tuple[bool, bool]:
+    """Whether what one shows fills the other up to an even border, for both."""
+
+    def fills(inner: Features, outer: Features, into: Affine) -> bool:
+        if outer.content == (0.0, 0.0, 1.0, 1.0):
+            return False
+        corners = np.array([[0, 0], [1, 1]]) * inner.size
+        placed = np.sort(apply(into, corners), axis=0) / outer.size
+        return bool(np.abs(placed - np.array(outer.content).reshape(2, 2)).max() < 0.03)
+
+    return fills(b, a, inverse(matrix)), fills(a, b, matrix)

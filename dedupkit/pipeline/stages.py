@@ -1,0 +1,138 @@
+"""The stages of a run as lists of tasks: scan, embed, match, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dedupkit.clustering import Rule
+from dedupkit.embedding.spec import embedder_key
+from dedupkit.engine import Progress, Task, fingerprint, run_tasks
+from dedupkit.io import stamp
+from dedupkit.pipeline.folder import RunFolder
+from dedupkit.pipeline.signals import is_hash
+from dedupkit.sources import Shard
+
+__all__ = ["Job", "run_stages"]
+
+_SAMPLES_FORMAT = 2  # raise it when the columns of samples/ or the meaning of a hash change
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be computed.
+
+    Attributes:
+        folder: where.
+        shards: what is read.
+        rule: what the edges are for.
+        hashes: computed by the scan, beside those that it always computes.
+        embedders: specification by signal name.
+        workers: processes of the scan, threads of everything else.
+        seed: of samples and clusters.
+        device: for torch.
+        target_recall: of clustered searches.
+    """
+
+    folder: RunFolder
+    shards: Sequence[Shard]
+    rule: Rule
+    hashes: Sequence[str]
+    embedders: Mapping[str, str]
+    workers: int
+    seed: int
+    device: str | None
+    target_recall: float
+
+
+def run_stages(job: Job) -> None:
+    """Bring samples, embeddings and edges up to what the rule needs; what is there already stays."""
+    scanned = _scan(job)
+    keys = {name: fingerprint(scanned) for name in job.rule.signals if is_hash(name)}
+    for name, spec in job.embedders.items():
+        keys[name] = _embed(job, name, spec, scanned)
+    _match(job, {name: key for name, key in keys.items() if name in job.rule.signals})
+    if "verified" in job.rule.signals:
+        from dedupkit.pipeline.verified import verify_candidates
+
+        verify_candidates(job, fingerprint(keys))
+
+
+def _scan(job: Job) -> list[str]:
+    """Read every shard; returns a fingerprint of what was read of each."""
+    tasks = []
+    for number, shard in enumerate(job.shards):
+        stamps = [stamp(path) for path in shard.paths]
+        key = fingerprint([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, job.hashes])
+        arguments = {
+            "shard": shard,
+            "path": str(job.folder.samples(number)),
+            "hashes": job.hashes,
+            "what": shard.source,
+        }
+        tasks.append(Task("scan", f"{number:05d}", "dedupkit.pipeline.scan:scan_shard", arguments, key))
+    results = _run(job, "scan", tasks, job.workers)
+    return [fingerprint([task.key, result]) for task, result in zip(tasks, results, strict=True)]
+
+
+def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
+    """Give every sample its vector, with one model in this process; returns a fingerprint of the vectors."""
+    model = embedder_key(spec)
+    precomputed = spec.startswith("precomputed:")
+    tasks = []
+    for number, shard in enumerate(job.shards):
+        arguments: dict[str, Any] = {
+            "path": str(job.folder.embeddings(name, number)),
+            "samples_path": str(job.folder.samples(number)),
+        }
+        if precomputed:
+            arguments["vectors"] = spec
+        else:
+            arguments |= {"shard": shard, "embedder": spec, "threads": job.workers, "device": job.device}
+            arguments["what"] = shard.source
+        function = f"dedupkit.embedding:{'join_shard' if precomputed else 'embed_shard'}"
+        key = fingerprint([model, scanned[number]])
+        tasks.append(Task(f"embed-{name}", f"{number:05d}", function, arguments, key))
+    results = _run(job, f"embed {name}", tasks, 1)
+    return fingerprint([[task.key, result] for task, result in zip(tasks, results, strict=True)])
+
+
+def _match(job: Job, keys: Mapping[str, str]) -> None:
+    """Join each signal, out to the loosest bound that the rule states or that was joined before."""
+    with Progress("match", len(keys)) as progress:
+        for name, key in keys.items():
+            atom = job.rule.loosest(name)
+            bound = atom.bound or 0.0
+            settings = [job.target_recall, job.seed] if atom.similarity else []
+            key = fingerprint([key, settings])
+            before = job.folder.joined(name, key)
+            if before is None or not (before["bound"] <= bound if atom.similarity else before["bound"] >= bound):
+                arguments: dict[str, Any] = {
+                    "out": str(job.folder.path),
+                    "shards": len(job.shards),
+                    "signal": name,
+                    "what": name,
+                }
+                if atom.similarity:
+                    arguments |= {"floor": bound, "target_recall": job.target_recall, "seed": job.seed}
+                    task = Task(
+                        "match",
+                        name,
+                        "dedupkit.pipeline.vectors:match_vectors",
+                        {**arguments, "device": job.device},
+                        key,
+                    )
+                else:
+                    arguments |= {"radius": int(bound), "workers": job.workers}
+                    task = Task("match", name, "dedupkit.pipeline.match:match_hashes", arguments, key)
+                task.marker(job.folder.path).unlink(missing_ok=True)
+                run_tasks([task], job.folder.path, workers=1)
+            progress.advance()
+
+
+def _run(job: Job, label: str, tasks: list[Task], workers: int) -> list[dict[str, Any]]:
+    with Progress(label, len(tasks), "img") as progress:
+        return run_tasks(
+            tasks, job.folder.path, workers=workers, on_done=lambda _, result: progress.advance(result["samples"])
+        )

@@ -1,0 +1,228 @@
+"""Precomputed vectors in every layout, joined by identifier, and what is wrong with a set said in numbers and names."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dedupkit.embedding import embed_shard, embedder_key, load_embedder, load_precomputed
+from dedupkit.embedding.embedder import unit_rows
+from dedupkit.errors import DedupkitError
+
+DIM = 6
+NONE = [None] * 4
+
+
+@pytest.fixture
+def vectors():
+    return unit_rows(np.random.default_rng(0).normal(size=(10, DIM)).astype(np.float32))
+
+
+def parquet(path, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+def npy(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, values)
+
+
+def clip_retrieval(folder, vectors, **more):
+    """Two partitions of five rows, numbers zero-padded, one between them empty."""
+    for number, rows in (("00", slice(0, 5)), ("02", slice(5, 10))):
+        keys = [f"{row:09d}" for row in range(10)][rows]
+        npy(folder / f"img_emb/img_emb_{number}.npy", vectors[rows].astype(np.float16))
+        npy(folder / f"text_emb/text_emb_{number}.npy", np.zeros((5, DIM), np.float16))
+        columns = {name: values[rows] for name, values in more.items()}
+        parquet(folder / f"metadata/metadata_{number}.parquet", image_path=keys, caption=keys, **columns)
+
+
+def agree(found, expected):
+    return bool(((found.astype(np.float32) * expected).sum(axis=1) > 0.999).all())
+
+
+def test_clip_retrieval_by_key(tmp_path, vectors):
+    clip_retrieval(tmp_path, vectors)
+    found = load_precomputed(f"precomputed:{tmp_path}")
+    assert (found.name, found.dim, len(found)) == ("clip", DIM, 10)
+    got, there = found.lookup(["000000007", "000000001", "nobody", None], NONE, NONE)
+    assert got.dtype == np.float16
+    assert there.tolist() == [True, True, False, False]
+    assert agree(got[:2], vectors[[7, 1]])
+    assert not got[2:].any()
+    report = found.report()
+    assert (report["vectors"], report["joined"], report["missing"], report["surplus"]) == (10, 2, 2, 8)
+    assert report["missing_examples"][0] == "nobody"
+    assert report["surplus_examples"][:2] == ["000000000", "000000002"]
+
+
+def test_a_key_that_is_not_unique_joins_by_url(tmp_path, vectors):
+    keys = [str(row % 5) for row in range(10)]
+    urls = [f"https://e.org/{row}.jpg" for row in range(10)]
+    npy(tmp_path / "img_emb/img_emb_0.npy", vectors)
+    parquet(tmp_path / "metadata/metadata_0.parquet", image_path=keys, url=urls)
+    found = load_precomputed(f"precomputed:{tmp_path}")
+    got, there = found.lookup(["2", "2", "2", "3"], NONE, [urls[7], urls[2], None, "https://e.org/other.jpg"])
+    assert there.tolist() == [True, True, False, False]
+    assert agree(got[:2], vectors[[7, 2]])
+    assert found.report()["ambiguous"] == 2
+
+
+def test_a_key_whose_url_is_another_is_not_the_sample(tmp_path, vectors):
+    clip_retrieval(tmp_path, vectors, url=[f"https://e.org/{row}" for row in range(10)])
+    found = load_precomputed(str(tmp_path))
+    _, there = found.lookup(["000000001", "000000002"], [None] * 2, ["https://e.org/1", "https://e.org/99"])
+    assert there.tolist() == [True, False]
+    assert found.report()["contradicted"] == 1
+    _, there = found.lookup(["000000001"], [None], [None], by=("uid", "url"))
+    assert not there.any()
+
+
+def test_datacomp_by_uid(tmp_path, vectors):
+    uids = [f"{row:032x}" for row in range(10)]
+    for part in (0, 1):
+        rows = slice(5 * part, 5 * part + 5)
+        large = np.hstack([vectors[rows], vectors[rows]])
+        np.savez(
+            tmp_path / f"{part:04d}.npz", b32_img=vectors[rows].astype(np.float16), b32_txt=vectors[:5], l14_img=large
+        )
+        parquet(tmp_path / f"{part:04d}.parquet", uid=uids[rows], url=["u"] * 5, text=["t"] * 5)
+    assert load_precomputed(f"precomputed:{tmp_path}").dim == 2 * DIM
+    found = load_precomputed(f"precomputed:{tmp_path}?array=b32_img&name=b32")
+    assert (found.name, found.dim) == ("b32", DIM)
+    got, there = found.lookup(NONE, [uids[9], uids[0], "none", None], ["u"] * 4)
+    assert there.tolist() == [True, True, False, False]  # the url "u" names ten rows, so it names none
+    assert agree(got[:2], vectors[[9, 0]])
+    with pytest.raises(DedupkitError, match=r"no array 'h14'; it has: b32_img, b32_txt, l14_img"):
+        load_precomputed(f"precomputed:{tmp_path}?array=h14")
+
+
+@pytest.mark.parametrize(
+    "layout", ["npy", "npz", "npz_beside", "parquet", "parquet_float16", "fixed", "nemo", "folder"]
+)
+def test_plain_files(tmp_path, vectors, layout):
+    keys = [f"k{row}" for row in range(10)]
+    path = tmp_path / f"my.{layout.split('_')[0]}"
+    lists = pa.array(list(vectors), pa.list_(pa.float32()))
+    if layout == "npy":
+        npy(path, vectors)
+        parquet(tmp_path / "my.parquet", key=keys)
+    elif layout == "npz":
+        np.savez(path, embeddings=vectors, keys=np.array(keys))
+    elif layout == "npz_beside":
+        np.savez(path, arr_0=vectors)
+        parquet(tmp_path / "my.parquet", key=keys)
+    elif layout == "parquet":
+        parquet(path, key=keys, embedding=lists)
+    else:
+        path = tmp_path / "my.parquet"
+        kind = {"parquet_float16": pa.list_(pa.float16()), "fixed": pa.list_(pa.float32(), DIM)}.get(layout, lists.type)
+        column = pa.array([list(row) for row in vectors.astype(kind.value_type.to_pandas_dtype())], kind)
+        parquet(path, **{"image_id" if layout == "nemo" else "key": keys, "embedding": column})
+        path = tmp_path if layout == "folder" else path
+    found = load_precomputed(f"precomputed:{path}")
+    got, there = found.lookup(["k3", "k0", "k10", None], NONE, NONE)
+    assert there.tolist() == [True, True, False, False]
+    assert agree(got[:2], vectors[[3, 0]])
+
+
+def test_vectors_are_normalised_and_meaningless_ones_counted(tmp_path, vectors):
+    scaled = vectors * 7
+    scaled[2], scaled[3], scaled[4, 0] = 0, np.nan, np.inf
+    np.savez(tmp_path / "v.npz", embedding=scaled, key=np.array([str(row) for row in range(10)]))
+    found = load_precomputed(str(tmp_path / "v.npz"))
+    got, there = found.lookup([str(row) for row in range(10)], [None] * 10, [None] * 10)
+    assert there.tolist() == [True, True, False, False, False] + [True] * 5
+    assert agree(got[there], vectors[there])
+    assert np.isfinite(got).all()
+    report = found.report()
+    assert (report["zero"], report["not_finite"], report["joined"], report["missing"]) == (1, 2, 7, 0)
+
+
+def test_missing_vectors_in_a_list_column(tmp_path, vectors):
+    rows = [None if row == 1 else list(map(float, vectors[row])) for row in range(4)]
+    parquet(tmp_path / "v.parquet", key=list("abcd"), embedding=pa.array(rows, pa.list_(pa.float32())))
+    got, there = load_precomputed(str(tmp_path / "v.parquet")).lookup(list("abcd"), NONE, NONE)
+    assert there.tolist() == [True, False, True, True]
+    assert agree(got[there], vectors[[0, 2, 3]])
+
+
+def test_sets_that_are_wrong(tmp_path, vectors):
+    with pytest.raises(DedupkitError, match="no such file or folder: nowhere"):
+        load_precomputed("precomputed:nowhere")
+    with pytest.raises(DedupkitError, match=r"no vectors with identifiers.*never joined by position alone"):
+        load_precomputed(f"precomputed:{tmp_path}")
+    npy(tmp_path / "alone.npy", vectors)
+    with pytest.raises(DedupkitError, match=r"no vectors with identifiers.*never joined by position alone"):
+        load_precomputed(f"precomputed:{tmp_path / 'alone.npy'}")
+    np.savez(tmp_path / "alone.npz", embedding=vectors)
+    with pytest.raises(DedupkitError, match=r"alone\.npz has no column of identifiers"):
+        load_precomputed(f"precomputed:{tmp_path / 'alone.npz'}")
+    np.savez(tmp_path / "two.npz", a=vectors, b=vectors, key=np.arange(10))
+    with pytest.raises(DedupkitError, match=r"which array holds the vectors\? name it with \?array=NAME; it has: a, b"):
+        load_precomputed(f"precomputed:{tmp_path / 'two.npz'}")
+    npy(tmp_path / "flat.npy", vectors[0])
+    parquet(tmp_path / "flat.parquet", key=list("abcdef"))
+    with pytest.raises(DedupkitError, match=r"array of shape \(6,\), expected \(rows, dimension\)"):
+        load_precomputed(f"precomputed:{tmp_path / 'flat.npy'}")
+    with pytest.raises(DedupkitError, match="names vectors, not a model"):
+        load_embedder(f"precomputed:{tmp_path}")
+
+
+def test_fewer_vectors_than_rows(tmp_path, vectors):
+    clip_retrieval(tmp_path, vectors)
+    npy(tmp_path / "img_emb/img_emb_02.npy", vectors[:3])
+    with pytest.raises(DedupkitError, match=r"img_emb_02\.npy holds 3 vectors and .*metadata_02\.parquet 5 rows"):
+        load_precomputed(f"precomputed:{tmp_path}")
+
+
+def test_a_part_of_another_dimension(tmp_path, vectors):
+    clip_retrieval(tmp_path, vectors)
+    npy(tmp_path / "img_emb/img_emb_02.npy", np.ones((5, 3), np.float16))
+    with pytest.raises(DedupkitError, match=r"img_emb_02\.npy holds vectors of dimension 3, .*img_emb_00\.npy of 6"):
+        load_precomputed(f"precomputed:{tmp_path}")
+
+
+def test_a_file_that_is_cut(tmp_path, vectors):
+    clip_retrieval(tmp_path, vectors)
+    cut = tmp_path / "img_emb/img_emb_02.npy"
+    cut.write_bytes(cut.read_bytes()[:-8])
+    with pytest.raises(DedupkitError, match=r"img_emb_02\.npy cannot be read"):
+        load_precomputed(f"precomputed:{tmp_path}")
+
+
+def test_a_partition_without_its_counterpart_is_named(tmp_path, vectors):
+    clip_retrieval(tmp_path, vectors)
+    (tmp_path / "metadata/metadata_02.parquet").unlink()
+    found = load_precomputed(f"precomputed:{tmp_path}")
+    assert len(found) == 5
+    assert found.report()["unpaired_files"] == [str(tmp_path / "img_emb/img_emb_02.npy")]
+
+
+def test_another_set_has_another_key(tmp_path, vectors):
+    clip_retrieval(tmp_path, vectors)
+    key = embedder_key(f"precomputed:{tmp_path}")
+    assert key == embedder_key(f"precomputed:{tmp_path}?name=x") == load_precomputed(f"precomputed:{tmp_path}").key
+    npy(tmp_path / "img_emb/img_emb_02.npy", vectors[5:].astype(np.float32))
+    assert key != embedder_key(f"precomputed:{tmp_path}")
+
+
+def test_a_shard_takes_its_rows_from_the_set(tmp_path, vectors):
+    np.savez(tmp_path / "v.npz", embedding=vectors, key=np.array([str(row) for row in range(10)]))
+    samples = tmp_path / "samples.parquet"
+    columns = {
+        "key": ["3", "broken", "0", "unknown"],
+        "uid": NONE,
+        "url": NONE,
+        "error": [None, "truncated", None, None],
+    }
+    pq.write_table(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}), samples)
+    spec = f"precomputed:{tmp_path / 'v.npz'}"
+    summary = embed_shard(None, str(tmp_path / "0.npy"), spec, samples_path=str(samples))
+    written = np.load(tmp_path / "0.npy")
+    assert written.dtype == np.float16
+    assert written.any(axis=1).tolist() == [True, False, True, False]
+    assert agree(written[[0, 2]], vectors[[3, 0]])
+    assert (summary["samples"], summary["embedded"], summary["failed"]) == (4, 2, 1)
+    assert summary["failure"].startswith("unknown: ")

@@ -1,0 +1,332 @@
+"""Tasks in this process and in workers: results, deaths, errors, markers, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import children, command, environment, jpegs, one_line, python, run, verdicts, write_tar
+from PIL import Image
+
+import dedupkit as dk
+from dedupkit.engine import Task, WorkerDied, fingerprint, run_tasks
+from dedupkit.errors import DedupkitError, RuleError
+from dedupkit.sources import ShardError
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "dedupkit": lambda: DedupkitError("name the tars"),
+    "rule": lambda: RuleError("no such signal"),
+    "shard": lambda: ShardError("cut at byte 5"),
+    "disk": lambda: OSError(28, "No space left on device", "/somewhere/file"),
+    "bug": lambda: ZeroDivisionError("division by zero"),
+}
+
+
+# The tasks; a worker imports this module to find them. ---------------------------------------------------------------
+
+
+def square(number: int, log: str) -> dict[str, Any]:
+    """Notes that it ran and in which process, and prints, which must not disturb the worker's replies."""
+    print("a library that prints", number)
+    with open(log, "a") as file:
+        file.write(f"{number} {os.getpid()}\n")
+    return {"square": number * number, "samples": 1}
+
+
+def die(times: int, log: str, what: str = "") -> dict[str, Any]:
+    """Kill this very process, the first ``times`` times."""
+    with open(log, "a") as file:
+        file.write("x")
+    if os.path.getsize(log) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"tries": os.path.getsize(log)}
+
+
+def fail(kind: str) -> dict[str, Any]:
+    raise ERRORS[kind]()
+
+
+def ask_again(log: str) -> dict[str, Any]:
+    with open(log, "a") as file:
+        file.write("x")
+    return {"problem": "gone", "retry": True}
+
+
+def task(name: str, function: str, key: str = "k", **arguments: Any) -> Task:
+    return Task("stage", name, f"{__name__}:{function}", arguments, key)
+
+
+def squares(count: int, log: Path, key: str = "k") -> list[Task]:
+    return [task(f"{number:05d}", "square", key, number=number, log=str(log)) for number in range(count)]
+
+
+def ran(log: Path) -> list[int]:
+    return sorted(int(line.split()[0]) for line in log.read_text().splitlines()) if log.exists() else []
+
+
+def markers(out: Path) -> dict[str, Any]:
+    return {path.name: json.loads(path.read_text()) for path in sorted(out.glob(".done/stage/*.json"))}
+
+
+# Results ------------------------------------------------------------------------------------------------------------
+
+
+def test_workers_give_what_this_process_gives(tmp_path: Path) -> None:
+    results = {}
+    for workers in (1, 2, 5):
+        out, log = tmp_path / str(workers), tmp_path / f"{workers}.log"
+        seen: list[str] = []
+        results[workers] = run_tasks(
+            squares(4, log), out, workers=workers, on_done=lambda one, _, seen=seen: seen.append(one.name)
+        )
+        assert sorted(seen) == [f"{number:05d}" for number in range(4)]
+        assert ran(log) == list(range(4))
+        processes = {line.split()[1] for line in log.read_text().splitlines()}
+        assert (processes == {str(os.getpid())}) == (workers == 1)
+        assert len(processes) <= workers
+    assert results[1] == results[2] == results[5] == [{"square": n * n, "samples": 1} for n in range(4)]
+    assert markers(tmp_path / "1") == markers(tmp_path / "2")
+
+
+def test_no_worker_outlives_the_tasks(tmp_path: Path) -> None:
+    run_tasks(squares(4, tmp_path / "log"), tmp_path / "out", workers=2)
+    for line in (tmp_path / "log").read_text().splitlines():
+        assert_gone(int(line.split()[1]))
+
+
+def test_no_tasks_are_no_work(tmp_path: Path) -> None:
+    assert run_tasks([], tmp_path, workers=4) == []
+
+
+# Markers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_done_is_not_done_again(tmp_path: Path, workers: int) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    run_tasks(squares(2, log), out, workers=workers)
+    seen: list[str] = []
+    again = run_tasks(squares(4, log), out, workers=workers, on_done=lambda one, _: seen.append(one.name))
+    assert [result["square"] for result in again] == [0, 1, 4, 9]
+    assert ran(log) == [0, 1, 2, 3]
+    assert len(seen) == 4  # progress counts what was there as well
+
+
+def test_another_key_runs_again(tmp_path: Path) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    run_tasks(squares(2, log), out, workers=1)
+    run_tasks(squares(2, log, key="other"), out, workers=1)
+    assert ran(log) == [0, 0, 1, 1]
+    assert {marker["key"] for marker in markers(out).values()} == {"other"}
+
+
+@pytest.mark.parametrize("contents", ["", "{", "[]", '{"key": "k"}', '{"key": "k", "result": 5}'])
+def test_a_marker_that_is_no_marker_runs_again(tmp_path: Path, contents: str) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    (one,) = squares(1, log)
+    run_tasks([one], out, workers=1)
+    one.marker(out).write_text(contents)
+    assert run_tasks([one], out, workers=1) == [{"square": 0, "samples": 1}]
+    assert ran(log) == [0, 0]
+
+
+def test_a_result_that_asks_for_it_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
+    one = task("00000", "ask_again", log=str(tmp_path / "log"))
+    for times in (1, 2):
+        assert run_tasks([one], tmp_path, workers=1) == [{"problem": "gone", "retry": True}]
+        assert (tmp_path / "log").stat().st_size == times
+
+
+def test_a_fingerprint_depends_on_values_and_not_on_order() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert fingerprint([1, 2]) != fingerprint([2, 1])
+
+
+# Deaths and errors --------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_is_replaced_once(tmp_path: Path) -> None:
+    log = tmp_path / "deaths"
+    tasks = [*squares(3, tmp_path / "log"), task("90000", "die", times=1, log=str(log))]
+    results = run_tasks(tasks, tmp_path / "out", workers=2)
+    assert results[-1] == {"tries": 2}
+    assert ran(tmp_path / "log") == [0, 1, 2]
+
+
+def test_a_task_that_kills_its_worker_twice_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "deaths"
+    tasks = [*squares(2, tmp_path / "log"), task("00077", "die", times=9, log=str(log), what="laion/00077.tar")]
+    with pytest.raises(WorkerDied) as caught:
+        run_tasks(tasks, tmp_path / "out", workers=2)
+    message = str(caught.value)
+    assert isinstance(caught.value, DedupkitError)
+    for part in ("exit status -9", "stage/00077", "laion/00077.tar", "run the same command to go on"):
+        assert part in message
+    assert log.stat().st_size == 2
+    assert "00077.json" not in markers(tmp_path / "out")
+    # what the others did stays done, and the task runs once nothing kills it
+    done = ran(tmp_path / "log")
+    tasks[-1] = task("00077", "die", times=0, log=str(log), what="laion/00077.tar")
+    assert len(run_tasks(tasks, tmp_path / "out", workers=2)) == 3
+    assert ran(tmp_path / "log") == [0, 1]
+    assert set(done) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("workers", "kind"), [*((1, kind) for kind in ERRORS), *((2, kind) for kind in ("dedupkit", "disk", "bug"))]
+)
+def test_an_error_in_a_task_is_the_runs_error(tmp_path: Path, workers: int, kind: str) -> None:
+    original = ERRORS[kind]()
+    tasks = [*squares(1, tmp_path / "log"), task("90000", "fail", kind=kind)]
+    with pytest.raises((DedupkitError, OSError, RuntimeError, ZeroDivisionError)) as caught:
+        run_tasks(tasks, tmp_path / "out", workers=workers)
+    assert str(original) in str(caught.value)
+    if workers == 1 or kind != "bug":
+        assert type(caught.value) is type(original)
+    else:
+        assert str(caught.value) == "ZeroDivisionError: division by zero"
+    if isinstance(original, OSError) and original.errno:
+        assert (caught.value.errno, caught.value.filename) == (28, "/somewhere/file")
+    assert "90000.json" not in markers(tmp_path / "out")
+
+
+# Whole runs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path, photos: dict[str, Image.Image]) -> Path:
+    """Four shards with copies across them."""
+    images = jpegs(photos, 6)
+    for shard in range(4):
+        members = [(f"{shard}{i}.jpg", images[(shard + i) % 6]) for i in range(3)]
+        write_tar(tmp_path / "data" / f"{shard}.tar", [*members, (f"{shard}x.jpg", b"broken")])
+    return tmp_path / "data"
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path, data: Path) -> None:
+    for workers in (1, 2):
+        run(data, tmp_path / str(workers), workers=workers)
+    files = ["manifest.parquet", "groups.parquet", *(f"samples/{shard:05d}.parquet" for shard in range(4))]
+    for name in files:
+        assert len({(tmp_path / str(workers) / name).read_bytes() for workers in (1, 2)}) == 1, name
+    found = verdicts(dk.Run(tmp_path / "2"))
+    assert list(found.values()).count("keep") == 6
+    assert list(found.values()).count("unreadable") == 4
+
+
+def test_a_script_needs_no_main_guard(tmp_path: Path, data: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import dedupkit as dk\n"
+        "print('once')\n"
+        f"run = dk.dedup({str(data)!r}, {str(tmp_path / 'out')!r}, workers=2)\n"
+        "print(run.summary['samples'])\n"
+    )
+    result = python(str(script), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "once\n16\n"
+    assert result.stderr == ""
+
+
+def assert_gone(pid: int) -> None:
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} is still there")
+
+
+class Blocked:
+    """``dedupkit run`` over two sound shards and two that nobody writes to: its workers hang in the middle of tasks."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.data, self.out, self.log = data, folder / "out", folder / "stderr"
+        self.contents = {path: path.read_bytes() for path in (data / "2.tar", data / "3.tar")}
+        for path in self.contents:
+            path.unlink()
+            os.mkfifo(path)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dedupkit.cli", "run", str(data), "--out", str(self.out), "--workers", "2"],
+            stdout=subprocess.DEVNULL,
+            stderr=self.log.open("wb"),
+            env=environment(),
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while len(list(self.out.glob(".done/scan/*.json"))) < 2:
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        time.sleep(0.2)
+        self.workers = children(self.process.pid)
+        assert len(self.workers) == 2
+
+    def stop(self, number: signal.Signals) -> tuple[int, str]:
+        """Signal the process group, as the terminal does; returns the exit code and what went to standard error."""
+        os.killpg(self.process.pid, number)
+        return self.process.wait(timeout=10), self.log.read_text()
+
+    def repair(self) -> None:
+        for path, contents in self.contents.items():
+            if path.is_fifo():
+                path.unlink()
+                path.write_bytes(contents)
+
+    def clean(self) -> None:
+        for pid in (self.process.pid, *self.workers):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+
+@pytest.fixture
+def blocked(tmp_path: Path, data: Path) -> Iterator[Blocked]:
+    run_ = Blocked(tmp_path, data)
+    yield run_
+    run_.clean()
+
+
+def assert_goes_on(blocked: Blocked) -> None:
+    """The same command does what is left, and only that."""
+    before = {path: path.stat().st_mtime_ns for path in (blocked.out / "samples").glob("*.parquet")}
+    assert len(before) == 2
+    blocked.repair()
+    again = command("run", blocked.data, "--out", blocked.out, "--workers", "2")
+    assert again.returncode == 0, again.stderr
+    assert len(verdicts(dk.Run(blocked.out))) == 16
+    for path, written in before.items():
+        assert path.stat().st_mtime_ns == written
+    assert not list(blocked.out.rglob("*.tmp"))
+
+
+def test_an_interrupt_stops_the_run_and_its_workers(blocked: Blocked) -> None:
+    code, error = blocked.stop(signal.SIGINT)
+    for pid in blocked.workers:
+        assert_gone(pid)
+    assert not (blocked.out / "manifest.parquet").exists()
+    with pytest.raises(DedupkitError, match="not finished; run the same command again"):
+        dk.Run(blocked.out)
+    assert_goes_on(blocked)
+    assert code == 1
+    assert one_line(error) == "dedupkit: stopped; run the same command again to go on from here"
+
+
+def test_a_run_that_is_killed_can_go_on(blocked: Blocked) -> None:
+    blocked.stop(signal.SIGKILL)
+    for pid in blocked.workers:  # they would go on to the end of their task
+        os.kill(pid, signal.SIGKILL)
+        assert_gone(pid)
+    assert_goes_on(blocked)
