@@ -25,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_INTERRUPTED = 130  # how typer exits on Ctrl-C
+
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
 
 
@@ -153,8 +155,10 @@ def main() -> None:
     except (DedupkitError, OSError) as error:
         print(f"dedupkit: {_explain(error)}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\ndedupkit: stopped; run the same command again to go on from here", file=sys.stderr)  # noqa: T201
+    except SystemExit as ending:
+        if ending.code != _INTERRUPTED:
+            raise
+        print("dedupkit: stopped; run the same command again to go on from here", file=sys.stderr)  # noqa: T201
         sys.exit(1)
 
 

@@ -20,7 +20,8 @@ from dedupkit.errors import DedupkitError
 
 __all__ = [
     "atomic_path", "exists", "expand_braces", "is_dir", "is_remote", "join", "list_dir", "list_glob", "open_binary",
-    "read_columns", "read_json", "stamp", "walk_files", "write_json",
+    "read_columns", "read_json",
+    "refuse_inside", "stamp", "walk_files", "write_json",
 ]  # fmt: skip
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -225,3 +226,20 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
 
     with pq.ParquetFile(path) as file:
         return file.read(columns=None if columns is None else list(columns))
+
+
+def refuse_inside(path: Path, sources: Sequence[str]) -> None:
+    """Nothing is ever written into a source, so what is written cannot lie in a folder that is read.
+
+    Args:
+        path: what is to be written.
+        sources: paths as the user named them, with braces, and the shards found.
+
+    Raises:
+        DedupkitError: the path is one of these folders or below one.
+    """
+    target = path.resolve()
+    for name in dict.fromkeys(name for source in sources for name in expand_braces(source)):
+        root = Path(name)
+        if root.is_dir() and root.resolve() in (target, *target.parents):
+            raise DedupkitError(f"{path} lies inside the source {name}; choose a folder outside")

@@ -53,8 +53,7 @@ def main() -> None:
         codes = np.stack([code for code, quality in hashed if quality >= 50])
         pairs = dihedral_pairs(codes, 31)
         print(f"{len(hamming_pairs(codes, 31))} pairs as the images stand, {len(pairs)} mirrored and turned too")
-        kept, _ = keep_set(pairs.a, pairs.b, order=np.arange(len(codes)))
-        print(f"{kept.sum()} of {len(codes)} kept")
+        print(f"{keep_set(pairs.a, pairs.b, order=np.arange(len(codes)))[0].sum()} of {len(codes)} kept")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def embed_shard(
             vectors that it names.
         samples_path: what the scan wrote; only rows whose ``error`` is null are embedded.
         batch_size: images a call of the model.
-        threads: that decode. On a GPU they work while the model does.
+        threads: that decode, while the model works.
         device: of an embedder given by its specification.
         what: the shard's name, for messages about this task.
 
@@ -73,8 +73,7 @@ def embed_shard(
     ]
     matrix = _Matrix(model, keys)
     images = _Images(shard, keys)
-    # A CPU's cores are all busy with either; decoding ahead of the model would only take them from it.
-    ahead = 2 * batch_size if model.device != "cpu" else batch_size
+    ahead = 2 * batch_size  # so that the next batches are decoded while the model works on this one
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         rows: list[int] = []
         batch: list[Pixels] = []

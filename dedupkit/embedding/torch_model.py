@@ -81,7 +81,7 @@ class TorchEmbedder:
         torch = self._torch
         with torch.inference_mode(), self._autocast():
             # A view in channels-last order, which the convolutions of both devices like best.
-            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(np.require(batch, requirements=["C", "W"])).to(self.device).permute(0, 3, 1, 2)
             normalised = pixels.float().mul_(self._scale).add_(self._shift)
             if self.precision == "bfloat16":
                 normalised = normalised.to(torch.bfloat16)
@@ -147,15 +147,18 @@ class TorchEmbedder:
 
 
 def probe_images(height: int, width: int, count: int = 8, seed: int = 0) -> Pixels:
-    """Images with the amplitude spectrum of photos, 1/f (Field, 1987), in correlated colours; always the same."""
+    """Images with the amplitude spectrum of photos, 1/f (Field, 1987), of several contrasts; always the same."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf
     noise = np.fft.rfft2(rng.normal(size=(count, 3, height, width))) / frequency
     planes = np.fft.irfft2(noise, s=(height, width))
     planes = planes.mean(axis=1, keepdims=True) + planes / 3
-    planes *= 50 / planes.std(axis=(1, 2, 3), keepdims=True)
-    images: Pixels = np.clip(planes + 120, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
+    planes /= planes.std(axis=(1, 2, 3), keepdims=True)
+    # Faint and bright images lose the most to a shorter number format.
+    contrast, brightness = np.geomspace(8, 64, count), np.linspace(190, 60, count)
+    planes = planes * contrast[:, None, None, None] + brightness[:, None, None, None]
+    images: Pixels = np.clip(planes, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
     return images
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import simplejpeg
@@ -37,6 +38,7 @@ LUMA_MIN_SIDE = 160
 MAX_PIXELS = 64_000_000
 """Most pixels held in memory for one image; a baseline JPEG counts at the scale at which it is decoded."""
 
+_PILLOW_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _ORIENTATION_TAG = 0x0112
 # Array operations that undo each EXIF orientation: (transpose first, flip rows, flip columns).
 _ORIENT = {
@@ -105,7 +107,7 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if not data:
         raise ImageError("empty file (0 bytes)")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_formats())
         _check_size(image.width, image.height, max_pixels)
         image.load()
         oriented = ImageOps.exif_transpose(image) if _orientation(data, image) != 1 else image
@@ -145,6 +147,13 @@ def luma_of(image: Image.Image, *, min_side: int = LUMA_MIN_SIDE) -> Luma:
         grey = grey.reduce(block)
     fmt = (image.format or "unknown").lower()
     return Luma(np.asarray(grey), block, (False, False), image.width, image.height, fmt)
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """The formats that this Pillow reads by itself; some others start a program (EPS) and are not for unknown bytes."""
+    Image.init()
+    return tuple(name for name in _PILLOW_FORMATS if name in Image.OPEN)
 
 
 def _decode_jpeg(data: bytes, min_side: int, max_pixels: int) -> Luma | None:
@@ -206,7 +215,7 @@ def _orientation(data: bytes, image: Image.Image | None = None) -> int:
     if may_lack_exif and data.find(b"Exif\0\0", 0, 1 << 16) < 0:  # spares nearly every image the cost of parsing
         return 1
     try:
-        exif = (image or Image.open(io.BytesIO(data))).getexif()
+        exif = (image or Image.open(io.BytesIO(data), formats=_formats())).getexif()
         value = exif.get(_ORIENTATION_TAG, 1)
     except Exception:
         return 1

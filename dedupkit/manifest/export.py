@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing.exact import stored_hash
-from dedupkit.io import atomic_path, read_columns, read_json, stamp, write_json
+from dedupkit.io import atomic_path, read_columns, read_json, refuse_inside, stamp, write_json
 from dedupkit.manifest.lists import LISTS
 from dedupkit.manifest.shards import SHARD_WRITERS, tar_key
 from dedupkit.sources import Sample, Shard, find_shards
@@ -54,7 +54,7 @@ def apply(run: str | Path, to: str | Path, *, format: str = "webdataset", worker
     manifest = run / "manifest.parquet"
     if not manifest.exists():
         raise DedupkitError(f"{run} holds no finished run (no manifest.parquet)")
-    _refuse_inside_source(to, config["shards"])
+    refuse_inside(to, [*config["sources"], *config["shards"]])
     state = run / ".done" / f"apply-{fingerprint(str(to.absolute()))}"
     _claim(to, state / "plan.json")
     if format in LISTS:
@@ -201,13 +201,6 @@ def _same_shards(config: dict[str, Any]) -> list[Shard]:
     if [shard.source for shard in shards] != config["shards"]:
         raise DedupkitError("the source has other shards than when the run was made; run it again first")
     return shards
-
-
-def _refuse_inside_source(to: Path, shards: Sequence[str]) -> None:
-    for source in set(shards):
-        root = Path(source).absolute()
-        if root.is_dir() and (to.absolute() == root or root in to.absolute().parents):
-            raise DedupkitError(f"{to} lies inside the source {source}; choose a folder outside")
 
 
 def _claim(to: Path, plan: Path) -> None:

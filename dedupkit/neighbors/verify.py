@@ -38,7 +38,7 @@ MAX_STRETCH = 4.0  # change of the aspect
 MIN_OVERLAP = 0.4  # of the image of which more is shared: less is a neighbouring view, not a copy
 OTHER = 0.4  # mean correlation of a block of tiles below which it shows something else
 FEW, FEW_AGREEMENT, FEW_TILES = 5, 0.9, 12  # at least these many of less inliers do where many tiles agree well
-IN_PLACE = 0.8  # agreement where no features help, without what is smooth over a tile
+IN_PLACE = 0.9  # agreement where no features help, of what rows and columns do not explain
 
 # A 128-value descriptor is 4 rows x 4 columns x 8 directions, in the frame of the feature's own orientation. Mirroring
 # reverses the rows, and the sense in which directions are counted.
@@ -118,8 +118,7 @@ def verify_pair(a: Features, b: Features, *, min_inliers: int = 15, min_agreemen
     Args:
         a: features of one image.
         b: features of the other.
-        min_inliers: local features that must follow one map; with fewer the pixels must agree
-            all the better.
+        min_inliers: local features that must follow one map; with fewer the pixels must agree all the better.
         min_agreement: the correlation of pixels that 60 % of the shared, textured area must reach.
 
     Returns:

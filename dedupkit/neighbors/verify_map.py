@@ -28,7 +28,7 @@ RESIZED = 0.05  # relative change of size, or of the aspect, that goes unmention
 
 GRID, TILES = 128, 8  # the shared area is compared on a grid of up to GRID pixels a side, in TILES x TILES tiles
 MARGIN = 3  # grid pixels beside an edge of either image, which blurring mixes with what lies beyond
-FLAT, FAINT = 4.0, 1.5  # standard deviation in grey levels below which a tile is even; the second without its gradient
+FLAT, FAINT = 4.0, 1.5  # standard deviation in grey levels below which a tile is even; the second for `detail`
 SPOILED = 0.4  # share of the textured tiles that captions and logos may spoil
 BLOCK = 3  # tiles a side of the smallest area in which other content is looked for
 
@@ -234,7 +234,7 @@ def compare_pixels(
         a: one image.
         b: the other.
         matrix: (2, 3) from a to b.
-        detail: take off what is smooth over a tile first, for images that have little else.
+        detail: take off what rows and columns explain (gradients, a vignette, a horizon), which many images share.
 
     Returns:
         The correlation that all textured tiles but the share ``SPOILED`` reach, the number of textured tiles, and
@@ -256,11 +256,12 @@ def compare_pixels(
     weight = inside.astype(np.float32)
     first, second = (_sampled(cv2, image, to, columns, rows) for image, to in ((a, to_a), (b, to_b)))
     if detail:
-        first, second = (grid - cv2.GaussianBlur(grid, (0, 0), GRID / TILES / 4) for grid in (first, second))
+        first, second = (_uneven(grid) for grid in (first, second))
     first, second = (grid - grid[inside].mean() for grid in (first, second))
 
     def mean(values: NDArray[np.floating]) -> NDArray[np.floating]:
-        return _tile_sums(values * weight, down, across) / np.maximum(area, 1)
+        result: NDArray[np.floating] = _tile_sums(values * weight, down, across) / np.maximum(area, 1)
+        return result
 
     area = _tile_sums(weight, down, across)
     mean_a, mean_b = mean(first), mean(second)
@@ -282,6 +283,11 @@ def _worst_block(correlation: NDArray[np.floating], textured: NDArray[np.bool_])
     total, count = (window.sum(axis=(2, 3)) for window in windows)
     full = count > 2 / 3 * BLOCK**2
     return float((total[full] / count[full]).min(initial=1.0))
+
+
+def _uneven(grid: NDArray[np.floating]) -> NDArray[np.floating]:
+    rest: NDArray[np.floating] = grid - grid.mean(axis=0) - grid.mean(axis=1, keepdims=True) + grid.mean()
+    return rest
 
 
 def _sampled(cv2: Any, image: Features, to_full: Affine, columns: int, rows: int) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
 from dedupkit.embedding.spec import embedder_name
 from dedupkit.errors import DedupkitError
-from dedupkit.io import read_json, write_json
+from dedupkit.io import read_json, refuse_inside, write_json
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.run import Run
 from dedupkit.pipeline.scan import HASH_BYTES
@@ -74,7 +74,7 @@ def dedup(
     shards = find_shards(sources)
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     folder = RunFolder(out)
-    _refuse_inside_source(folder, shards)
+    refuse_inside(folder.path, [*map(str, listed), *(shard.source for shard in shards)])
     with folder.locked():
         # What an earlier call computed stays, so that one can go back and forth between rules.
         before = (read_json(folder.config) or {}).get("hashes", [])
@@ -116,15 +116,6 @@ def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
     if unknown:
         raise DedupkitError(f"unknown hash {unknown[0]!r}; known: {', '.join(known)}")
     return [name for name in HASH_BYTES if name in (*rule.signals, *extra)]
-
-
-def _refuse_inside_source(folder: RunFolder, shards: Sequence[Shard]) -> None:
-    """Nothing is ever written into the source, so a run cannot live in the folder that it reads."""
-    out = folder.path.absolute()
-    for shard in shards:
-        root = Path(shard.source).absolute()
-        if root.is_dir() and (out == root or root in out.parents):
-            raise DedupkitError(f"--out {folder.path} lies inside the source {shard.source}; choose a folder outside")
 
 
 def _config(

@@ -1,0 +1,290 @@
+"""Verification accepts every edit with the map that made it, and rejects what only looks alike."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+from dedupkit.neighbors.verify import Features, Verification, local_features, verify_pair
+
+cv2 = pytest.importorskip("cv2")
+data = pytest.importorskip("skimage.data")
+
+NAMES = ["astronaut", "camera", "cat", "coffee", "rocket"]
+BICUBIC = Image.Resampling.BICUBIC
+Edit = Callable[[Image.Image], Image.Image]
+
+
+def features(image: Image.Image) -> Features:
+    return local_features(np.asarray(image.convert("L")))
+
+
+def photo(name: str) -> Image.Image:
+    image = Image.fromarray(getattr(data, name)()).convert("RGB")
+    image.thumbnail((480, 480))
+    return image
+
+
+@pytest.fixture(scope="module")
+def photos() -> dict[str, Image.Image]:
+    return {name: photo(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def known(photos: dict[str, Image.Image]) -> dict[str, Features]:
+    return {name: features(image) for name, image in photos.items()}
+
+
+def crop(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    width, height = image.size
+    return image.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
+
+
+def stored(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+def captioned(image: Image.Image) -> Image.Image:
+    image, (width, height) = image.copy(), image.size
+    draw = ImageDraw.Draw(image)
+    draw.text((0.05 * width, 0.85 * height), "www.example-photos.test", fill="white", font_size=height // 14)
+    draw.rectangle((0.8 * width, 0.05 * height, 0.95 * width, 0.2 * height), fill="red")
+    return image
+
+
+# What is made of the photo; then what is to be found: the part of the photo seen, the scale back to the photo,
+# the rotation, whether mirrored, and how it is told.
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+EDITS: dict[str, tuple[Edit, tuple[float, ...], float | None, float, bool, str]] = {
+    "same": (lambda i: i, WHOLE, 1, 0, False, "the same picture"),
+    "half": (lambda i: i.resize((i.width // 2, i.height // 2)), WHOLE, 2, 0, False, "the same picture, 50 % size"),
+    "jpeg": (lambda i: stored(i, 30), WHOLE, 1, 0, False, "the same picture"),
+    "grey": (lambda i: i.convert("L"), WHOLE, 1, 0, False, "the same picture"),
+    "bright": (lambda i: ImageEnhance.Brightness(i).enhance(1.3), WHOLE, 1, 0, False, "the same picture"),
+    "square": (lambda i: i.resize((224, 224)), WHOLE, None, 0, False, "the same picture, "),
+    "text": (captioned, WHOLE, 1, 0, False, "the same picture"),
+    "border": (
+        lambda i: ImageOps.expand(i, 40, "white"), WHOLE, 1, 0, False, "the same picture inside a border",
+    ),
+    "mirror": (ImageOps.mirror, WHOLE, 1, 0, True, "the same picture, mirrored"),
+    "flip": (ImageOps.flip, WHOLE, 1, 180, True, "the same picture, flipped top to bottom"),
+    "turn": (
+        lambda i: i.transpose(Image.Transpose.ROTATE_90),
+        WHOLE, 1, 90, False, "the same picture, rotated by 90 degrees",
+    ),
+    "rotate 10": (
+        lambda i: i.rotate(10, BICUBIC), WHOLE, 1, 10, False, "the same picture, rotated by 10 degrees",
+    ),
+    "rotate -25": (
+        lambda i: i.rotate(-25, BICUBIC), WHOLE, 1, -25, False, "the same picture, rotated by 25 degrees",
+    ),
+    "crop": (
+        lambda i: crop(i, 0.1, 0.1, 0.9, 0.95), (0.1, 0.1, 0.9, 0.95), 1, 0, False, "a 68 % crop of the kept image",
+    ),
+    "crop, mirrored": (
+        lambda i: ImageOps.mirror(crop(i, 0.05, 0.1, 0.95, 0.967)),
+        (0.05, 0.1, 0.95, 0.967), 1, 0, True, "a 78 % crop, mirrored, of the kept image",
+    ),
+    "quarter": (
+        lambda i: crop(i, 0.25, 0.3, 0.75, 0.8), (0.25, 0.3, 0.75, 0.8), 1, 0, False, "a 25 % crop of the kept image",
+    ),
+    "all": (
+        lambda i: stored(crop(i, 0.1, 0.1, 0.9, 0.9).resize((300, 300 * i.height // i.width)), 40),
+        (0.1, 0.1, 0.9, 0.9), None, 0, False, "a 64 % crop, ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("name", NAMES)
+def test_edits_are_accepted_with_their_map(
+    photos: dict[str, Image.Image], known: dict[str, Features], name: str, edit: str
+) -> None:
+    make, box, scale, rotation, mirrored, words = EDITS[edit]
+    image = photos[name]
+    edited = make(image)
+    found = verify_pair(features(edited), known[name])
+    assert found.verified, found.describe()
+    if edit.startswith("rotate"):  # the corners are lost, the bounds hardly
+        assert min(found.shares) > 0.65
+    else:
+        assert found.box_b == pytest.approx(box, abs=0.03)
+    if scale is None:
+        scale = np.sqrt(
+            (box[2] - box[0]) * (box[3] - box[1]) * image.width * image.height / edited.width / edited.height
+        )
+    assert found.scale == pytest.approx(scale, rel=0.02)
+    assert (found.rotation - rotation + 180) % 360 - 180 == pytest.approx(0, abs=1)
+    assert found.mirrored is mirrored
+    told = found.describe()
+    if words.startswith("a ") and found.inliers:  # the share may round otherwise
+        share = int(words.split()[1])
+        assert any(told.startswith(words.replace(str(share), str(near), 1)) for near in range(share - 2, share + 3))
+    else:
+        assert told.startswith(words)
+    assert verify_pair(known[name], features(edited)).verified
+
+
+def test_the_map_is_in_pixels_of_the_full_images(photos: dict[str, Image.Image]) -> None:
+    image = photos["coffee"]
+    window = image.crop((60, 40, 360, 300)).resize((600, 520))
+    found = verify_pair(features(window), features(image))
+    assert found.matrix is not None
+    np.testing.assert_allclose(found.matrix, [[0.5, 0, 60], [0, 0.5, 40]], atol=1.0)
+    assert found.box_a == pytest.approx(WHOLE, abs=0.01)
+    assert found.shares[0] == pytest.approx(1, abs=0.01)
+    assert found.shares[1] == pytest.approx(300 * 260 / image.width / image.height, abs=0.02)
+    assert found.overlap == found.shares[0]
+
+
+def test_a_reduced_plane_stands_for_the_full_image(photos: dict[str, Image.Image], known: dict[str, Features]) -> None:
+    image = photos["cat"]
+    half = np.asarray(image.convert("L").reduce(2))
+    found = verify_pair(local_features(half, size=image.size), known["cat"])
+    assert found.verified
+    assert found.size_a == image.size
+    assert found.scale == pytest.approx(1, rel=0.01)
+
+
+def templated(inner: Image.Image, inset: int) -> Image.Image:
+    page = Image.new("RGB", (480, 480), "white")
+    draw = ImageDraw.Draw(page)
+    for line in range(20):
+        draw.text(
+            (10, 8 + 23 * line),
+            f"{line * 7919 % 977} lines of the same text for all of them, {line}",
+            "black",
+            font_size=15,
+        )
+    page.paste(inner.resize((inset, inset)), ((480 - inset) // 2, (480 - inset) // 2))
+    return page
+
+
+def parallax(image: Image.Image, amplitude: float) -> Image.Image:
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    depth = np.random.default_rng(5).random((5, 5)).astype(np.float32)
+    shift = cv2.resize(depth, (width, height), interpolation=cv2.INTER_CUBIC) * np.float32(amplitude * width)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return Image.fromarray(cv2.remap(pixels, x + shift, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))
+
+
+def rejected(a: Image.Image, b: Image.Image) -> Verification:
+    first, second = features(a), features(b)
+    found = verify_pair(first, second)
+    assert not found.verified, found.describe()
+    assert not verify_pair(second, first).verified
+    assert found.describe().startswith("not the kept image: ")
+    return found
+
+
+def test_a_stereo_pair_is_another_shot() -> None:
+    left, right = (Image.fromarray(view).convert("RGB") for view in data.stereo_motorcycle()[:2])
+    assert "another shot" in rejected(left, right).reason
+
+
+@pytest.mark.parametrize("amplitude", [0.02, 0.04])
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "cat"])
+def test_a_burst_with_parallax_is_another_shot(photos: dict[str, Image.Image], name: str, amplitude: float) -> None:
+    rejected(photos[name], parallax(photos[name], amplitude))
+
+
+@pytest.mark.parametrize("inset", [200, 240, 320, 420])
+def test_a_template_with_another_picture_is_other_content(photos: dict[str, Image.Image], inset: int) -> None:
+    rejected(templated(photos["astronaut"], inset), templated(photos["coffee"], inset))
+    same = verify_pair(*(features(templated(photos["cat"], inset)) for _ in range(2)))
+    assert same.verified
+
+
+def test_a_product_on_white_is_not_another_product(photos: dict[str, Image.Image]) -> None:
+    def product(name: str) -> Image.Image:
+        page = Image.new("RGB", (400, 400), "white")
+        page.paste(photos[name].resize((160, 200)), (120, 100))
+        return page
+
+    rejected(product("cat"), product("coffee"))
+
+
+def test_neighbouring_windows_share_little(photos: dict[str, Image.Image]) -> None:
+    left, right = crop(photos["astronaut"], 0, 0, 0.6, 1), crop(photos["astronaut"], 0.4, 0, 1, 1)
+    found = rejected(left, right)
+    assert found.overlap == pytest.approx(1 / 3, abs=0.03)
+    assert found.box_a == pytest.approx((2 / 3, 0, 1, 1), abs=0.03)
+    assert found.box_b == pytest.approx((0, 0, 1 / 3, 1), abs=0.03)
+    assert found.reason == "only 33 % of the area is shared"
+
+
+def test_different_photos_share_nothing(known: dict[str, Features]) -> None:
+    for first in NAMES:
+        for second in NAMES:
+            assert verify_pair(known[first], known[second]).verified is (first == second)
+
+
+def clouds(seed: int, side: int = 240) -> Image.Image:
+    """A sky in which SIFT finds nothing."""
+    coarse = np.random.default_rng(seed).normal(128, 14, (7, 7)).astype(np.float32)
+    return Image.fromarray(
+        cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize("edit", [ImageOps.mirror, ImageOps.flip, lambda i: i.resize((130, 120)), lambda i: i])
+def test_images_without_features_are_compared_in_place(edit: Edit) -> None:
+    sky = clouds(1)
+    assert len(features(sky).keypoints) < 15
+    found = verify_pair(features(edit(sky)), features(sky))
+    assert found.verified
+    assert found.mirrored is (edit in (ImageOps.mirror, ImageOps.flip))
+    rejected(edit(sky), clouds(2))
+
+
+def test_gradients_and_even_planes_prove_nothing() -> None:
+    ramp = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (200, 1)))
+    rejected(ramp, ramp.point(lambda value: value // 2 + 60))
+    even = Image.new("L", (100, 80), 90)
+    assert rejected(even, even).matrix is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (7, 300), (300, 3), (1, 50)])
+def test_tiny_images_are_no_match(shape: tuple[int, int], known: dict[str, Features]) -> None:
+    tiny = local_features(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    for a, b in ((tiny, known["cat"]), (known["cat"], tiny), (tiny, tiny)):
+        found = verify_pair(a, b)
+        assert a is b or not found.verified
+        assert 0 <= found.overlap <= 1
+        found.describe()
+
+
+def test_a_plane_of_bytes_is_asked_for() -> None:
+    for wrong in (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), np.zeros((0, 4), np.uint8)):
+        with pytest.raises(ValueError, match="uint8"):
+            local_features(wrong)
+
+
+def test_results_do_not_depend_on_what_ran_before(photos: dict[str, Image.Image], known: dict[str, Features]) -> None:
+    edited = features(stored(photos["coffee"].rotate(7, BICUBIC), 40))
+    results = []
+    for seed in (1, 2):
+        cv2.setRNGSeed(seed)
+        verify_pair(known["cat"], known["rocket"])
+        results.append(verify_pair(edited, known["coffee"]))
+    first, second = results
+    assert first.matrix is not None and second.matrix is not None
+    assert first.matrix.tobytes() == second.matrix.tobytes()
+    assert (first.inliers, first.agreement, first.coherence) == (second.inliers, second.agreement, second.coherence)
+
+
+def test_words_for_other_relations(photos: dict[str, Image.Image], known: dict[str, Features]) -> None:
+    image = photos["coffee"]
+    window = features(crop(image, 0.1, 0.1, 0.9, 0.9))
+    assert verify_pair(known["coffee"], window).describe() == "a wider picture with the kept image in 64 % of it"
+    bordered = features(ImageOps.expand(image, 40, "black"))
+    assert verify_pair(known["coffee"], bordered).describe() == "the same picture without a border"
+    left, right = features(crop(image, 0, 0, 0.75, 1)), features(crop(image, 0.25, 0, 1, 1))
+    assert verify_pair(left, right).describe("the other") == "a picture that shares 67 % of its area with the other"
