@@ -32,7 +32,7 @@ def main() -> None:
         tars = run.config["shards"]
         keep = dk.keep_filter(run.path)  # picklable: each data-loader worker reads the verdicts of the shards it meets
 
-        # webdataset: samples carry __key__ and __url__. Filter before decoding, so that no pixel of a duplicate is read.
+        # webdataset: samples carry __key__ and __url__. Filter before decoding, so that no duplicate is decoded.
         read = sum(1 for _ in wds.WebDataset(tars, shardshuffle=False))
         pipeline = wds.WebDataset(tars, shardshuffle=False).select(keep).decode("pil").to_tuple("jpg", "txt")
         sizes = [image.size for image, _ in pipeline]
