@@ -125,7 +125,7 @@ def rows(device: str, arguments: argparse.Namespace, folder: Path) -> bool:
     scan_shard(shard, samples, (), "")
     checkpoint = folder / "weights.pt"
     spec = parse_spec(f"openclip:{arguments.model}/{checkpoint}")
-    full, short = load(spec, device, "float32"), load(spec, device)
+    full, short = load(spec, device, "float32"), load(spec, device, arguments.precision)
     model, _, transform = open_clip.create_model_and_transforms(
         arguments.model, pretrained=str(checkpoint), device=device
     )
@@ -169,6 +169,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, help="of the model, and of decoding, on the CPU")
     parser.add_argument("--rounds", type=int, default=3, help="of which the best counts")
     parser.add_argument("--model", default="ViT-B-32", help="an architecture of open_clip")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="instead of what suits the CPU")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as name:

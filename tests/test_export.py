@@ -139,8 +139,12 @@ def test_applying_again_replaces_what_the_run_wrote_before(tmp_path, sources):
     }
     finished.rethreshold("exact").apply(tmp_path / "clean")
     assert sum(json.loads((tmp_path / "clean" / "sizes.json").read_text()).values()) == 16
-    finished.rethreshold("copies").apply(tmp_path / "clean", format="keys")
-    assert [path.name for path in (tmp_path / "clean").iterdir()] == ["keys.tsv"]
+    with pytest.raises(dk.DedupkitError, match="as webdataset"):
+        finished.apply(tmp_path / "clean", format="keys")
+    finished.rethreshold("copies").apply(tmp_path / "clean")
+    assert {name: content for name, (_, content) in snapshot(tmp_path / "clean").items()} == {
+        name: content for name, (_, content) in before.items()
+    }
 
 
 def test_apply_refuses_what_it_must_not_touch(tmp_path, sources, pictures):

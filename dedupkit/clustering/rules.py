@@ -15,7 +15,7 @@ from itertools import product
 
 from dedupkit.errors import RuleError
 
-__all__ = ["PRESETS", "Atom", "Clause", "Rule", "needs_embedder", "parse_rule"]
+__all__ = ["PRESETS", "Atom", "Clause", "Rule", "implies", "needs_embedder", "parse_rule"]
 
 PRESETS: dict[str, str] = {
     "copies": "exact or pdq<=31",
@@ -70,6 +70,11 @@ class Atom:
 
 
 Clause = tuple[Atom, ...]
+
+
+def implies(clause: Clause, other: Clause) -> bool:
+    """Whether every pair that satisfies ``clause`` satisfies ``other``."""
+    return all(any(theirs.covers(ours) for ours in clause) for theirs in other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +206,9 @@ class _Parser:
         sort = self._signals.get(value)
         if sort is None:
             near = difflib.get_close_matches(value, self._signals, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._signals)}"
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._signals)}; --embed adds an embedder"
+            )
             raise self._error(f"unknown signal {value!r}; {hint}", position)
         if sort == _IDENTITY:
             if self._peek()[0] == "op":

@@ -3,7 +3,7 @@
 The descriptor is the mean of the 1,280 final feature maps of the image squashed to a square. On 125 photos with the
 five edits of imagededup's benchmark it separates copies from other photos better than earlier layers, the generalised
 mean with power 3, the maximum, the class scores, or the same features less their mean over the photos do. Two different
-photos have a cosine of 0.2 on average and 0.58 at most there. In bfloat16 it would be off by up to 0.003, so that it
+photos have a cosine of 0.2 on average and 0.58 at most there. In bfloat16 it would be off by up to 0.003, so it
 runs in float32 on a CPU. It is an ImageNet classifier, not a copy descriptor.
 """
 

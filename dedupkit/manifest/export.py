@@ -56,17 +56,17 @@ def apply(run: str | Path, to: str | Path, *, format: str = "webdataset", worker
         raise DedupkitError(f"{run} holds no finished run (no manifest.parquet)")
     refuse_inside(to, [*config["sources"], *config["shards"]])
     state = run / ".done" / f"apply-{fingerprint(str(to.absolute()))}"
-    _claim(to, state / "plan.json")
+    _claim(to, state / "plan.json", format)
     if format in LISTS:
         name = {"urls": "urls.parquet", "datacomp": "subset.npy", "keys": "keys.tsv"}[format]
-        _replace_plan(to, state / "plan.json", [name])
+        _replace_plan(to, state / "plan.json", format, [name])
         return {"samples": LISTS[format](manifest, to), "files": 1, "format": format, "to": str(to)}
     shards = _same_shards(config)
     parts = _plan(run, manifest, len(shards))
     suffix = SHARD_WRITERS[format].suffix
     names = [f"{number:05d}{suffix}" for number in range(len(parts))]
     beside = [f"{number:05d}_stats.json" for number in range(len(parts))] + ["sizes.json"]
-    _replace_plan(to, state / "plan.json", names + (beside if format == "webdataset" else []))
+    _replace_plan(to, state / "plan.json", format, names + (beside if format == "webdataset" else []))
     tasks = [
         Task(
             state.name,
@@ -203,18 +203,21 @@ def _same_shards(config: dict[str, Any]) -> list[Shard]:
     return shards
 
 
-def _claim(to: Path, plan: Path) -> None:
+def _claim(to: Path, plan: Path, format: str) -> None:
     if to.exists() and not to.is_dir():
         raise DedupkitError(f"{to} is a file; --to takes a folder")
     if to.exists() and any(to.iterdir()) and not plan.exists():
         raise DedupkitError(f"{to} is not empty and was not written from this run; choose another --to")
+    earlier = (read_json(plan) or {}).get("format", format)
+    if to.exists() and any(to.iterdir()) and earlier != format:
+        raise DedupkitError(f"{to} holds this run as {earlier}; choose another --to for {format}")
     to.mkdir(parents=True, exist_ok=True)
 
 
-def _replace_plan(to: Path, plan: Path, names: list[str]) -> None:
+def _replace_plan(to: Path, plan: Path, format: str, names: list[str]) -> None:
     """Remember what is written, and remove what an earlier call wrote and this one does not."""
-    for stale in set(read_json(plan) or []) - set(names):
+    for stale in set((read_json(plan) or {}).get("files", [])) - set(names):
         (to / stale).unlink(missing_ok=True)
     for leftover in to.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
-    write_json(plan, names)
+    write_json(plan, {"format": format, "files": names})

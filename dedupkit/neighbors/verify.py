@@ -29,6 +29,7 @@ from dedupkit.neighbors.verify_map import BLOCK, FLAT, Affine, Box, Verification
 
 __all__ = ["Features", "Verification", "local_features", "verify_pair"]
 
+LENGTH = 512.0**2  # squared norm of a descriptor: the nearest is that with the largest product
 RATIO = 0.8  # nearest over second nearest descriptor, Lowe 2004, figure 11
 REACH = 3.0  # pixels of the reduced b within which a match follows a map while the map is sought
 MAX_DEVIATION = 0.9  # median distance of matches from the map, in pixels of the coarser image
@@ -38,6 +39,7 @@ MAX_STRETCH = 4.0  # change of the aspect
 MIN_OVERLAP = 0.4  # of the image of which more is shared: less is a neighbouring view, not a copy
 OTHER = 0.4  # mean correlation of a block of tiles below which it shows something else
 FEW, FEW_AGREEMENT, FEW_TILES = 5, 0.9, 12  # at least these many of less inliers do where many tiles agree well
+ENOUGH = 100  # features of an image that would match if there were anything to match
 IN_PLACE = 0.9  # agreement where no features help, of what rows and columns do not explain
 
 # A 128-value descriptor is 4 rows x 4 columns x 8 directions, in the frame of the feature's own orientation. Mirroring
@@ -136,7 +138,7 @@ def verify_pair(a: Features, b: Features, *, min_inliers: int = 15, min_agreemen
             best = _judge(cv2, a, b, matrix, matches, inliers, min_inliers, min_agreement)
         if best.verified:
             return best
-    if best.inliers >= min_inliers:
+    if best.inliers >= min_inliers or min(len(a.keypoints), len(b.keypoints)) >= ENOUGH:
         return best
     for matrix in _placements(a, b):
         agreement, tiles, worst = compare_pixels(cv2, a, b, matrix, detail=True)
@@ -228,14 +230,15 @@ def _matches(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.intp]:
     if min(len(a), len(b)) < 2:
         return np.empty((0, 2), dtype=np.intp)
     x, y = a.astype(np.float32), b.astype(np.float32)
-    squared = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1) - 2 * (x @ y.T)
-    rows, nearest = np.arange(len(x)), squared.argmin(axis=1)
-    mutual = squared.argmin(axis=0)[nearest] == rows
+    product = x @ y.T
+    across = np.ascontiguousarray(product.T)
+    rows, nearest = np.arange(len(x)), product.argmax(axis=1)
+    mutual = across.argmax(axis=1)[nearest] == rows
     rows, nearest = rows[mutual], nearest[mutual]
-    best = squared[rows, nearest]
-    squared[rows, nearest] = np.inf
-    second = np.minimum(squared.min(axis=1)[rows], squared.min(axis=0)[nearest])
-    clear = best < RATIO * RATIO * second
+    best = product[rows, nearest]
+    product[rows, nearest] = across[nearest, rows] = -np.inf
+    second = np.maximum(product[rows].max(axis=1), across[nearest].max(axis=1))
+    clear = LENGTH - best < RATIO * RATIO * (LENGTH - second)
     return np.column_stack([rows[clear], nearest[clear]])
 
 

@@ -119,11 +119,5 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what a killed process left half-written."""
-        for folder in (
-            self.path,
-            self.path / "samples",
-            *self.path.glob("edges/*"),
-            *self.path.glob(".done/*"),
-        ):
-            for leftover in folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)

@@ -67,18 +67,18 @@ def dedup(
         MissingExtraError: an embedder needs a package that is not installed.
         OSError: the run folder cannot be written. What was done is kept.
     """
-    embedders = _embedders([embed] if isinstance(embed, str) else embed, rule)
+    folder = RunFolder(out)
+    # What an earlier call computed stays, so that one can go back and forth between rules.
+    before = read_json(folder.config) or {}
+    embedders = _embedders([embed] if isinstance(embed, str) else embed, rule, before.get("embedders", {}))
     parsed = parse_rule(rule, signal_kinds(embedders), embedder=next(iter(embedders), None))
     policy = parse_policy(keep)
     requested = _hashes_to_scan(parsed, hashes)
     shards = find_shards(sources)
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
-    folder = RunFolder(out)
     refuse_inside(folder.path, [*map(str, listed), *(shard.source for shard in shards)])
     with folder.locked():
-        # What an earlier call computed stays, so that one can go back and forth between rules.
-        before = (read_json(folder.config) or {}).get("hashes", [])
-        requested = [name for name in HASH_BYTES if name in requested or name in before]
+        requested = [name for name in HASH_BYTES if name in requested or name in before.get("hashes", [])]
         config = _config([str(source) for source in listed], shards, parsed, policy, requested, embedders, seed)
         folder.claim(config)
         run_stages(
@@ -98,16 +98,16 @@ def dedup(
     return Run(folder.path)
 
 
-def _embedders(specs: Sequence[str], rule: str) -> dict[str, str]:
-    """Signal name to specification."""
-    specs = specs or ([_DEFAULT_EMBEDDER] if needs_embedder(rule) else [])
+def _embedders(specs: Sequence[str], rule: str, before: Mapping[str, str]) -> dict[str, str]:
+    """Signal name to specification: those named now, then those of earlier calls."""
+    specs = specs or ([_DEFAULT_EMBEDDER] if needs_embedder(rule) and not before else [])
     embedders: dict[str, str] = {}
     for spec in specs:
         name = embedder_name(spec)
         if name in embedders or name in SIGNALS:
             raise DedupkitError(f"two signals are called {name!r}; rename this one: {spec}?name=OTHER")
         embedders[name] = spec
-    return embedders
+    return {**embedders, **{name: spec for name, spec in before.items() if name not in embedders}}
 
 
 def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:

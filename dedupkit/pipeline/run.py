@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dedupkit.clustering.policy import parse_policy
-from dedupkit.clustering.rules import Clause, Rule, parse_rule
+from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError
 from dedupkit.io import read_json, write_json
 from dedupkit.manifest.filter import KeepFilter, keep_filter
@@ -110,7 +110,11 @@ class Run:
             if name in HASH_BYTES and not is_hash(name):
                 continue
             if name == "verified":
-                _check_verified(rule, self._folder, again)
+                from dedupkit.pipeline.verified import covers_verified
+
+                facts = self._folder.joined("verified")
+                if facts is None or not covers_verified(rule, facts):
+                    raise DedupkitError(f"the rule needs pairs that this run has not verified; {again}")
             elif name != "exact":
                 atom = rule.loosest(name)
                 joined = self._folder.joined(name)
@@ -156,23 +160,6 @@ class Run:
                     (f"recall of {name}", f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]")
                 )
         return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
-
-
-def _check_verified(rule: Rule, folder: RunFolder, again: str) -> None:
-    """A pair was verified if a clause of an earlier rule made it a candidate."""
-    tested = (folder.joined("verified") or {}).get("clauses", [])
-    for clause in rule.clauses:
-        atoms = {str(atom) for atom in clause}
-        if "verified" in atoms and not any(_covers(earlier, clause) for earlier in tested):
-            raise DedupkitError(f"the pairs of ({' and '.join(sorted(atoms))}) were not verified; {again}")
-
-
-def _covers(earlier: dict[str, float], clause: Clause) -> bool:
-    """Whether every candidate of the clause was one of the earlier clause, given as signal to bound."""
-    atoms = {atom.signal: atom for atom in clause if atom.bound is not None}
-    return all(
-        name in atoms and replace(atoms[name], bound=bound).covers(atoms[name]) for name, bound in earlier.items()
-    )
 
 
 @dataclass(frozen=True, slots=True)

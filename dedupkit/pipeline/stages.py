@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dedupkit.clustering import Rule
+from dedupkit.embedding.precomputed import load_precomputed
 from dedupkit.embedding.spec import embedder_key
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.io import stamp
 from dedupkit.pipeline.folder import RunFolder
-from dedupkit.pipeline.signals import is_hash
+from dedupkit.pipeline.signals import is_hash, read_column
 from dedupkit.sources import Shard
 
 __all__ = ["Job", "run_stages"]
@@ -79,23 +80,30 @@ def _scan(job: Job) -> list[str]:
 def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
     """Give every sample its vector, with one model in this process; returns a fingerprint of the vectors."""
     model = embedder_key(spec)
-    precomputed = spec.startswith("precomputed:")
+    vectors = load_precomputed(spec) if spec.startswith("precomputed:") else None
+    by = _identifiers(job) if vectors is not None else []
     tasks = []
     for number, shard in enumerate(job.shards):
         arguments: dict[str, Any] = {
             "path": str(job.folder.embeddings(name, number)),
             "samples_path": str(job.folder.samples(number)),
         }
-        if precomputed:
-            arguments["vectors"] = spec
+        if vectors is not None:
+            arguments |= {"vectors": vectors, "by": by}
         else:
             arguments |= {"shard": shard, "embedder": spec, "threads": job.workers, "device": job.device}
             arguments["what"] = shard.source
-        function = f"dedupkit.embedding:{'join_shard' if precomputed else 'embed_shard'}"
+        function = f"dedupkit.embedding:{'embed_shard' if vectors is None else 'join_shard'}"
         key = fingerprint([model, scanned[number]])
         tasks.append(Task(f"embed-{name}", f"{number:05d}", function, arguments, key))
     results = _run(job, f"embed {name}", tasks, 1)
     return fingerprint([[task.key, result] for task, result in zip(tasks, results, strict=True)])
+
+
+def _identifiers(job: Job) -> list[str]:
+    """What vectors can be joined by: keys name a sample only where no two shards share them."""
+    keys = read_column(job.folder, len(job.shards), "key")["key"]
+    return ["uid", "key", "url"] if len(keys.unique()) == len(keys) else ["uid", "url"]
 
 
 def _match(job: Job, keys: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.clustering import pairs_of_clauses
-from dedupkit.clustering.rules import Clause, Rule
+from dedupkit.clustering.rules import Atom, Clause, Rule, implies
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import RuleError, require
 from dedupkit.images import ImageError, decode_luma
@@ -26,7 +27,7 @@ from dedupkit.sources import Shard
 if TYPE_CHECKING:
     from dedupkit.pipeline.stages import Job
 
-__all__ = ["verify_candidates", "verify_chunk"]
+__all__ = ["covers_verified", "verify_candidates", "verify_chunk"]
 
 _PAIRS_PER_TASK = 512
 _MIN_SIDE = 320
@@ -76,13 +77,27 @@ def verify_candidates(job: Job, key: str) -> None:
     tables = [read_columns(parts / f"{number:05d}.parquet") for number in range(len(tasks))]
     with atomic_path(folder.edges("verified")) as temporary:
         pq.write_table(pa.concat_tables([_SCHEMA.empty_table(), *tables]), temporary, compression="zstd")
+    shutil.rmtree(parts, ignore_errors=True)
     result = {
         "pairs": len(a),
         "edges": sum(result["verified"] for result in results),
         "unseen": sum(result["unseen"] for result in results),
-        "clauses": [{atom.signal: atom.bound for atom in clause if atom.bound is not None} for clause in tested],
+        "tested": [_as_json(clause) for clause in tested],
+        "settled": [_as_json(clause) for clause in _settled_clauses(job.rule)],
     }
     write_json(folder.path / ".done" / "match" / "verified.json", {"key": key, "result": result})
+
+
+def covers_verified(rule: Rule, facts: Mapping[str, Any]) -> bool:
+    """Whether every pair that a rule needs verified was, given what the stage says of its edges.
+
+    A pair was looked at if a tested clause made it a candidate and no settled one spared it.
+    """
+    tested, settled = ([_from_json(clause) for clause in facts[name]] for name in ("tested", "settled"))
+    now_settled = _settled_clauses(rule)
+    return all(any(implies(clause, earlier) for earlier in tested) for clause in _candidate_clauses(rule)) and all(
+        any(implies(spared, clause) for clause in now_settled) for spared in settled
+    )
 
 
 def verify_chunk(
@@ -133,10 +148,23 @@ def _candidate_clauses(rule: Rule) -> list[Clause]:
     return clauses
 
 
+def _settled_clauses(rule: Rule) -> list[Clause]:
+    """The clauses that hold or not without verification."""
+    return [clause for clause in rule.clauses if all(atom.signal != "verified" for atom in clause)]
+
+
+def _as_json(clause: Clause) -> list[list[Any]]:
+    return [[atom.signal, atom.bound, atom.similarity] for atom in clause]
+
+
+def _from_json(clause: Sequence[Sequence[Any]]) -> Clause:
+    return tuple(Atom(*fields) for fields in clause)
+
+
 def _candidates(
     folder: RunFolder, shards: int, rule: Rule, tested: list[Clause]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    settled = [clause for clause in rule.clauses if all(atom.signal != "verified" for atom in clause)]
+    settled = _settled_clauses(rule)
     names = {atom.signal for clause in (*settled, *tested) for atom in clause} | {"exact"}
     signals = {name: load_signal(folder, shards, name) for name in names}
     exact = signals["exact"].first

