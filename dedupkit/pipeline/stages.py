@@ -10,6 +10,7 @@ from dedupkit.clustering import Rule
 from dedupkit.embedding.precomputed import load_precomputed
 from dedupkit.embedding.spec import embedder_key
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
+from dedupkit.errors import DedupkitError
 from dedupkit.io import stamp
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.signals import is_hash, read_column
@@ -97,6 +98,9 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
         key = fingerprint([model, scanned[number]])
         tasks.append(Task(f"embed-{name}", f"{number:05d}", function, arguments, key))
     results = _run(job, f"embed {name}", tasks, 1)
+    failures = [result["failure"] for result in results if result["failed"]]
+    if failures and not any(result["embedded"] for result in results):
+        raise DedupkitError(f"{name} gave no image a vector; the first failure: {failures[0]}")
     return fingerprint([[task.key, result] for task, result in zip(tasks, results, strict=True)])
 
 
