@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dedupkit.clustering.kernels import greedy_independent_set, kernel, smallest_labels
+
 __all__ = ["components", "keep_set"]
 
 
@@ -32,14 +34,12 @@ def keep_set(
     _check(a, b, count)
     if len(a) == 0:
         return np.ones(count, bool), np.full(count, -1, np.int64)
-    from dedupkit.clustering.kernels import greedy_independent_set
-
     rank = np.empty(count, np.int32)
     rank[order] = np.arange(count, dtype=np.int32)
     earlier, later = rank[a], rank[b]
     swapped = earlier > later
     earlier[swapped], later[swapped] = later[swapped], earlier[swapped]
-    witness_edge: NDArray[np.int64] = greedy_independent_set(earlier, later, count)[rank]
+    witness_edge: NDArray[np.int64] = kernel(greedy_independent_set, len(a) + count)(earlier, later, count)[rank]
     return witness_edge < 0, witness_edge
 
 
@@ -60,11 +60,8 @@ def components(a: NDArray[np.integer], b: NDArray[np.integer], count: int) -> ND
     _check(a, b, count)
     if len(a) == 0:
         return np.arange(count, dtype=np.int32)
-    from dedupkit.clustering.kernels import smallest_labels
-
-    labels: NDArray[np.int32] = smallest_labels(
-        np.ascontiguousarray(a, np.int32), np.ascontiguousarray(b, np.int32), count
-    )
+    ends = (np.ascontiguousarray(end, np.int32) for end in (a, b))
+    labels: NDArray[np.int32] = kernel(smallest_labels, len(a) + count)(*ends, count)
     return labels
 
 

@@ -1,16 +1,18 @@
-"""Compiled loops over edges. Imported where they run: numba costs a quarter of a second to load."""
+"""Loops over edges, compiled for large graphs; for small ones numba would take longer to load than they to run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-__all__ = ["greedy_independent_set", "smallest_labels"]
+__all__ = ["greedy_independent_set", "kernel", "smallest_labels"]
+
+_COMPILED_FROM = 20_000  # edges and vertices together
 
 
-@njit("int64[::1](int32[::1], int32[::1], int64)", cache=True, nogil=True)  # type: ignore[misc,unused-ignore]
 def greedy_independent_set(earlier: Any, later: Any, count: Any) -> Any:
     """Walk vertices 0..count-1 in rank order: keep one unless a kept one before it is its neighbour.
 
@@ -47,7 +49,6 @@ def greedy_independent_set(earlier: Any, later: Any, count: Any) -> Any:
     return removed_by
 
 
-@njit("int32[::1](int32[::1], int32[::1], int64)", cache=True, nogil=True)  # type: ignore[misc,unused-ignore]
 def smallest_labels(a: Any, b: Any, count: Any) -> Any:
     """Connected components by union-find with path halving, linking to the smaller root.
 
@@ -77,3 +78,21 @@ def smallest_labels(a: Any, b: Any, count: Any) -> Any:
     for vertex in range(count):  # parents are smaller, so one pass in order flattens every tree
         parent[vertex] = parent[parent[vertex]]
     return parent
+
+
+def kernel(function: Callable[..., Any], work: int) -> Callable[..., Any]:
+    """The function itself, or its compiled form where there is enough work.
+
+    Args:
+        function: one of this module.
+        work: number of edges and vertices.
+    """
+    return _compiled(function) if work >= _COMPILED_FROM else function
+
+
+@lru_cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    from numba import njit
+
+    result: Callable[..., Any] = njit(cache=True, nogil=True)(function)
+    return result

@@ -179,13 +179,16 @@ def _decimator(length: int, block: int, trimmed_front: bool) -> NDArray[np.float
     last = np.minimum(index + after, length)
     centres = ((np.arange(_SIDE) + 0.5) * length / _SIDE).astype(np.int64)
     # The second pass averages the boxes of the positions around a centre; each box is a step up and a step down.
-    steps = np.zeros((_SIDE, length + 1))
-    for row, centre in enumerate(centres):
-        around = slice(first[centre], last[centre])
-        weight = 1.0 / ((last[around] - first[around]) * (last[centre] - first[centre]))
-        np.add.at(steps[row], first[around], weight)
-        np.add.at(steps[row], last[around], -weight)
-    weights = np.cumsum(steps, axis=1)[:, :length]
+    around = first[centres, None] + np.arange(window + 1)
+    inside = around < last[centres, None]
+    around = np.minimum(around, length - 1)
+    weight = inside / ((last - first)[around] * (last - first)[centres, None])
+    row = (length + 1) * np.arange(_SIDE)[:, None]
+    up, down = (
+        np.bincount((row + edge[around]).ravel(), weight.ravel(), minlength=_SIDE * (length + 1))
+        for edge in (first, last)
+    )
+    weights = np.cumsum((up - down).reshape(_SIDE, length + 1), axis=1)[:, :length]
     starts = np.arange(0, length, block)
     if trimmed_front:  # blocks were counted from the other end before the plane was mirrored
         starts = np.concatenate([[0], length - starts[:0:-1]])

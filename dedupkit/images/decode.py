@@ -110,7 +110,7 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=_formats())
         _check_size(image.width, image.height, max_pixels)
         image.load()
-        oriented = ImageOps.exif_transpose(image) if _orientation(data, image) != 1 else image
+        oriented = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
         if oriented.mode == "LAB":  # the one mode of files that has no way to grey
             oriented = oriented.convert("RGB")
     except ImageError:
@@ -164,7 +164,8 @@ def _decode_jpeg(data: bytes, min_side: int, max_pixels: int) -> Luma | None:
             return None
         block = _block_for(height, width, min_side)
         rows, cols = -(-height // block), -(-width // block)
-        _check_size(width, height, max_pixels, reduced=1 if _is_progressive(data) else block)
+        progressive, has_exif = _jpeg_header(data)
+        _check_size(width, height, max_pixels, reduced=1 if progressive else block)
         plane = simplejpeg.decode_jpeg(data, "GRAY", min_height=rows, min_width=cols)[:, :, 0]
     except ImageError:
         raise
@@ -173,7 +174,7 @@ def _decode_jpeg(data: bytes, min_side: int, max_pixels: int) -> Luma | None:
     if plane.shape != (rows, cols):  # a libjpeg without that scale gives the next larger one
         return None
     trimmed = (False, False)
-    orientation = _orientation(data)
+    orientation = _jpeg_orientation(data) if has_exif else 1
     if orientation in _ORIENT:
         transpose, flip_rows, flip_cols = _ORIENT[orientation]
         if transpose:
@@ -195,28 +196,32 @@ def _check_size(width: int, height: int, max_pixels: int, reduced: int = 1) -> N
         )
 
 
-def _is_progressive(data: bytes) -> bool:
-    """Whether the frame header is not baseline: then libjpeg holds all coefficients, whatever the scale."""
-    position = 2
+def _jpeg_header(data: bytes) -> tuple[bool, bool]:
+    """Whether the frame is not baseline (then libjpeg holds all coefficients at any scale), and whether EXIF is there."""
+    position, has_exif = 2, False
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return marker > 0xC1
+            return marker > 0xC1, has_exif
+        has_exif |= marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0"
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
+    return False, has_exif
 
 
-def _orientation(data: bytes, image: Image.Image | None = None) -> int:
-    """EXIF orientation 1..8; 1 where there is none or the EXIF block is broken."""
-    may_lack_exif = image is None or image.format == "JPEG"
-    if may_lack_exif and data.find(b"Exif\0\0", 0, 1 << 16) < 0:  # spares nearly every image the cost of parsing
-        return 1
+def _jpeg_orientation(data: bytes) -> int:
     try:
-        exif = (image or Image.open(io.BytesIO(data), formats=_formats())).getexif()
-        value = exif.get(_ORIENTATION_TAG, 1)
+        return _orientation(Image.open(io.BytesIO(data), formats=("JPEG", "MPO")))
+    except Exception:
+        return 1
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 where there is none or the EXIF block is broken."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -27,8 +27,8 @@ from dedupkit.neighbors.cosine_tiles import Engine, Floats, Growing, Ints, Rows,
 Cells = NDArray[np.int32]
 
 CAPS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64])
-CELLS_PER_ROOT = 2.0  # cells for n vectors: this times the root of n
-TRAIN_PER_CELL, TRAIN_ROUNDS = 16, 4
+CELLS_PER_ROOT = 3.0  # cells for n vectors: this times the root of n
+TRAIN_PER_CELL, TRAIN_ROUNDS = 12, 3
 GATHER = 500.0  # what fetching a row for a cell costs, in pairs
 COST_ROWS = 16384  # training rows that the cost of an overlap is estimated from
 MOST_PAIRS = 50_000  # of the sample, to choose by

@@ -223,13 +223,19 @@ def join_tiles(
             for (begin, x), x_loaded in zip(kept, loaded, strict=True):
                 if same and begin > column:
                     continue
-                i, j = engine.sieve(x_loaded, y_loaded, floor)
-                if same and begin == column:
-                    upper = i < j
-                    i, j = i[upper], j[upper]
-                score = np.empty(len(i), np.float32)
-                dots(x, y, i, j, score)
-                reached = score >= np.float32(floor)
-                if reached.any():
-                    i, j = i[reached] + begin, j[reached] + column
-                    yield (i if at is None else at[i]), (j if to is None else to[j]), score[reached]
+                diagonal = same and begin == column
+                # On the diagonal in strips, each against what is right of its start: little more than half the work.
+                strip = engine.tile // 8 if diagonal else len(x)
+                for down in range(0, len(x), strip):
+                    right_of = down if diagonal else 0
+                    i, j = engine.sieve(x_loaded[down : down + strip], y_loaded[right_of:], floor)
+                    i, j = i + down, j + right_of
+                    if diagonal:
+                        upper = i < j
+                        i, j = i[upper], j[upper]
+                    score = np.empty(len(i), np.float32)
+                    dots(x, y, i, j, score)
+                    reached = score >= np.float32(floor)
+                    if reached.any():
+                        i, j = i[reached] + begin, j[reached] + column
+                        yield (i if at is None else at[i]), (j if to is None else to[j]), score[reached]

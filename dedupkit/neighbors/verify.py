@@ -6,7 +6,7 @@ Candidate pairs come from hashes or embeddings, each is decided here on its own,
 1. RootSIFT features (Lowe 2004; Arandjelovic & Zisserman 2012), computed once per image. Matches are mutual nearest
    neighbours that pass the ratio test (Lowe 2004, section 7.1).
 2. One affine map by RANSAC. A mirrored copy needs no second set of features: the descriptor of a mirrored patch is a
-   permutation of the patch's own (Zhao & Ngo 2013, "Flip-invariant SIFT", section III).
+   permutation of the patch's own (Guo et al. 2009, "MIFT").
 3. How the matches err from the map. Edits leave noise of a fraction of a pixel. Two shots of a scene differ by depth
    and motion, which no affine map follows: however well the best one fits, neighbours err in the same direction.
 4. How the pixels agree, tile by tile, over the area that the two share. A caption or a logo spoils few tiles;
@@ -29,16 +29,16 @@ from dedupkit.neighbors.verify_map import BLOCK, FLAT, Affine, Box, Verification
 
 __all__ = ["Features", "Verification", "local_features", "verify_pair"]
 
-LENGTH = 512.0**2  # squared norm of a descriptor: the nearest is that with the largest product
+LENGTH = 255.0**2  # squared norm of a descriptor: the nearest is that with the largest product
 RATIO = 0.8  # nearest over second nearest descriptor, Lowe 2004, figure 11
 REACH = 3.0  # pixels of the reduced b within which a match follows a map while the map is sought
-MAX_DEVIATION = 0.9  # median distance of matches from the map, in pixels of the coarser image
-MAX_COHERENCE, EXACT = 0.45, 0.2  # of deviations from the map, where their median exceeds EXACT pixels
+MAX_DEVIATION = 1.2  # median distance of matches from the map, in pixels of the coarser image
+MAX_COHERENCE, EXACT = 0.45, 0.25  # of deviations from the map, where their median exceeds EXACT pixels
 NEIGHBOUR = 40.0  # pixels within which two matches are neighbours
 MAX_STRETCH = 4.0  # change of the aspect
 MIN_OVERLAP = 0.4  # of the image of which more is shared: less is a neighbouring view, not a copy
 OTHER = 0.4  # mean correlation of a block of tiles below which it shows something else
-FEW, FEW_AGREEMENT, FEW_TILES = 5, 0.9, 12  # at least these many of less inliers do where many tiles agree well
+FEW, FEW_AGREEMENT, FEW_TILES = 5, 0.9, 12  # fewer inliers do, down to FEW, where so many tiles agree so well
 ENOUGH = 100  # features of an image that would match if there were anything to match
 IN_PLACE = 0.9  # agreement where no features help, of what rows and columns do not explain
 
@@ -55,7 +55,7 @@ class Features:
         width: of the full image in pixels.
         height: of the full image in pixels.
         keypoints: (k, 2) float32, x and y in pixels of the full image, see :mod:`dedupkit.neighbors.verify_map`.
-        descriptors: (k, 128) uint8, RootSIFT times 512.
+        descriptors: (k, 128) uint8, RootSIFT times 255.
         plane: (h, w) uint8, the reduced luminance.
         content: bounds (left, top, right, bottom) of what lies inside an even border, as fractions.
     """
@@ -204,7 +204,7 @@ def _coherence(points: NDArray[np.float64], errors: NDArray[np.float64]) -> floa
 def _root(raw: NDArray[np.float32]) -> NDArray[np.uint8]:
     """RootSIFT in bytes: whole numbers, so that products of descriptors are exact in whatever order they are summed."""
     share = raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-9)
-    root: NDArray[np.uint8] = np.minimum(np.rint(512 * np.sqrt(share)), 255).astype(np.uint8)
+    root: NDArray[np.uint8] = np.rint(255 * np.sqrt(share)).astype(np.uint8)
     return root
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.crops import iter_crop_pairs
 from dedupkit.neighbors.dihedral import iter_dihedral_pairs
+from dedupkit.neighbors.flat import FLAT_BELOW, flat_dihedral_pairs
 from dedupkit.neighbors.hamming import Pairs, iter_hamming_pairs
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.signals import hash_column, write_edges
@@ -40,7 +41,9 @@ def match_hashes(out: str, shards: int, signal: str, radius: int, workers: int, 
     join = joins.get(signal, iter_hamming_pairs)
 
     def blocks() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-        for pairs in join(distinct, radius, workers=workers):
+        small = signal == "pdq" and len(distinct) < FLAT_BELOW
+        found = [flat_dihedral_pairs(distinct, radius)] if small else join(distinct, radius, workers=workers)
+        for pairs in found:
             yield leaders[pairs.a], leaders[pairs.b], pairs.distance.astype(np.float32)
 
     edges = write_edges(folder.edges(signal), blocks())
