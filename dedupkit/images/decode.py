@@ -197,7 +197,7 @@ def _check_size(width: int, height: int, max_pixels: int, reduced: int = 1) -> N
 
 
 def _jpeg_header(data: bytes) -> tuple[bool, bool]:
-    """Whether the frame is not baseline (then libjpeg holds all coefficients at any scale), and whether EXIF is there."""
+    """Whether the frame is not baseline (then libjpeg holds all coefficients at any scale); whether EXIF is there."""
     position, has_exif = 2, False
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]

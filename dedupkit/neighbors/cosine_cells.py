@@ -8,7 +8,7 @@ did for DALL·E 2. The margin spends the overlap where borders are near, and for
 fixed number of cells.
 
 How much overlap is measured, not guessed. The true pairs of a random sample of vectors, found by exact search, say
-for every cap which margin lets the wanted share of them meet. The training vectors say what that costs, as the
+for every cap which margin lets the wanted share of them meet. Other random vectors say what that costs, as the
 number of pairs that share a cell. The cheapest choice is taken; half of the sample chooses and the other half measures.
 """
 
@@ -30,7 +30,7 @@ CAPS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64])
 CELLS_PER_ROOT = 3.0  # cells for n vectors: this times the root of n
 TRAIN_PER_CELL, TRAIN_ROUNDS = 12, 3
 GATHER = 500.0  # what fetching a row for a cell costs, in pairs
-COST_ROWS = 16384  # training rows that the cost of an overlap is estimated from
+COST_ROWS = 16384  # rows that the cost of an overlap is estimated from
 MOST_PAIRS = 50_000  # of the sample, to choose by
 WORTHWHILE = 0.5  # of the exact tiles' work
 CAUTION = 1.0  # standard errors by which the choosing half must exceed the target
@@ -119,8 +119,8 @@ def make_plan(
         count = int(CELLS_PER_ROOT / shrink * rows**0.5)
         if count < 2:
             break
-        centres, training = train(left, right, count, seed)
-        plan = choose_overlap(engine, left, right, centres, training, sample, target, fixed)
+        centres, others = train(left, right, count, seed)
+        plan = choose_overlap(engine, left, right, centres, others, sample, target, fixed)
         if plan is not None:
             return plan
     return None
@@ -135,18 +135,25 @@ def thin(sample: Sample) -> Sample:
 
 
 def train(left: Rows, right: Rows | None, count: int, seed: int) -> tuple[Floats, Floats]:
-    """Run k-means on a sample of both sets; returns unit centres, (count, d), and the shuffled training rows."""
+    """Run k-means on a sample of both sets.
+
+    Returns:
+        Unit centres, float32 (count, d), and other random rows, float32 (s, d), to estimate the cost with: training
+        rows would not do, because k-means has moved its centres to them.
+    """
     import faiss
 
     rng = np.random.default_rng([seed, 1])
     sides = [left] if right is None else [left, right]
     total = sum(map(len, sides))
-    wanted = min(total, max(COST_ROWS, count * TRAIN_PER_CELL))
+    apart = min(COST_ROWS, total // 4)
+    wanted = min(total, count * TRAIN_PER_CELL + apart)
     parts = [
         side.take(np.sort(rng.choice(len(side), min(len(side), -(-wanted * len(side) // total)), replace=False)))
         for side in sides
     ]
-    training = rng.permutation(np.concatenate(parts))
+    shuffled = rng.permutation(np.concatenate(parts))
+    training, rest = shuffled[apart:], shuffled[:apart]
     # The number of training points is chosen above: keep faiss from warning about it, or from taking fewer.
     kmeans = faiss.Kmeans(
         left.dims,
@@ -158,7 +165,7 @@ def train(left: Rows, right: Rows | None, count: int, seed: int) -> tuple[Floats
         max_points_per_centroid=len(training),
     )
     kmeans.train(training)
-    return np.ascontiguousarray(kmeans.centroids), training
+    return np.ascontiguousarray(kmeans.centroids), rest
 
 
 def choose_overlap(
@@ -166,7 +173,7 @@ def choose_overlap(
     left: Rows,
     right: Rows | None,
     centres: Floats,
-    training: Floats,
+    others: Floats,
     sample: Sample,
     target: float,
     fixed: Overlap | None,
@@ -187,7 +194,7 @@ def choose_overlap(
     choosing = np.isin(sample.i, sample.queries[::2])
     measuring = sample.i[~choosing]
     exact = len(left) * len(other) / (2 if right is None else 1)
-    seen, seen_gaps = nearest(engine, training[:COST_ROWS], centres, caps[-1])
+    seen, seen_gaps = nearest(engine, others, centres, caps[-1])
     choices = []
     for c, cap in enumerate(caps):
         for margin in candidates(margins[choosing, c], target):

@@ -81,7 +81,7 @@ class Features:
 def local_features(
     luma: NDArray[np.uint8], *, side: int = 320, most: int = 500, size: tuple[int, int] | None = None
 ) -> Features:
-    """Compute the features of an image, about 30 ms a core at the default size.
+    """Compute the features of an image, 20 to 35 ms a core at the default size.
 
     Args:
         luma: (h, w) uint8, the luminance, of any size.

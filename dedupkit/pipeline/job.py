@@ -12,7 +12,6 @@ from typing import Any
 from dedupkit import __version__
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
-from dedupkit.embedding.spec import embedder_name
 from dedupkit.errors import DedupkitError
 from dedupkit.io import read_json, refuse_inside, write_json
 from dedupkit.pipeline.folder import RunFolder
@@ -102,6 +101,8 @@ def _embedders(specs: Sequence[str], rule: str, before: Mapping[str, str]) -> di
     """Signal name to specification: those named now, then those of earlier calls."""
     specs = specs or ([_DEFAULT_EMBEDDER] if needs_embedder(rule) and not before else [])
     embedders: dict[str, str] = {}
+    if specs:
+        from dedupkit.embedding.spec import embedder_name
     for spec in specs:
         name = embedder_name(spec)
         if name in embedders or name in SIGNALS:

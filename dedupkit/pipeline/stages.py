@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dedupkit.clustering import Rule
-from dedupkit.embedding.precomputed import load_precomputed
-from dedupkit.embedding.spec import embedder_key
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
 from dedupkit.io import stamp
@@ -80,6 +78,9 @@ def _scan(job: Job) -> list[str]:
 
 def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
     """Give every sample its vector, with one model in this process; returns a fingerprint of the vectors."""
+    from dedupkit.embedding.precomputed import load_precomputed
+    from dedupkit.embedding.spec import embedder_key
+
     model = embedder_key(spec)
     vectors = load_precomputed(spec) if spec.startswith("precomputed:") else None
     by = _identifiers(job) if vectors is not None else []

@@ -17,6 +17,7 @@ from dedupkit.clustering import pairs_of_clauses
 from dedupkit.clustering.rules import Atom, Clause, Rule, implies
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import RuleError, require
+from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images import ImageError, decode_luma
 from dedupkit.io import atomic_path, read_columns, write_json
 from dedupkit.neighbors.verify import Features, local_features, verify_pair
@@ -121,14 +122,15 @@ def verify_chunk(
     features = _feature_reader(shards)
     found: list[tuple[int, int, float, str]] = []
     unseen = 0
-    for a, b in zip(*pairs, strict=True):
-        try:
-            verdict = verify_pair(features(a), features(b))
-        except (ImageError, OSError):
-            unseen += 1
-            continue
-        if verdict.verified:
-            found.append((a, b, verdict.agreement, verdict.describe()))
+    with one_math_thread():
+        for a, b in zip(*pairs, strict=True):
+            try:
+                verdict = verify_pair(features(a), features(b))
+            except (ImageError, OSError):
+                unseen += 1
+                continue
+            if verdict.verified:
+                found.append((a, b, verdict.agreement, verdict.describe()))
     columns = [list(column) for column in zip(*found, strict=True)] or [[], [], [], []]
     with atomic_path(Path(path)) as temporary:
         pq.write_table(pa.table(columns, schema=_SCHEMA), temporary, compression="zstd")
