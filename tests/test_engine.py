@@ -262,6 +262,8 @@ class Blocked:
             stderr=self.log.open("wb"),
             env=environment(),
             start_new_session=True,
+            # A background job of a shell ignores the interrupt and hands that down; a user's terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 60
         while len(list(self.out.glob(".done/scan/*.json"))) < 2:
