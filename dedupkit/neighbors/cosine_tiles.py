@@ -69,7 +69,9 @@ class Rows(NamedTuple):
             block = self.array[ids[0] : ids[-1] + 1]  # no gaps: read in one go
         else:
             block = self.array[ids]
-        return block.astype(np.float32) * self.scale[at][:, None]
+        units: Floats = np.array(block, np.float32)
+        units *= self.scale[at][:, None]
+        return units
 
 
 class Growing:
