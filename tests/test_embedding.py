@@ -588,8 +588,3 @@ def test_an_empty_shard(tmp_path):
     summary = embed_shard(Empty(), str(tmp_path / "0.npy"), Mean(), samples_path=str(tmp_path / "s.parquet"))
     assert summary["samples"] == 0
     assert np.load(tmp_path / "0.npy").shape == (0, 12)
-
-
-def test_the_files_of_the_room_name_no_machine():
-    for path in Path(__file__).parents[1].joinpath("dedupkit/embedding").glob("*.py"):
-        assert "/work/" not in path.read_text("utf-8")
