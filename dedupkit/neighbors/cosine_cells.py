@@ -256,7 +256,7 @@ def work(cells: Cells, gaps: Floats, overlap: Overlap, count: int, left: int, ri
     """Estimate what the cells cost, in pairs, from the nearest cells of random vectors, int32 and float32 (s, cap)."""
     inside = gaps[:, : overlap.cap] <= overlap.margin
     sizes = np.bincount(cells[:, : overlap.cap][inside], minlength=count).astype(np.float64)
-    sampled = len(cells)
+    sampled = max(1, len(cells))
     # Without the vectors themselves, who are in all their cells, this is unbiased.
     meeting = ((sizes**2).sum() - sizes.sum()) / max(1, sampled * (sampled - 1))
     fetched = (left if same else left + right) * sizes.sum() / sampled
