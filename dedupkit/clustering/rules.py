@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -102,10 +102,6 @@ class Rule:
         """The atom of this signal that lets the most pairs through: the floor that its edges must reach."""
         atoms = [atom for clause in self.clauses for atom in clause if atom.signal == signal]
         return max(atoms, key=lambda atom: _looseness(atom))
-
-    def holds(self, perfect: Callable[[str], bool]) -> bool:
-        """Whether a pair is a duplicate when it is identical under the signals that ``perfect`` names."""
-        return any(all(perfect(atom.signal) for atom in clause) for clause in self.clauses)
 
 
 def needs_embedder(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -117,10 +117,6 @@ class Preprocess:
             raise DedupkitError(f"unknown preprocess {name!r}; known: {', '.join(cls.NAMED)}")
         fit, resample, (mean, std) = cls.NAMED[name]
         return cls(height, width, fit, resample, mean, std)
-
-    def sized(self, height: int, width: int) -> Preprocess:
-        """The same at another input size."""
-        return replace(self, height=height, width=width)
 
     @property
     def min_side(self) -> int:

@@ -128,17 +128,13 @@ def _match(job: Job, keys: Mapping[str, str]) -> None:
                     "what": name,
                 }
                 if atom.similarity:
-                    arguments |= {"floor": bound, "target_recall": job.target_recall, "seed": job.seed}
-                    task = Task(
-                        "match",
-                        name,
-                        "dedupkit.pipeline.vectors:match_vectors",
-                        {**arguments, "device": job.device},
-                        key,
-                    )
+                    function = "dedupkit.pipeline.vectors:match_vectors"
+                    arguments |= {"floor": bound, "target_recall": job.target_recall}
+                    arguments |= {"seed": job.seed, "device": job.device}
                 else:
+                    function = "dedupkit.pipeline.match:match_hashes"
                     arguments |= {"radius": int(bound), "workers": job.workers}
-                    task = Task("match", name, "dedupkit.pipeline.match:match_hashes", arguments, key)
+                task = Task("match", name, function, arguments, key)
                 task.marker(job.folder.path).unlink(missing_ok=True)
                 run_tasks([task], job.folder.path, workers=1)
             progress.advance()

@@ -35,7 +35,7 @@ _MIN_SIDE = 320
 _FEATURES_KEPT = 256  # about 100 KB each
 _SCHEMA = pa.schema(
     [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("relation", pa.string())]
-)  # relation: what b is of a, in words
+)  # relation: what a is of b, in words
 
 
 def verify_candidates(job: Job, key: str) -> None:
