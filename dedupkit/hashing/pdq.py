@@ -5,10 +5,8 @@ Source: Facebook, "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashin
 16x16 lowest non-constant coefficients of the type-II DCT, each bit the comparison with their median. Two images match
 at 31 bits or fewer, and hashes of quality below 50 are discarded.
 
-The filter and the decimation are linear and separable, so for an image of height h and width w the 64x64 buffer is
-``A(h) @ luma @ A(w).T`` with a (64, n) matrix per side length: three small matrix products replace the filter, and
-the result agrees with the reference to the bit on full luminance. Where the decoder delivers means over blocks of
-pixels, the columns of ``A`` are summed over the same blocks.
+The filter and the decimation are two small matrix products (:mod:`dedupkit.hashing.decimator`); the result agrees with
+the reference to the bit on full luminance.
 
 Bits are stored as the reference prints them: byte 0 holds the highest vertical frequency. Unpacked to 16x16, row i
 is vertical frequency 16 - i and column j horizontal frequency 16 - j.
@@ -24,13 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import ThreadpoolController
 
+from dedupkit.hashing.decimator import SIDE, luma_buffer
 from dedupkit.images import Luma, decode_luma, luma_of
 
 __all__ = [
     "CROP_VIEWS",
     "PDQ_BYTES",
     "crop_views",
-    "luma_buffer",
     "one_math_thread",
     "pdq",
     "pdq_dihedral",
@@ -41,11 +39,10 @@ PDQ_BYTES = 32
 CROP_VIEWS = (0.9, 0.8, 0.7, 0.6, 0.5)
 """Sides of the nested central views of an image, as parts of its own sides."""
 
-_SIDE = 64
 _KEPT = 16
 
 _rows = np.arange(1, _KEPT + 1)[:, None]
-_DCT = (np.sqrt(2 / _SIDE) * np.cos(np.pi / (2 * _SIDE) * _rows * (2 * np.arange(_SIDE) + 1))).astype(np.float32)
+_DCT = (np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * _rows * (2 * np.arange(SIDE) + 1))).astype(np.float32)
 
 
 def pdq(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
@@ -105,14 +102,6 @@ def _math_libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def luma_buffer(luma: Luma) -> NDArray[np.float32]:
-    """Filter and decimate a luminance plane to the (64, 64) float32 buffer that PDQ transforms."""
-    top, left = luma.trimmed
-    plane = luma.plane.astype(np.float32)
-    rows, cols = _decimator(luma.height, luma.block, top), _decimator(luma.width, luma.block, left)
-    return (rows @ plane @ cols.T).astype(np.float32, copy=False)
-
-
 def crop_views(luma: Luma) -> list[Luma]:
     """The nested central views of an image, one for each of :data:`CROP_VIEWS`.
 
@@ -167,29 +156,3 @@ def _quality(buffers: NDArray[np.float32]) -> NDArray[np.int16]:
     horizontal = np.abs(np.diff(buffers, axis=2) * np.float32(100 / 255)).astype(np.int32).sum(axis=(1, 2))
     quality: NDArray[np.int16] = np.minimum((vertical + horizontal) // 90, 100).astype(np.int16)
     return quality
-
-
-@lru_cache(maxsize=256)
-def _decimator(length: int, block: int, trimmed_front: bool) -> NDArray[np.float32]:
-    """The (64, ceil(length / block)) matrix that filters and decimates one axis; O(64 * length) to build."""
-    window = -(-length // (2 * _SIDE))
-    after = (window + 2) // 2
-    index = np.arange(length)
-    first = np.maximum(index + after - window, 0)  # the box around each position, cut at the borders
-    last = np.minimum(index + after, length)
-    centres = ((np.arange(_SIDE) + 0.5) * length / _SIDE).astype(np.int64)
-    # The second pass averages the boxes of the positions around a centre; each box is a step up and a step down.
-    around = first[centres, None] + np.arange(window + 1)
-    inside = around < last[centres, None]
-    around = np.minimum(around, length - 1)
-    weight = inside / ((last - first)[around] * (last - first)[centres, None])
-    row = (length + 1) * np.arange(_SIDE)[:, None]
-    up, down = (
-        np.bincount((row + edge[around]).ravel(), weight.ravel(), minlength=_SIDE * (length + 1))
-        for edge in (first, last)
-    )
-    weights = np.cumsum((up - down).reshape(_SIDE, length + 1), axis=1)[:, :length]
-    starts = np.arange(0, length, block)
-    if trimmed_front:  # blocks were counted from the other end before the plane was mirrored
-        starts = np.concatenate([[0], length - starts[:0:-1]])
-    return np.add.reduceat(weights, starts, axis=1).astype(np.float32)

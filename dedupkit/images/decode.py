@@ -32,8 +32,8 @@ __all__ = [
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 
-LUMA_MIN_SIDE = 160
-"""Values that a reduced plane keeps along its shorter side: 2.5 for each of PDQ's 64 cells."""
+LUMA_MIN_SIDE = 144
+"""Values that a reduced plane keeps along its shorter side: 2.25 for each of PDQ's 64 cells."""
 
 MAX_PIXELS = 64_000_000
 """Most pixels held in memory for one image; a baseline JPEG counts at the scale at which it is decoded."""

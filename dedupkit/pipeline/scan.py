@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dedupkit.hashing.decimator import luma_buffer
 from dedupkit.hashing.exact import pixel_hash, stored_hash
-from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, crop_views, luma_buffer, one_math_thread, pdq_from_buffers
+from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, crop_views, one_math_thread, pdq_from_buffers
 from dedupkit.images import LUMA_MIN_SIDE, ImageError, decode_luma, luma_of, open_image
 from dedupkit.io import atomic_path
 from dedupkit.sources import Sample, Shard, ShardError

@@ -1,0 +1,121 @@
+"""PDQ's filter and decimation: a luminance plane to 64x64 values, by two small banded products.
+
+Filtering with two box passes and picking 64 positions is linear and separable, so for an image of height h and width
+w the buffer is ``A(h) @ luma @ A(w).T`` with one (64, n) matrix per side length. A row of ``A`` is a triangle over
+about n / 64 pixels and zero elsewhere; four slabs of 16 rows hold what is not zero, and each side is one batched
+product of them.
+
+Where the decoder delivers means over blocks of pixels, the pixels are first put back as a parabola per block that has
+the block's mean and meets its neighbours' (Colella and Woodward, "The Piecewise Parabolic Method", J. Comput. Phys.
+54, 1984, equations 1.5 to 1.9, without the limiter). That is linear as well, so it only changes ``A``: the hash moves
+by half as many bits as with constant blocks, at no cost per image.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.images import Luma
+
+__all__ = ["SIDE", "luma_buffer"]
+
+SIDE = 64
+_SLABS = 4
+_ROWS = SIDE // _SLABS
+_REACH = 2  # blocks on either side that a block's parabola depends on
+
+
+def luma_buffer(luma: Luma) -> NDArray[np.float32]:
+    """Filter and decimate a luminance plane to the (64, 64) float32 buffer that PDQ transforms."""
+    top, left = luma.trimmed
+    plane = luma.plane.astype(np.float32, order="C")
+    cols = plane.shape[1]
+    slabs, step = _slabs(luma.height, luma.block, top)
+    reach = slabs.shape[2]
+    windows = np.ndarray((_SLABS, reach, cols), np.float32, plane, 0, (4 * step * cols, 4 * cols, 4))
+    half = np.matmul(slabs, windows).reshape(SIDE, cols)
+    slabs, step = _slabs(luma.width, luma.block, left)
+    reach = slabs.shape[2]
+    windows = np.ndarray((_SLABS, SIDE, reach), np.float32, half, 0, (4 * step, 4 * cols, 4))
+    buffer: NDArray[np.float32] = np.matmul(windows, slabs.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(SIDE, SIDE)
+    return buffer
+
+
+@lru_cache(maxsize=1024)
+def _slabs(length: int, block: int, trimmed_front: bool) -> tuple[NDArray[np.float32], int]:
+    """The matrix of one axis as (4, 16, reach) and a step: slab s applies to ``plane[s * step : s * step + reach]``."""
+    columns = -(-length // block)
+    first, weights = _bands(length)
+    if block > 1 and trimmed_front:  # blocks were counted from the other end before the plane was mirrored
+        start, shares = _onto_blocks(length - first - weights.shape[1], weights[:, ::-1], block)
+        start, weights = columns - start - shares.shape[1], shares[:, ::-1]
+    elif block > 1:
+        start, weights = _onto_blocks(first, weights, block)
+    else:
+        start = first
+    # Beyond a border the image goes on as its last block; where a band ends early its weights are zero.
+    column = np.clip(start[:, None] + np.arange(weights.shape[1]), 0, columns - 1)
+    by_slab = column.reshape(_SLABS, -1)
+    begin, end = by_slab.min(axis=1), by_slab.max(axis=1) + 1
+    number = np.arange(_SLABS)
+    step = int((begin[1:] // number[1:]).min())
+    while (_SLABS - 1) * step + int((end - number * step).max()) > columns:  # ends at step 0 at the latest
+        step -= 1
+    reach = int((end - number * step).max())
+    place = np.arange(SIDE)[:, None] * reach + column - (np.arange(SIDE) // _ROWS * step)[:, None]
+    slabs = np.bincount(place.ravel(), weights.ravel(), minlength=SIDE * reach)
+    return slabs.reshape(_SLABS, _ROWS, reach).astype(np.float32), step
+
+
+def _bands(length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The filter and decimation of ``length`` pixels: (64,) first pixels and (64, width) weights from there on."""
+    window = -(-length // (2 * SIDE))
+    after = (window + 2) // 2
+    index = np.arange(length)
+    first = np.maximum(index + after - window, 0)  # the box around each position, cut at the borders
+    last = np.minimum(index + after, length)
+    centres = ((np.arange(SIDE) + 0.5) * length / SIDE).astype(np.int64)
+    # The second pass averages the boxes of the positions around a centre; each box is a step up and a step down.
+    around = first[centres, None] + np.arange(window + 1)
+    inside = around < last[centres, None]
+    around = np.minimum(around, length - 1)
+    weight = inside / ((last - first)[around] * (last - first)[centres, None])
+    start = first[around[:, 0]]
+    width = 2 * window + 2
+    row = width * np.arange(SIDE)[:, None] - start[:, None]
+    up, down = (
+        np.bincount((row + edge[around]).ravel(), weight.ravel(), minlength=SIDE * width) for edge in (first, last)
+    )
+    weights = np.cumsum((up - down).reshape(SIDE, width), axis=1)
+    weights[np.abs(weights) < 1e-12] = 0  # sums of floats leave crumbs where the weight is zero
+    return start, weights
+
+
+def _onto_blocks(
+    first: NDArray[np.int64], weights: NDArray[np.float64], block: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Bands of weights of pixels to bands of weights of the means of blocks of pixels."""
+    width = weights.shape[1]
+    start = first // block
+    blocks = (width + 2 * block - 2) // block
+    padded = np.zeros((SIDE, blocks * block))
+    padded[np.arange(SIDE)[:, None], (first - start * block)[:, None] + np.arange(width)] = weights
+    shares = padded.reshape(SIDE, blocks, block) @ _parabolas(block)
+    result = np.zeros((SIDE, blocks + 2 * _REACH))
+    for shift in range(2 * _REACH + 1):
+        result[:, shift : shift + blocks] += shares[:, :, shift]
+    return start - _REACH, result
+
+
+@lru_cache(maxsize=4)
+def _parabolas(block: int) -> NDArray[np.float64]:
+    """(block, 5): the pixels of a block as weights of the means of the two blocks before it, itself, and two after."""
+    edges = np.linspace(0, 1, block + 1)
+    linear = np.diff(edges**2) / 2 * block  # means of x and x * (1 - x) over each pixel
+    bump = linear - np.diff(edges**3) / 3 * block
+    start, end = np.array([-1, 7, 7, -1, 0]) / 12, np.array([0, -1, 7, 7, -1]) / 12
+    mean = np.array([0, 0, 1, 0, 0])
+    return start + np.outer(linear, end - start) + np.outer(bump, 6 * mean - 3 * (start + end))
