@@ -81,8 +81,10 @@ def run(
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
     if engine != "local":
         raise typer.BadParameter(f"{engine!r} is not available in this version; use local", param_hint="--engine")
+    from dedupkit.io import leave_pandas_out
     from dedupkit.pipeline.job import dedup
 
+    leave_pandas_out()
     options: dict[str, Any] = {"hashes": hashes or (), "workers": workers, "seed": seed, "device": device}
     _print_run(dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options), json_output)
 

@@ -369,10 +369,10 @@ import dedupkit as dk
 source, out, victim, workers = sys.argv[1:]
 moved = Path(victim + ".moved")
 run_here = local._run_here
-def after_listing(jobs, folder, workers):
+def after_listing(jobs, folder):
     if Path(victim).exists() and jobs and jobs[0][1].stage == "scan":
         Path(victim).rename(moved)
-    return run_here(jobs, folder, workers)
+    return run_here(jobs, folder)
 local._run_here = after_listing
 dk.dedup(source, out, workers=1)
 """

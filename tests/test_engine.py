@@ -332,3 +332,25 @@ def test_a_run_that_is_killed_can_go_on(blocked: Blocked) -> None:
         os.kill(pid, signal.SIGKILL)
         assert_gone(pid)
     assert_goes_on(blocked)
+
+
+def test_workers_ignore_modules_in_the_current_folder(tmp_path: Path, photos: dict[str, Image.Image]) -> None:
+    """A folder may hold a file that is called like a module; the workers start from it all the same."""
+    for name in ("pickle", "numpy", "dedupkit"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    for number, image in enumerate(jpegs(photos, 2)):
+        write_tar(tmp_path / "data" / f"{number}.tar", [("a.jpg", image)])
+    arguments = ("run", "data", "--out", "out", "--workers", "2")
+    result = python("-P", "-m", "dedupkit.cli", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_command_line_loads_no_pandas(tmp_path: Path) -> None:
+    """pyarrow would, in every process; it is found and works where somebody does ask for it."""
+    pytest.importorskip("pandas")
+    script = (
+        "import sys; from dedupkit.io import leave_pandas_out; leave_pandas_out(); import pyarrow as pa;"
+        "pa.table({'a': [1]}); assert 'pandas' not in sys.modules; import pandas; assert pandas.__version__"
+    )
+    result = python("-c", script)
+    assert result.returncode == 0, result.stderr

@@ -34,6 +34,7 @@ def run_tasks(
     *,
     workers: int,
     on_done: Callable[[Task, dict[str, Any]], None] | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Execute the tasks that are not done yet.
 
@@ -42,6 +43,7 @@ def run_tasks(
         out: the run folder.
         workers: processes at most; with one, or one task left, the work is done in this process.
         on_done: called in this process after each task, also for those that were done before.
+        meanwhile: called once in this process while workers are busy; not at all where it would wait for itself.
 
     Returns:
         The summaries, in the order of the tasks.
@@ -60,31 +62,33 @@ def run_tasks(
             results[index] = result
             if on_done:
                 on_done(task, result)
-    executed = _run_here if min(workers, len(waiting)) <= 1 else _run_in_workers
-    for index, result in executed([(i, tasks[i]) for i in waiting], out, workers):
+    jobs = [(index, tasks[index]) for index in waiting]
+    lanes = min(workers, len(jobs))
+    for index, result in _run_here(jobs, out) if lanes <= 1 else _run_in_workers(jobs, out, lanes, meanwhile):
         results[index] = result
         if on_done:
             on_done(tasks[index], result)
     return [results[index] for index in range(len(tasks))]
 
 
-def _run_here(jobs: list[tuple[int, Task]], out: Path, workers: int) -> Any:
-    del workers
+def _run_here(jobs: list[tuple[int, Task]], out: Path) -> Any:
     for index, task in jobs:
         yield index, execute(task, out)
 
 
-def _run_in_workers(jobs: list[tuple[int, Task]], out: Path, workers: int) -> Any:
+def _run_in_workers(jobs: list[tuple[int, Task]], out: Path, workers: int, meanwhile: Callable[[], None] | None) -> Any:
     """One thread per worker process feeds it; the caller's thread hands out results and can be interrupted."""
     todo: queue.SimpleQueue[tuple[int, Task]] = queue.SimpleQueue()
     for job in jobs:
         todo.put(job)
     done: queue.SimpleQueue[tuple[int, dict[str, Any] | BaseException]] = queue.SimpleQueue()
     stop = threading.Event()
-    lanes = [_Lane(out, todo, done, stop) for _ in range(min(workers, len(jobs)))]
+    lanes = [_Lane(out, todo, done, stop) for _ in range(workers)]
     for lane in lanes:
         lane.start()
     try:
+        if meanwhile is not None:
+            meanwhile()
         for _ in jobs:
             index, result = done.get()
             if isinstance(result, BaseException):
@@ -105,9 +109,10 @@ class _Lane(threading.Thread):
         self._process = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(entry for entry in sys.path if entry)
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         environment = {**os.environ, **_SINGLE_THREADED, "PYTHONPATH": path}
-        command = [sys.executable, "-m", "dedupkit.engine.worker", str(self._out)]
+        # -P: modules come from where this process has them, not from whatever lies in the current folder.
+        command = [sys.executable, "-P", "-m", "dedupkit.engine.worker", str(self._out)]
         # A session of its own: the terminal's Ctrl-C reaches the parent alone, which then stops its workers.
         return subprocess.Popen(  # noqa: S603 - our own module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True

@@ -6,6 +6,7 @@ the worker starts with one thread per math library, and a native crash or a kill
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -14,6 +15,7 @@ from typing import IO
 
 from dedupkit.engine.task import execute
 from dedupkit.errors import DedupkitError
+from dedupkit.io import leave_pandas_out
 
 __all__ = ["main", "serve"]
 
@@ -25,6 +27,7 @@ def serve(out: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
             task = pickle.load(requests)  # noqa: S301 - the parent process is the only writer
         except EOFError:
             return
+        gc.freeze()  # what is loaded stays: no collection walks through it again
         reply: tuple[bool, object]
         try:
             reply = (True, execute(task, out))
@@ -40,6 +43,7 @@ def main() -> None:
     """Serve on the standard streams; whatever a library prints goes to standard error instead."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    leave_pandas_out()
     serve(Path(sys.argv[1]), sys.stdin.buffer, replies)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -75,7 +74,7 @@ class _Loaded:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._sources: list[str] = pc.unique(pq.read_table(path, columns=["source"])["source"]).to_pylist()
+        self._sources: list[str] = pq.read_table(path, columns=["source"])["source"].unique().to_pylist()
         self._suffixes = _suffixes(self._sources)
         self._by_source: dict[int, dict[str, bool]] = {}
         self._by_column: dict[str, dict[str, bool]] = {}
@@ -105,13 +104,13 @@ class _Loaded:
         if number not in self._by_source:
             only = [("source", "=", self._sources[number])]
             table = pq.read_table(self._path, columns=["key", "verdict"], filters=only)
-            kept = pc.equal(table["verdict"], "keep").to_pylist()
+            kept = _is_kept(table).to_pylist()
             self._by_source[number] = dict(zip(table["key"].to_pylist(), kept, strict=True))
         return self._by_source[number]
 
     def _rows(self) -> NDArray[np.bool_]:
         if self._by_row is None:
-            self._by_row = pc.equal(pq.read_table(self._path, columns=["verdict"])["verdict"], "keep").to_numpy()
+            self._by_row = _is_kept(pq.read_table(self._path, columns=["verdict"])).to_numpy()
         return self._by_row
 
     def _source(self, name: str) -> int:
@@ -144,3 +143,9 @@ def _suffixes(sources: list[str]) -> dict[str, int]:
             suffix = "/".join(parts[-length:])
             table[suffix] = number if table.get(suffix, number) == number else -1
     return table
+
+
+def _is_kept(table: Any) -> Any:
+    import pyarrow.compute as pc  # a tenth of a short run's start, and most imports of this module only pass by
+
+    return pc.equal(table["verdict"], "keep")

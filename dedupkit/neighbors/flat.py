@@ -14,6 +14,7 @@ from dedupkit.neighbors.hamming import Pairs
 __all__ = ["FLAT_BELOW", "flat_dihedral_pairs", "orientations"]
 
 FLAT_BELOW = 8_000
+_BLOCK = 1_000
 
 
 def orientations(hashes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -38,15 +39,18 @@ def flat_dihedral_pairs(hashes: NDArray[np.uint8], max_distance: int) -> Pairs:
     """
     import faiss
 
-    index = faiss.IndexBinaryFlat(256)
-    index.add(np.ascontiguousarray(hashes))
+    views = orientations(hashes)
     keys, distances = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
-    for view in orientations(hashes):
-        limits, distance, found = index.range_search(view, max_distance + 1)
-        query = np.repeat(np.arange(len(hashes)), np.diff(limits.astype(np.int64)))
-        ordered = query < found
-        keys.append(query[ordered] * len(hashes) + found[ordered])
-        distances.append(distance[ordered].astype(np.int32))
+    for start in range(0, len(hashes), _BLOCK):
+        # The distance is symmetric, so each block is compared with what does not come before it.
+        index = faiss.IndexBinaryFlat(256)
+        index.add(np.ascontiguousarray(hashes[start:]))
+        for view in views:
+            limits, distance, found = index.range_search(view[start : start + _BLOCK], max_distance + 1)
+            query = np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))
+            ordered = query < found
+            keys.append((start + query[ordered]) * len(hashes) + start + found[ordered])
+            distances.append(distance[ordered].astype(np.int32))
     key, distance = np.concatenate(keys), np.concatenate(distances)
     nearest_first = np.lexsort((distance, key))
     key, distance = key[nearest_first], distance[nearest_first]

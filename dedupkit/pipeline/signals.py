@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -58,6 +57,8 @@ def hash_column(folder: RunFolder, shards: int, signal: str) -> tuple[NDArray[np
         For each sample the smallest sample with the same fingerprint, (n,) int32, -1 where it has none; and the
         distinct fingerprints, (k, bytes) uint8, in the order in which they first occur.
     """
+    import pyarrow.compute as pc
+
     names = ("pdq", "pdq_quality") if signal == "pdq" else ("sha256" if signal == "exact" else signal, "error")
     table = read_column(folder, shards, *names)
     # A row with an error takes no part, even where its bytes could be hashed.

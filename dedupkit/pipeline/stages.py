@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from dedupkit.clustering import Rule
@@ -16,7 +17,7 @@ from dedupkit.sources import Shard
 
 __all__ = ["Job", "run_stages"]
 
-_SAMPLES_FORMAT = 2  # raise it when the columns of samples/ or the meaning of a hash change
+_SAMPLES_FORMAT = 3  # raise it when the columns of samples/ or the meaning of a hash change
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,14 @@ def _scan(job: Job) -> list[str]:
             "what": shard.source,
         }
         tasks.append(Task("scan", f"{number:05d}", "dedupkit.pipeline.scan:scan_shard", arguments, key))
-    results = _run(job, "scan", tasks, job.workers)
+    results = _run(job, "scan", tasks, job.workers, _load_ahead)
     return [fingerprint([task.key, result]) for task, result in zip(tasks, results, strict=True)]
+
+
+def _load_ahead() -> None:
+    """Load what the later stages need while the workers scan: a third of a second that nobody waits for."""
+    for module in ("dedupkit.pipeline.match", "dedupkit.pipeline.decide", "faiss"):
+        import_module(module)
 
 
 def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
@@ -140,8 +147,12 @@ def _match(job: Job, keys: Mapping[str, str]) -> None:
             progress.advance()
 
 
-def _run(job: Job, label: str, tasks: list[Task], workers: int) -> list[dict[str, Any]]:
+def _run(
+    job: Job, label: str, tasks: list[Task], workers: int, meanwhile: Callable[[], None] | None = None
+) -> list[dict[str, Any]]:
     with Progress(label, len(tasks), "img") as progress:
-        return run_tasks(
-            tasks, job.folder.path, workers=workers, on_done=lambda _, result: progress.advance(result["samples"])
-        )
+
+        def on_done(_: Task, result: dict[str, Any]) -> None:
+            progress.advance(result["samples"])
+
+        return run_tasks(tasks, job.folder.path, workers=workers, on_done=on_done, meanwhile=meanwhile)
