@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,8 +56,17 @@ def test_thorough_finds_what_hashes_miss_and_nothing_else(thorough, tmp_path, so
 def test_verified_pairs_say_what_connects_them(thorough):
     table = pq.read_table(thorough.path / "edges" / "verified" / "00000.parquet").to_pylist()
     assert table
-    assert all(row["relation"] and 0 < row["score"] <= 1 for row in table)
-    assert any("mirror" in row["relation"] for row in table)
+    assert all(row["a_is"] and row["b_is"] and 0 < row["score"] <= 1 for row in table)
+    assert any("mirror" in row["a_is"] and "mirror" in row["b_is"] for row in table)
+
+
+def test_the_report_says_what_a_removed_image_is_of_the_kept_one(thorough):
+    page = thorough.report().read_text()
+    facts = json.loads((thorough.path / "report.json").read_text())
+    shown = [row for group in facts["largest_groups"] for row in group["shown"] if row["verdict"] == "remove"]
+    relations = {row["relation"] for row in shown if "verified" in row["reason"]}
+    assert relations and None not in relations
+    assert all(relation in page for relation in relations)
 
 
 def test_deciding_again_with_an_embedder_equals_deciding_at_once(thorough, tmp_path, source):

@@ -286,5 +286,10 @@ def test_words_for_other_relations(photos: dict[str, Image.Image], known: dict[s
     assert verify_pair(known["coffee"], window).describe() == "a wider picture with the kept image in 64 % of it"
     bordered = features(ImageOps.expand(image, 40, "black"))
     assert verify_pair(known["coffee"], bordered).describe() == "the same picture without a border"
+    seen = verify_pair(window, known["coffee"])
+    assert (
+        seen.describe() == verify_pair(known["coffee"], window).swapped().describe() == "a 64 % crop of the kept image"
+    )
+    assert np.allclose(seen.swapped().swapped().matrix, seen.matrix)
     left, right = features(crop(image, 0, 0, 0.75, 1)), features(crop(image, 0.25, 0, 1, 1))
     assert verify_pair(left, right).describe("the other") == "a picture that shares 67 % of its area with the other"

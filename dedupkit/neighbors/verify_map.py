@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,6 +171,16 @@ class Verification:
             return 0.0
         turn = self.matrix[:, :2] * ((-1, 1) if self.mirrored else (1, 1))
         return math.degrees(math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1]))
+
+    def swapped(self) -> Verification:
+        """The same comparison with a and b exchanged."""
+        matrix = None
+        if self.matrix is not None:
+            linear = np.linalg.inv(self.matrix[:, :2])
+            matrix = np.column_stack([linear, -linear @ self.matrix[:, 2]])
+        return replace(
+            self, matrix=matrix, size_a=self.size_b, size_b=self.size_a, bordered=(self.bordered[1], self.bordered[0])
+        )
 
     def describe(self, other: str = "the kept image") -> str:
         """Say in a few words what a is of ``other``, which is b.

@@ -34,8 +34,9 @@ _PAIRS_PER_TASK = 512
 _MIN_SIDE = 320
 _FEATURES_KEPT = 256  # about 100 KB each
 _SCHEMA = pa.schema(
-    [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("relation", pa.string())]
-)  # relation: what a is of b, in words
+    [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
+)  # a_is: what a is of b, in words; b_is: what b is of a
+_FORMAT = 2  # raise it when these columns or the verdicts change
 
 
 def verify_candidates(job: Job, key: str) -> None:
@@ -70,7 +71,7 @@ def verify_candidates(job: Job, key: str) -> None:
             "what": f"pairs {first} to {first + len(left)}",
         }
         function = "dedupkit.pipeline.verified:verify_chunk"
-        tasks.append(Task("verify", f"{number:05d}", function, arguments, fingerprint([key, left, right])))
+        tasks.append(Task("verify", f"{number:05d}", function, arguments, fingerprint([_FORMAT, key, left, right])))
     with Progress("verify", len(tasks), "pairs") as progress:
         results = run_tasks(
             tasks, folder.path, workers=job.workers, on_done=lambda _, result: progress.advance(result["pairs"])
@@ -120,7 +121,7 @@ def verify_chunk(
     """
     del what
     features = _feature_reader(shards)
-    found: list[tuple[int, int, float, str]] = []
+    found: list[tuple[int, int, float, str, str]] = []
     unseen = 0
     with one_math_thread():
         for a, b in zip(*pairs, strict=True):
@@ -130,8 +131,8 @@ def verify_chunk(
                 unseen += 1
                 continue
             if verdict.verified:
-                found.append((a, b, verdict.agreement, verdict.describe()))
-    columns = [list(column) for column in zip(*found, strict=True)] or [[], [], [], []]
+                found.append((a, b, verdict.agreement, verdict.describe(), verdict.swapped().describe()))
+    columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in _SCHEMA]
     with atomic_path(Path(path)) as temporary:
         pq.write_table(pa.table(columns, schema=_SCHEMA), temporary, compression="zstd")
     return {"pairs": len(pairs[0]), "verified": len(found), "unseen": unseen}

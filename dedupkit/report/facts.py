@@ -25,7 +25,8 @@ key                       meaning
 ========================  ==============================================================================================
 
 A sample is ``sample``, ``source``, ``key``, ``caption`` (cut at 200 characters), ``width``, ``height``, ``nbytes``,
-``format``, ``verdict``, ``reason``, ``score``, ``kept_sample``, ``kept_key``, as in the manifest.
+``format``, ``verdict``, ``reason``, ``score``, ``kept_sample``, ``kept_key``, as in the manifest, and ``relation``:
+what a removed one that was verified against its witness is of it, in words.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -89,6 +91,9 @@ def collect(run: Path) -> dict[str, Any]:
     sizes = pq.read_table(run / "groups.parquet", columns=["group", "size", "kept", "removed"])
     grouped = int(np.sum(sizes["size"].to_numpy()))
     largest, captions = _largest_groups(run, sizes, manifest, tally.removed, rule)
+    borderline = _borderline(manifest, tally.removed, rule)
+    shown = [row for group in largest for row in group["shown"]] + [pair["removed"] for pair in borderline]
+    _add_relations(run / "edges" / "verified" / "00000.parquet", shown)
     return {
         "format": 1,
         "dedupkit": config["dedupkit"],
@@ -117,9 +122,24 @@ def collect(run: Path) -> dict[str, Any]:
         },
         "scores": score_histograms(rule, tally.removed),
         "largest_groups": largest,
-        "borderline": _borderline(manifest, tally.removed, rule),
+        "borderline": borderline,
         "repeated_captions": captions,
     }
+
+
+def _add_relations(edges: Path, rows: list[dict[str, Any]]) -> None:
+    """Say of each removed sample what it is of its witness, where the pair was verified and that is known."""
+    removed = [row for row in rows if row["verdict"] == "remove"]
+    words: dict[tuple[int, int], str] = {}
+    if removed and edges.exists():
+        samples = pa.array(sorted({row[side] for row in removed for side in ("sample", "kept_sample")}), pa.int64())
+        with pq.ParquetFile(edges) as file:
+            for batch in file.iter_batches(columns=["a", "b", "a_is", "b_is"]):
+                near = batch.filter(pc.and_(pc.is_in(batch["a"], samples), pc.is_in(batch["b"], samples)))
+                for edge in near.to_pylist():
+                    words[edge["a"], edge["b"]], words[edge["b"], edge["a"]] = edge["a_is"], edge["b_is"]
+    for row in removed:
+        row["relation"] = words.get((row["sample"], row["kept_sample"]))
 
 
 def _shard_problems(run: Path, shards: list[str]) -> list[dict[str, str]]:

@@ -101,13 +101,13 @@ class Manifest:
         return tally
 
     def rows(self, samples: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """Some samples as they are shown, their captions cut short."""
+        """Some samples as they are shown, their captions cut short, the relation to the witness still unknown."""
         found: dict[int, dict[str, Any]] = {}
         for table in self._taken(np.unique(np.fromiter(samples, np.int64)), list(_SHOWN)):
             for row in table.to_pylist():
                 row["caption"] = clip(row["caption"])
                 row["score"] = None if row["score"] is None else round(row["score"], 4)
-                found[row["sample"]] = row
+                found[row["sample"]] = row | {"relation": None}
         return found
 
     def captions(self, samples: NDArray[np.int64]) -> Iterator[tuple[int, str | None]]:
