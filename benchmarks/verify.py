@@ -4,6 +4,7 @@ python benchmarks/verify.py                       # edits of scikit-image's phot
 python benchmarks/verify.py --laion FOLDER        # and a data set with shards/ and truth.csv (url, origin, edit)
 python benchmarks/verify.py --photos PHOTOS.tar   # edits of your own photos (a tar or a folder)
 python benchmarks/verify.py --shots FOLDER...     # and different shots of one scene, a folder each
+python benchmarks/verify.py --nearness            # and how close hash and embedding of the other pairs come
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from dedupkit.embedding import load_embedder
+from dedupkit.hashing import pdq
 from dedupkit.images import ImageError, decode_luma, luma_of
+from dedupkit.neighbors import dihedral_distance
 from dedupkit.neighbors.verify import Features, Verification, local_features, verify_pair
 from dedupkit.sources import find_shards
 
@@ -243,6 +247,27 @@ def table(title: str, pairs: Labelled, kind: str, show: bool) -> int:
     return sum(result.verified for found in results.values() for result in found)
 
 
+def nearness(pairs: Labelled) -> None:
+    """Print how close hash and embedding of pairs that are no copies come: what a threshold alone would take."""
+    embedder = load_embedder("lite")
+    images = {id(image): image for _, a, b in pairs for image in (a, b)}
+    codes = {key: pdq(image.plane) for key, image in images.items()}
+    planes = [embedder.preprocess(Image.fromarray(image.plane).convert("RGB")) for image in images.values()]
+    encoded = [embedder.encode(np.stack(planes[at : at + 64])) for at in range(0, len(planes), 64)]
+    vectors = dict(zip(images, np.concatenate(encoded).astype(np.float32), strict=True))
+    cosines, distances = defaultdict(list), defaultdict(list)
+    for label, a, b in pairs:
+        one, two = id(a), id(b)
+        norms = np.linalg.norm(vectors[one]) * np.linalg.norm(vectors[two])
+        cosines[label].append(float(vectors[one] @ vectors[two] / norms))
+        if min(codes[one][1], codes[two][1]) >= 50:
+            distances[label].append(int(dihedral_distance(codes[one][0][None], codes[two][0][None])[0]))
+    print(f"\n{'how close they come, in grey':<38} {'pairs':>6}   lite: 95 % below, most like; PDQ: nearest")
+    for label, found in cosines.items():
+        nearest = min(distances[label], default=None)
+        print(f"{label:<38} {len(found):>6}   {np.quantile(found, 0.95):.2f} {max(found):.2f}   {nearest}")
+
+
 def main() -> int:
     """Run the benchmark; 1 if anything was accepted that is no copy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -250,6 +275,7 @@ def main() -> int:
     parser.add_argument("--photos", help="photos to edit instead of scikit-image's")
     parser.add_argument("--shots", nargs="*", default=[], help="folders of different shots of one scene")
     parser.add_argument("--show", action="store_true", help="print every wrong verdict")
+    parser.add_argument("--nearness", action="store_true", help="and how close hash and embedding of other pairs come")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
 
@@ -263,6 +289,8 @@ def main() -> int:
         others += look_alike
     table("copies", copies, "copies", arguments.show)
     wrong = table("other pairs", others, "other pairs", arguments.show)
+    if arguments.nearness:
+        nearness(others)
 
     print(f"\nfalse accepts: {wrong} of {len(others)}; median processor time in milliseconds:")
     for what, times in seconds.items():
