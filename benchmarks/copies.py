@@ -30,13 +30,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from dedupkit.images.edits import PROTOCOL
+
 EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "original": lambda im: im,
-    "crop": lambda im: im.crop((int(im.width * 0.1), int(im.height * 0.1), int(im.width * 0.9), int(im.height * 0.9))),
-    "mirrored": lambda im: im.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-    "flipped": lambda im: im.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
-    "rotated": lambda im: im.rotate(25),
-    "squared": lambda im: im.resize((min(im.size), min(im.size))),
+    **{edit.name: edit.change for edit in PROTOCOL},
 }
 IMAGEDEDUP = """
 import json, sys

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from dedupkit.errors import import_optional
+from dedupkit.images.edits import crop_sides, stamp
 
 __all__ = ["EDITS", "PHOTOS", "Page", "build_web"]
 
@@ -53,18 +54,6 @@ def _encode(image: Image.Image, fmt: str = "JPEG", **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def _stamp(image: Image.Image) -> Image.Image:
-    marked = image.copy()
-    text = "www.pictures.example"
-    ImageDraw.Draw(marked).text((image.width * 0.03, image.height * 0.95), text, fill=(255, 255, 255))
-    return marked
-
-
-def _crop(image: Image.Image, part: float) -> Image.Image:
-    left, top = int(image.width * part), int(image.height * part)
-    return image.crop((left, top, image.width - left, image.height - top))
-
-
 EDITS = (
     Edit("same file, other address", "jpg", _encode),
     Edit("recompressed (quality 50)", "jpg", lambda im: _encode(im, quality=50)),
@@ -74,8 +63,8 @@ EDITS = (
     Edit("greyscale", "jpg", lambda im: _encode(ImageOps.grayscale(im).convert("RGB"))),
     Edit("mirrored", "jpg", lambda im: _encode(ImageOps.mirror(im))),
     Edit("brighter", "jpg", lambda im: _encode(ImageEnhance.Brightness(im).enhance(1.25))),
-    Edit("address stamped on it", "jpg", lambda im: _encode(_stamp(im))),
-    Edit("cropped by 20 %", "jpg", lambda im: _encode(_crop(im, 0.1)), found_by_hash=False),
+    Edit("address stamped on it", "jpg", lambda im: _encode(stamp(im))),
+    Edit("cropped by 20 %", "jpg", lambda im: _encode(crop_sides(im, 0.1)), found_by_hash=False),
     Edit("rotated by 10 degrees", "jpg", lambda im: _encode(im.rotate(10)), found_by_hash=False),
 )
 
