@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError, luma_of, open_image
 from dedupkit.io import read_columns, read_json
-from dedupkit.sources import Shard, ShardError, find_shards
-from dedupkit.sources.webdataset import TarShard
+from dedupkit.sources.again import Fetch, fetcher, find_again
 
 __all__ = ["Thumbnails", "thumbnail"]
 
 _QUALITY = 78
 _THREADS = 4  # each may hold one decoded image
-
-_Fetch = Callable[[dict[str, Any]], bytes]
 
 
 class Thumbnails:
@@ -54,7 +48,7 @@ class Thumbnails:
             return {}
         config = read_json(self._run / "run.json") or {}
         names = list(config.get("shards", []))
-        shards = _find_again(config.get("sources", []), names)
+        shards = find_again(config.get("sources", []), names)
         found: dict[int, str] = {}
         start = 0
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -65,7 +59,8 @@ class Thumbnails:
                 if len(here):
                     table = read_columns(file, ["key", "offset", "nbytes", "sha256"])
                     places = table.take(pa.array(here - start)).to_pylist()
-                    fetch = _fetcher(shards[number], places)
+                    shard = shards[number]
+                    fetch = None if shard is None else fetcher(shard, places)
                     jobs = ((fetch, name, place, self._side) for place in places)
                     for sample, (uri, problem) in zip(here.tolist(), pool.map(_make, jobs), strict=True):
                         if problem is None:
@@ -106,30 +101,7 @@ def thumbnail(image: Image.Image, side: int = 160) -> bytes:
     return buffer.getvalue()
 
 
-def _fetcher(shard: Shard | None, places: list[dict[str, Any]]) -> _Fetch | None:
-    """How to read originals again: by seeking, or in one pass over a tar that is compressed."""
-    if shard is None:
-        return None
-    if not isinstance(shard, TarShard) or any(place["offset"] is not None for place in places):
-        return lambda place: shard.fetch(place["key"], place["offset"], place["nbytes"])
-    wanted = {place["key"] for place in places}
-    held: dict[str, bytes] = {}
-    with suppress(OSError):  # what was read before the tar broke off is good
-        for sample in shard.read():
-            if sample.key in wanted and sample.image is not None:
-                held[sample.key] = sample.image
-                if len(held) == len(wanted):
-                    break
-
-    def fetch(place: dict[str, Any]) -> bytes:
-        if place["key"] not in held:
-            raise ShardError(f"{place['key']} was not found in it")
-        return held[place["key"]]
-
-    return fetch
-
-
-def _make(job: tuple[_Fetch | None, str, dict[str, Any], int]) -> tuple[str, str | None]:
+def _make(job: tuple[Fetch | None, str, dict[str, Any], int]) -> tuple[str, str | None]:
     """A thumbnail's address, or why there is none."""
     fetch, name, place, side = job
     if fetch is None:
@@ -148,24 +120,3 @@ def _make(job: tuple[_Fetch | None, str, dict[str, Any], int]) -> tuple[str, str
     except Exception as error:  # a store or a decoder may raise anything, and a report must still appear
         return "", f"{name} cannot be read: {type(error).__name__}"
     return "data:image/jpeg;base64," + base64.b64encode(small).decode(), None
-
-
-def _find_again(sources: list[str], names: list[str]) -> list[Shard | None]:
-    """The run's shards in its order; None for one that is gone.
-
-    Shards of one folder share a name, so the n-th of a name then is the n-th of that name now.
-    """
-    present: dict[str, list[Shard]] = defaultdict(list)
-    for source in sources:
-        try:
-            for shard in find_shards(source):
-                present[shard.source].append(shard)
-        except (DedupkitError, OSError, ImportError):
-            continue
-    taken: dict[str, int] = defaultdict(int)
-    shards: list[Shard | None] = []
-    for name in names:
-        again, number = present.get(name, []), taken[name]
-        shards.append(again[number] if number < len(again) else None)
-        taken[name] += 1
-    return shards
