@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dedupkit.clustering.graph import components, keep_set
 from dedupkit.clustering.rules import Atom, Clause, Rule
 
-__all__ = ["Decision", "Signal", "decide", "pairs_of_clauses"]
+__all__ = ["Decision", "Signal", "decide", "pairs_of_clauses", "scored_pairs"]
 
 Ints = NDArray[np.int64]
 
@@ -134,6 +134,28 @@ def pairs_of_clauses(
         keys.append(a.astype(np.int64) * len(leaders) + b)
     unique = np.unique(np.concatenate(keys))
     return leaders[unique // max(len(leaders), 1)], leaders[unique % max(len(leaders), 1)]
+
+
+def scored_pairs(
+    rule: Rule, signals: Mapping[str, Signal], candidates: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]:
+    """The pairs that satisfy a rule, twins counted as one.
+
+    Args:
+        rule: what makes two samples duplicates.
+        signals: for each signal of the rule.
+        candidates: (n,) which samples take part.
+
+    Returns:
+        (m,) samples a and b, each the first of its twins; the first clause that holds; the score of that clause's
+        first signal.
+    """
+    _, leaders = _collapse(rule, signals, candidates)
+    if not len(leaders):
+        none = np.zeros(0, np.int32)
+        return none, none, none.astype(np.int16), none.astype(np.float32)
+    a, b, clause, score = _edges(rule, signals, leaders)
+    return leaders[a], leaders[b], clause, score
 
 
 def _collapse(

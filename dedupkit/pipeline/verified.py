@@ -28,7 +28,7 @@ from dedupkit.sources import Shard
 if TYPE_CHECKING:
     from dedupkit.pipeline.stages import Job
 
-__all__ = ["covers_verified", "verify_candidates", "verify_chunk"]
+__all__ = ["covers_verified", "verify_candidates", "verify_chunk", "verify_pairs"]
 
 _PAIRS_PER_TASK = 512
 _MIN_SIDE = 320
@@ -57,9 +57,49 @@ def verify_candidates(job: Job, key: str) -> None:
         return
     require("cv2", "verify")
     a, b = _candidates(folder, len(job.shards), job.rule, tested)
-    rows = [pq.read_metadata(folder.samples(shard)).num_rows for shard in range(len(job.shards))]
-    starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
     parts = folder.edges("verified").parent / "parts"
+    table, unseen = verify_pairs(a, b, folder, job.shards, parts=parts, out=folder.path, key=key, workers=job.workers)
+    with atomic_path(folder.edges("verified")) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    shutil.rmtree(parts, ignore_errors=True)
+    result = {
+        "pairs": len(a),
+        "edges": table.num_rows,
+        "unseen": unseen,
+        "tested": [_as_json(clause) for clause in tested],
+        "settled": [_as_json(clause) for clause in _settled_clauses(job.rule)],
+    }
+    write_json(folder.path / ".done" / "match" / "verified.json", {"key": key, "result": result})
+
+
+def verify_pairs(
+    a: NDArray[np.integer],
+    b: NDArray[np.integer],
+    folder: RunFolder,
+    shards: Sequence[Shard | None],
+    *,
+    parts: Path,
+    out: Path,
+    key: str,
+    workers: int,
+) -> tuple[pa.Table, int]:
+    """Verify given pairs of samples, as tasks of the engine.
+
+    Args:
+        a: (m,) samples.
+        b: (m,) samples.
+        folder: of the run that they are in.
+        shards: of that run; those that the pairs need must be there.
+        parts: a folder for the results of the tasks; the caller removes it.
+        out: where the tasks leave their markers.
+        key: fingerprint of all that the pairs depend on.
+        workers: processes.
+
+    Returns:
+        The pairs that hold (``a``, ``b``, ``score``, ``relation``), and how many could not be read again.
+    """
+    rows = [pq.read_metadata(folder.samples(shard)).num_rows for shard in range(len(shards))]
+    starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
     tasks = []
     for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
         left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))
@@ -67,27 +107,15 @@ def verify_candidates(job: Job, key: str) -> None:
         arguments = {
             "path": str(parts / f"{number:05d}.parquet"),
             "pairs": (left, right),
-            "shards": {shard: (job.shards[shard], str(folder.samples(shard)), int(starts[shard])) for shard in touched},
+            "shards": {shard: (shards[shard], str(folder.samples(shard)), int(starts[shard])) for shard in touched},
             "what": f"pairs {first} to {first + len(left)}",
         }
         function = "dedupkit.pipeline.verified:verify_chunk"
         tasks.append(Task("verify", f"{number:05d}", function, arguments, fingerprint([_FORMAT, key, left, right])))
     with Progress("verify", len(tasks), "pairs") as progress:
-        results = run_tasks(
-            tasks, folder.path, workers=job.workers, on_done=lambda _, result: progress.advance(result["pairs"])
-        )
+        results = run_tasks(tasks, out, workers=workers, on_done=lambda _, result: progress.advance(result["pairs"]))
     tables = [read_columns(parts / f"{number:05d}.parquet") for number in range(len(tasks))]
-    with atomic_path(folder.edges("verified")) as temporary:
-        pq.write_table(pa.concat_tables([_SCHEMA.empty_table(), *tables]), temporary, compression="zstd")
-    shutil.rmtree(parts, ignore_errors=True)
-    result = {
-        "pairs": len(a),
-        "edges": sum(result["verified"] for result in results),
-        "unseen": sum(result["unseen"] for result in results),
-        "tested": [_as_json(clause) for clause in tested],
-        "settled": [_as_json(clause) for clause in _settled_clauses(job.rule)],
-    }
-    write_json(folder.path / ".done" / "match" / "verified.json", {"key": key, "result": result})
+    return pa.concat_tables([_SCHEMA.empty_table(), *tables]), sum(result["unseen"] for result in results)
 
 
 def covers_verified(rule: Rule, facts: Mapping[str, Any]) -> bool:
