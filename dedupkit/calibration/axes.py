@@ -1,0 +1,122 @@
+"""The axes of a rule: its alternatives that have a threshold, and what they say of scored pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.clustering.rules import Atom, Clause, Rule
+
+__all__ = ["Axis", "axes_of", "grid", "holds", "steps"]
+
+_COSINE_STEP = 0.05
+_BITS_STEP = {64: 2, 256: 8}
+_REACH = {64: 20, 256: 96}
+"""Thresholds beyond this many bits would match strangers."""
+_LOWEST_COSINE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """An alternative of a rule, seen along the threshold of its first bounded condition.
+
+    Attributes:
+        reason: the signals of the alternative, as the manifest names it, e.g. ``lite and verified``.
+        clause: the alternative, the condition with the threshold first.
+        floor: the loosest threshold at which the run knows its pairs.
+        bits: of the hash; None for cosines.
+    """
+
+    reason: str
+    clause: Clause
+    floor: float
+    bits: int | None
+
+    @property
+    def atom(self) -> Atom:
+        """The condition whose threshold moves."""
+        return self.clause[0]
+
+    @property
+    def bound(self) -> float:
+        """The threshold in force."""
+        return float(self.atom.bound or 0.0)
+
+    def at(self, threshold: float) -> Clause:
+        """The alternative with another threshold."""
+        return (replace(self.atom, bound=threshold), *self.clause[1:])
+
+    def closeness(self, score: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Scores so that larger is closer: cosines as they are, distances negated."""
+        values = np.asarray(score, np.float64)
+        return values if self.atom.similarity else -values
+
+
+def axes_of(rule: Rule, floors: Mapping[str, float], bits: Mapping[str, int]) -> list[Axis]:
+    """The alternatives with a threshold, each by its first bounded condition.
+
+    Args:
+        rule: of two alternatives with the same signals the looser one counts.
+        floors: for each bounded signal, how far the run's pairs reach. Pairs that must be verified are known only as
+            far as they were, so there the rule's own threshold is the floor.
+        bits: length of each hash, by signal.
+    """
+    axes: dict[str, Axis] = {}
+    for clause in rule.clauses:
+        numeric = [atom for atom in clause if atom.bound is not None]
+        if not numeric:
+            continue
+        atom = numeric[0]
+        reason = " and ".join(part.signal for part in clause)
+        verified = any(part.signal == "verified" for part in clause)
+        floor = float(atom.bound or 0.0) if verified else floors.get(atom.signal, float(atom.bound or 0.0))
+        ordered = (atom, *(part for part in clause if part is not atom))
+        axis = Axis(reason, ordered, floor, None if atom.similarity else bits.get(atom.signal, 64))
+        before = axes.get(reason)
+        if before is None or atom.covers(before.atom):
+            axes[reason] = axis
+    return list(axes.values())
+
+
+def grid(axis: Axis) -> NDArray[np.float64]:
+    """Thresholds of the bands from which pairs are drawn, the strictest first, out to where strangers begin.
+
+    They do not depend on the rule, so that pairs judged once stay a random sample of their band when the rule moves.
+    """
+    if axis.bits is None:
+        return np.round(np.arange(1 - _COSINE_STEP, _LOWEST_COSINE - 1e-9, -_COSINE_STEP), 4)
+    step = _BITS_STEP.get(axis.bits, 8)
+    return np.arange(step - 1, _REACH.get(axis.bits, 96), step, dtype=np.float64)
+
+
+def steps(axis: Axis) -> NDArray[np.float64]:
+    """Thresholds that are reported, the strictest first: the grid, the rule's own, and the floor."""
+    every = np.unique([*grid(axis), axis.bound, axis.floor])
+    return every[::-1] if axis.bits is None else every
+
+
+def holds(rule: Rule, scores: Mapping[str, NDArray[np.float32]]) -> NDArray[np.bool_]:
+    """Whether the rule holds for each of some pairs.
+
+    Args:
+        rule: the rule.
+        scores: for each signal (m,) float32: the distance or cosine, for identities 1 or 0; NaN where one of the two
+            images has no such fingerprint. A signal that is missing holds for no pair.
+    """
+    count = len(next(iter(scores.values()))) if scores else 0
+    result = np.zeros(count, bool)
+    for clause in rule.clauses:
+        result |= np.logical_and.reduce([_within(scores.get(atom.signal), atom, count) for atom in clause])
+    return result
+
+
+def _within(score: NDArray[np.float32] | None, atom: Atom, count: int) -> NDArray[np.bool_]:
+    if score is None:
+        return np.zeros(count, bool)
+    bound = np.float32(1 if atom.bound is None else atom.bound)
+    with np.errstate(invalid="ignore"):
+        passed: NDArray[np.bool_] = score >= bound if atom.similarity or atom.bound is None else score <= bound
+    return passed
