@@ -1,4 +1,4 @@
-"""The command line: ``dedupkit run``, ``apply``, ``report``, ``demo``.
+"""The command line: ``dedupkit run``, ``apply``, ``report``, ``calibrate``, ``demo``.
 
 Exit codes: 0 done, 1 the run failed (one line says why, and what to do), 2 wrong usage.
 """
@@ -120,6 +120,48 @@ def report(
 
     path = Run(directory).report()
     typer.echo(json.dumps({"report": str(path)}) if json_output else f"wrote {path}")
+
+
+@app.command()
+def calibrate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
+    sample: Annotated[int, typer.Option(min=1, help="Images of which edited copies are planted.")] = 300,
+    precision: Annotated[float, typer.Option(help="Propose the loosest threshold with this precision.")] = 0.99,
+    judge: Annotated[bool, typer.Option("--judge", help="Judge found pairs on a local page, by keyboard.")] = False,
+    per_band: Annotated[int, typer.Option(min=1, help="Pairs to judge of each band of score.")] = 20,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the local page; 0 takes a free one.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, …; a GPU where there is one.")] = None,
+    keep_copies: Annotated[bool, typer.Option("--keep-copies", help="Leave the planted files in DIR.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Measure the rule of the run in DIR on copies of its own images, and propose thresholds."""
+    if not 0 < precision < 1:
+        raise typer.BadParameter(f"{precision} is no share between 0 and 1", param_hint="--precision")
+    from dedupkit.pipeline.calibrate import calibrate as measure
+
+    options: dict[str, Any] = {"seed": seed, "workers": workers, "device": device, "keep_copies": keep_copies}
+    done = measure(
+        directory,
+        sample=sample,
+        precision=precision,
+        judge=judge,
+        per_band=per_band,
+        port=port,
+        tell=_invite,
+        **options,
+    )
+    if json_output:
+        typer.echo(json.dumps(done.facts))
+        return
+    typer.echo(str(done))
+    answered = done.facts["precision"] is not None
+    typer.echo(f"\nnext: dedupkit {'report' if answered else 'calibrate'} {directory}{'' if answered else ' --judge'}")
+
+
+def _invite(url: str) -> None:
+    typer.echo(f"judge here: {url}\nCtrl-C stops; what is answered is kept", err=True)
 
 
 @app.command()

@@ -94,5 +94,5 @@ def test_an_error_says_what_is_wrong_and_exits_with_its_code(tmp_path, source, a
 def test_help_and_version():
     assert dedupkit("--version").stdout.startswith("dedupkit ")
     shown = dedupkit("--help").stdout
-    for command in ("run", "apply", "report", "demo"):
+    for command in ("run", "apply", "report", "calibrate", "demo"):
         assert command in shown

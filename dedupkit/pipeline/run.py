@@ -11,6 +11,7 @@ from typing import Any, overload
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dedupkit.calibration.result import Calibration, read_calibration
 from dedupkit.clustering.policy import parse_policy
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError
@@ -31,6 +32,12 @@ class Run:
 
     Raises:
         DedupkitError: there is no finished run.
+
+    Attributes:
+        path: the folder.
+        config: the content of ``run.json``.
+        summary: counts and settings, JSON-ready.
+        calibration: what ``calibrate`` said of this run, None if it was not called.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,6 +55,9 @@ class Run:
             "shard_problems": self._folder.shard_problems(),
             "recall": self._recalls(),
         }
+        self.calibration = read_calibration(self.path, self.config["rule_expanded"])
+        if self.calibration is not None:
+            self.summary["calibration"] = self.calibration.digest()
 
     @property
     def manifest(self) -> pa.Table:
@@ -85,6 +95,34 @@ class Run:
             write_json(self._folder.config, config)
             write_json(self.path / ".done" / "decide.json", summary)
         return Run(self.path)
+
+    def calibrate(
+        self,
+        *,
+        sample: int = 300,
+        precision: float = 0.99,
+        judge: bool = False,
+        per_band: int = 20,
+        seed: int = 0,
+        workers: int | None = None,
+        **options: Any,
+    ) -> Calibration:
+        """Measure the rule on copies of the run's own images, and propose thresholds.
+
+        Args:
+            sample: images of which copies are planted.
+            precision: that thresholds are proposed for.
+            judge: open a page on which found pairs are judged; returns when that is finished.
+            per_band: pairs to judge of each band of score.
+            seed: of every choice at random.
+            workers: processes; the number of cores by default.
+            options: ``port``, ``device``, ``keep_copies`` and ``tell``; for these and the errors see
+                :func:`dedupkit.pipeline.calibrate.calibrate`.
+        """
+        from dedupkit.pipeline.calibrate import calibrate
+
+        options |= {"seed": seed, "workers": workers}
+        return calibrate(self.path, sample=sample, precision=precision, judge=judge, per_band=per_band, **options)
 
     def apply(self, to: str | Path, *, format: str = "webdataset", workers: int | None = None) -> dict[str, Any]:
         """Write what the manifest keeps; see :func:`dedupkit.manifest.export.apply`."""
@@ -159,6 +197,8 @@ class Run:
                 shown.append(
                     (f"recall of {name}", f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]")
                 )
+        if self.calibration is not None:
+            shown += self.calibration.rows()
         return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
 
 

@@ -1,0 +1,166 @@
+"""Pairs of different pictures from a run's own images: how close they come, with hidden duplicates taken out.
+
+Random pairs of kept samples are strangers, but for the duplicates that the rule missed. Those would sit at the very
+top and spoil the tail, so the closest pairs are looked at again, pixel by pixel, until hardly any of them is a copy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.calibration.strangers import closest_pairs, hash_sides, rows_for, vector_sides
+from dedupkit.calibration.tail import Closest
+from dedupkit.engine import fingerprint
+from dedupkit.io import atomic_path
+from dedupkit.pipeline.fingerprints import BITS, VIEWS, rows_of
+from dedupkit.pipeline.folder import RunFolder
+from dedupkit.pipeline.originals import Originals
+from dedupkit.pipeline.verified import verify_pairs
+
+__all__ = ["Strangers", "measure_strangers", "read_strangers", "write_strangers"]
+
+_LOOKED_AT = 200
+_MOST_LOOKED_AT = 2_000
+_FEW = 0.02
+"""Of the pairs last looked at: with fewer copies among them, those further down can be taken for strangers."""
+_WIDTH = 1280  # values of a vector, for planning the work
+
+
+@dataclass(frozen=True, slots=True)
+class Strangers:
+    """The closest pairs of different pictures under one signal.
+
+    Attributes:
+        closest: the pairs, rows of ``samples``.
+        samples: (n,) int64, the images that were paired.
+        looked_at: closest pairs that were verified; 0 without OpenCV.
+        hidden: of these, the ones that show the same picture and were taken out.
+    """
+
+    closest: Closest
+    samples: NDArray[np.int64]
+    looked_at: int = 0
+    hidden: int = 0
+
+
+def measure_strangers(
+    originals: Originals,
+    folder: RunFolder,
+    signals: Sequence[str],
+    kept: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    work: Path,
+    *,
+    seed: int,
+    workers: int,
+) -> dict[str, Strangers]:
+    """Pair random images of a run and find the closest pairs under each signal.
+
+    Args:
+        originals: of the run, for looking at pairs again.
+        folder: of the run.
+        signals: hashes and embedders.
+        kept: (k,) int64 ascending, the samples to draw from.
+        groups: (k,) int64, their groups; images of one group are no strangers.
+        work: a folder for what the tasks leave.
+        seed: of the choice.
+        workers: processes.
+
+    Raises:
+        DedupkitError: the source is gone.
+    """
+    found: dict[str, Strangers] = {}
+    copies: set[tuple[int, int]] = set()
+    for signal in signals:
+        strangers = _closest(folder, len(originals.shards), signal, kept, groups, seed)
+        if importlib.util.find_spec("cv2") is not None and len(strangers.closest.i):
+            strangers = _look_again(strangers, copies, originals, folder, work / f"strangers-{signal}", workers)
+        found[signal] = strangers
+    return {signal: _without(strangers, copies) for signal, strangers in found.items()}
+
+
+def _closest(
+    folder: RunFolder, shards: int, signal: str, kept: NDArray[np.int64], groups: NDArray[np.int64], seed: int
+) -> Strangers:
+    bits = BITS.get(signal)
+    views, turned = (VIEWS if signal == "crops" else 1), signal in ("pdq", "crops")
+    sides = (8 if turned else 1) * (2 * views - 1)
+    most = rows_for(sides, bits or _WIDTH)
+    # Some have no fingerprint, so a few more are drawn.
+    drawn = np.sort(np.random.default_rng([seed, 1]).permutation(len(kept))[: 2 * most])
+    present, rows = rows_of(folder, shards, signal, kept[drawn])
+    chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(rows))[:most])
+    places = drawn[present][chosen]
+    products = vector_sides(rows[chosen]) if bits is None else hash_sides(rows[chosen], views=views, turned=turned)
+    return Strangers(closest_pairs(products, groups[places], bits=bits), kept[places])
+
+
+def _look_again(
+    strangers: Strangers,
+    copies: set[tuple[int, int]],
+    originals: Originals,
+    folder: RunFolder,
+    work: Path,
+    workers: int,
+) -> Strangers:
+    """Verify the closest pairs, a few hundred at a time; those that hold are added to ``copies``."""
+    closest = strangers.closest
+    nearest = np.lexsort((closest.j, closest.i, -closest.score))[:_MOST_LOOKED_AT]
+    a, b = strangers.samples[closest.i[nearest]], strangers.samples[closest.j[nearest]]
+    looked_at = 0
+    for first in range(0, len(nearest), _LOOKED_AT):
+        left, right = a[first : first + _LOOKED_AT], b[first : first + _LOOKED_AT]
+        originals.places([*left.tolist(), *right.tolist()])  # says so if the source is gone
+        here = work / f"{first:05d}"
+        key = fingerprint([left.tolist(), right.tolist()])
+        table, _ = verify_pairs(left, right, folder, originals.shards, parts=here, out=here, key=key, workers=workers)
+        copies.update(zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True))
+        looked_at += len(left)
+        if table.num_rows <= _FEW * len(left):
+            break
+    return replace(strangers, looked_at=looked_at)
+
+
+def _without(strangers: Strangers, copies: set[tuple[int, int]]) -> Strangers:
+    closest = strangers.closest
+    pairs = zip(strangers.samples[closest.i].tolist(), strangers.samples[closest.j].tolist(), strict=True)
+    hidden = np.fromiter((pair in copies for pair in pairs), bool, len(closest.i))
+    return replace(strangers, closest=closest.without(hidden), hidden=int(hidden.sum()))
+
+
+def write_strangers(path: Path, found: Mapping[str, Strangers], key: str) -> None:
+    """Keep what was measured, for the next call."""
+    arrays: dict[str, Any] = {"key": key, "signals": list(found)}
+    for signal, strangers in found.items():
+        closest = strangers.closest
+        arrays |= {f"{signal}.{name}": getattr(closest, name) for name in ("i", "j", "score")}
+        arrays[f"{signal}.samples"] = strangers.samples
+        facts = (closest.start, closest.images, closest.pairs, closest.whole, strangers.looked_at, strangers.hidden)
+        arrays[f"{signal}.facts"] = np.array(facts, np.float64)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def read_strangers(path: Path, key: str) -> dict[str, Strangers] | None:
+    """What an earlier call measured; None where it is not there or was of something else."""
+    try:
+        with np.load(path) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+            found = {}
+            for signal in arrays["signals"].tolist():
+                start, images, pairs, whole, looked_at, hidden = arrays[f"{signal}.facts"].tolist()
+                i, j, score = (arrays[f"{signal}.{name}"] for name in ("i", "j", "score"))
+                closest = Closest(i, j, score, start, int(images), int(pairs), bool(whole))
+                found[signal] = Strangers(closest, arrays[f"{signal}.samples"], int(looked_at), int(hidden))
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return None
+    return found
