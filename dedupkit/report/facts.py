@@ -21,6 +21,8 @@ key                       meaning
 ``largest_groups``        ``group``, ``size``, ``kept``, ``removed``, ``captions_read``, ``captions_distinct``, and the
                           samples ``shown``
 ``borderline``            removed samples nearest their bound: ``removed``, ``witness``, one for each kept sample
+``calibration``           as in ``calibration.json`` (:mod:`dedupkit.calibration.result`), with ``current``: whether the
+                          rule is still the one that was calibrated; null where the run was not calibrated
 ``repeated_captions``     within the largest groups: ``caption``, ``count``, ``group``, ``group_size``
 ========================  ==============================================================================================
 
@@ -42,6 +44,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dedupkit.calibration.result import read_calibration
 from dedupkit.errors import DedupkitError
 from dedupkit.io import read_json
 from dedupkit.report.histograms import group_sizes, score_histograms
@@ -90,6 +93,7 @@ def collect(run: Path) -> dict[str, Any]:
     verdicts = {name: tally.verdicts[name] for name in ("keep", "remove", "unreadable", "blocked")}
     sizes = pq.read_table(run / "groups.parquet", columns=["group", "size", "kept", "removed"])
     grouped = int(np.sum(sizes["size"].to_numpy()))
+    calibration = read_calibration(run, config["rule_expanded"])
     largest, captions = _largest_groups(run, sizes, manifest, tally.removed, rule)
     borderline = _borderline(manifest, tally.removed, rule)
     shown = [row for group in largest for row in group["shown"]] + [pair["removed"] for pair in borderline]
@@ -124,6 +128,7 @@ def collect(run: Path) -> dict[str, Any]:
         "largest_groups": largest,
         "borderline": borderline,
         "repeated_captions": captions,
+        "calibration": None if calibration is None else {**calibration.facts, "current": calibration.current},
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from dedupkit.calibration.result import read_calibration
 from dedupkit.io import atomic_path, write_json
 from dedupkit.report.facts import collect
 from dedupkit.report.thumbnails import Thumbnails
@@ -42,8 +43,10 @@ def write_report(run: Path, path: str | Path | None = None) -> Path:
     pictures = thumbnails.get(_pictured(facts))
     templates = _templates()
     rule = read_rule(facts["rule"])
+    calibration = read_calibration(run, facts["rule"])
     context = {
         "facts": facts,
+        "calibration": calibration,
         "rule_words": rule_words(rule),
         "policy_words": policy_words(facts["keep_policy"]),
         "promises": PROMISES,
