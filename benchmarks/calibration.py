@@ -1,0 +1,78 @@
+"""How well calibration foresees false pairs and missed copies, over shards whose truth is known.
+
+    python benchmarks/calibration.py SHARDS TRUTH.csv --rule "exact or lite>=0.9" --embed lite
+
+TRUTH.csv as for known_answers.py. For each threshold of each alternative: the pairs of different photos that
+calibration expects among all different images, and how many there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import dedupkit as dk
+from dedupkit.pipeline.fingerprints import pair_scores, rows_of
+from dedupkit.pipeline.folder import RunFolder
+from dedupkit.pipeline.signals import hash_column
+
+BLOCK = 50_000  # pairs scored at a time
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards")
+    parser.add_argument("truth", type=Path)
+    parser.add_argument("--rule", default="copies")
+    parser.add_argument("--embed", action="append", default=[])
+    parser.add_argument("--sample", type=int, default=300)
+    parser.add_argument("--out", type=Path, help="run folder to make or go on with")
+    options = parser.parse_args()
+    out = options.out or Path(tempfile.mkdtemp()) / "run"
+    run = dk.dedup(options.shards, out, rule=options.rule, embed=options.embed)
+    facts = run.calibrate(sample=options.sample).facts
+    with options.truth.open() as stream:
+        origin = {row["url"]: row["origin"] for row in csv.DictReader(stream)}
+    photos = np.array([origin[url] for url in run.manifest["url"].to_pylist()])
+    kept = np.flatnonzero(np.array(run.manifest["verdict"].to_pylist()) == "keep")
+    _, copies = np.unique(photos[kept], return_counts=True)
+    print(f"kept: {len(kept)} images, among them {int((copies * (copies - 1) // 2).sum())} pairs of one photo")
+
+    folder, shards = RunFolder(out), len(run.config["shards"])
+    for axis in facts["axes"]:
+        thresholds = np.array([row["threshold"] for row in axis["thresholds"]])
+        true = strangers_at(folder, shards, axis["signal"], photos, thresholds, similarity=axis["similarity"])
+        hidden = axis["strangers"]["hidden"] if axis["strangers"] else 0
+        print(f"\n{axis['reason']}: {hidden} pairs of one photo found among the closest strangers")
+        print(f"{'threshold':>10}{'expected':>12}{'95 % interval':>26}{'there are':>12}")
+        for row, count in zip(axis["thresholds"], true.tolist(), strict=True):
+            expected = row["strangers"]
+            if expected is not None:
+                interval = f"{expected['low']:,.3g} to {expected['high']:,.3g}"
+                print(f"{row['threshold']:>10g}{expected['estimate']:>12,.3g}{interval:>26}{count:>12,}")
+
+
+def strangers_at(
+    folder: RunFolder, shards: int, signal: str, photos: np.ndarray, thresholds: np.ndarray, *, similarity: bool
+) -> np.ndarray:
+    """Pairs of different images of different photos at or within each threshold."""
+    first, _ = hash_column(folder, shards, "exact")
+    samples = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
+    present, _ = rows_of(folder, shards, signal, samples)
+    samples = samples[present]
+    a, b = (samples[side] for side in np.triu_indices(len(samples), 1))
+    apart = photos[a] != photos[b]
+    a, b = a[apart], b[apart]
+    counts = np.zeros(len(thresholds), np.int64)
+    for top in range(0, len(a), BLOCK):
+        score = pair_scores(folder, shards, signal, a[top : top + BLOCK], b[top : top + BLOCK])[:, None]
+        counts += (score >= thresholds if similarity else score <= thresholds).sum(axis=0)
+    return counts
+
+
+if __name__ == "__main__":
+    main()
