@@ -396,6 +396,19 @@ class TestCalibrating:
         assert done.facts["copies"]["originals"] == 4
         assert tar.stat().st_mtime_ns == written
 
+    def test_copies_of_an_interrupted_larger_sample_do_not_count(self, copy, monkeypatch):
+        def stop(*arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("dedupkit.pipeline.planted._IMAGES_PER_TASK", 2)
+        with monkeypatch.context() as patched:
+            patched.setattr("dedupkit.pipeline.planted.pair_scores", stop)
+            with pytest.raises(KeyboardInterrupt):
+                dk.Run(copy).calibrate(sample=8, workers=1)
+        assert len(list((copy / "calibration" / "work" / "planted").iterdir())) == 4
+        assert dk.Run(copy).calibrate(sample=3, workers=1).facts["copies"]["originals"] == 3
+        assert not (copy / "calibration" / "work").exists()
+
     def test_another_rule_of_the_same_signals_needs_no_images(self, source, tmp_path):
         moved = tmp_path / "in.tar"
         shutil.copy(source, moved)

@@ -1,4 +1,4 @@
-"""Bytes to pixels: the one decoder (scaled, oriented, bounded)."""
+"""Bytes to pixels: the one decoder (scaled, oriented, bounded); and the edits that copies undergo."""
 
 from dedupkit.images.decode import (
     IMAGE_EXTENSIONS,

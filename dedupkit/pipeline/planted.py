@@ -146,6 +146,9 @@ def _plant(originals: Originals, samples: Sequence[int], work: Path, folder: Pat
         function = "dedupkit.pipeline.planted:plant_chunk"
         asked = fingerprint([key, [place["sample"] for place in chunk]])
         tasks.append(Task("plant", f"{number:05d}", function, arguments, asked))
+    planned = {Path(task.arguments["path"]) for task in tasks}
+    for stale in set(folder.glob("*.tar")) - planned:  # of an interrupted call that asked for more
+        stale.unlink()
     with Progress("plant", len(tasks), "copies") as progress:
         run_tasks(tasks, work, workers=workers, on_done=lambda _, result: progress.advance(result["copies"]))
 
