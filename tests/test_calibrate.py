@@ -493,7 +493,7 @@ class TestCalibrating:
             pytest.importorskip(package)
         members = [(f"{name}.jpg", encode(scene(photos[name]), quality=95)) for name in NAMES[:2]]
         source = write_tar(tmp_path / "in.tar", members)
-        done = run(str(source), tmp_path / "out", rule="thorough").calibrate(sample=1, workers=1)
+        done = run(str(source), tmp_path / "out", rule="thorough", embed="lite?size=160").calibrate(sample=1, workers=1)
         edits = {edit["name"]: edit["recall"] for edit in done.facts["copies"]["edits"]}
         assert edits["crop-40"] == edits["rotated-25"] == edits["border"] == 1
         assert [axis["reason"] for axis in done.facts["axes"]] == ["pdq", "crops and verified", "lite and verified"]
