@@ -14,6 +14,7 @@ from PIL import Image
 from dedupkit.embedding.embedder import Pixels, Vectors, unit_rows
 from dedupkit.embedding.pixels import Preprocess
 from dedupkit.errors import DedupkitError, import_optional
+from dedupkit.memory import keep_freed_memory
 
 __all__ = ["MIN_AGREEMENT", "TorchEmbedder", "has_bfloat16_units", "pick_device", "probe_images"]
 
@@ -63,6 +64,8 @@ class TorchEmbedder:
         self.min_side = preprocess.min_side
         self.precision = "float32"
         self._forward = forward
+        if self.device == "cpu":
+            keep_freed_memory()
         self._module = module.eval().to(self.device)
         self._scale, self._shift = self._normalisation(preprocess)
         images = probe_images(preprocess.height, preprocess.width)

@@ -16,6 +16,7 @@ from typing import IO
 from dedupkit.engine.task import execute
 from dedupkit.errors import DedupkitError
 from dedupkit.io import leave_pandas_out
+from dedupkit.memory import keep_freed_memory
 
 __all__ = ["main", "serve"]
 
@@ -44,6 +45,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     leave_pandas_out()
+    keep_freed_memory(64 << 20)
     serve(Path(sys.argv[1]), sys.stdin.buffer, replies)
 
 
