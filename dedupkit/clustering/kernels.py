@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["greedy_independent_set", "kernel", "smallest_labels"]
 
-_COMPILED_FROM = 20_000  # edges and vertices together
+_COMPILED_FROM = 400_000  # edges and vertices together; below it loading the compiled form takes longer than it saves
 
 
 def greedy_independent_set(earlier: Any, later: Any, count: Any) -> Any:

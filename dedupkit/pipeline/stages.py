@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
+
+import numpy as np
 
 from dedupkit.clustering import Rule
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
+from dedupkit.hashing.pdq import PDQ_BYTES
 from dedupkit.io import stamp
+from dedupkit.neighbors.dihedral import dihedral_pairs
+from dedupkit.neighbors.flat import FLAT_BELOW
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.signals import is_hash, read_column
 from dedupkit.sources import Shard
@@ -73,14 +79,27 @@ def _scan(job: Job) -> list[str]:
             "what": shard.source,
         }
         tasks.append(Task("scan", f"{number:05d}", "dedupkit.pipeline.scan:scan_shard", arguments, key))
-    results = _run(job, "scan", tasks, job.workers, _load_ahead)
+    watch = _load_ahead if "pdq" in job.rule.signals else None
+    results = _run(job, "scan", tasks, job.workers, watch)
     return [fingerprint([task.key, result]) for task, result in zip(tasks, results, strict=True)]
 
 
-def _load_ahead() -> None:
-    """Load what the later stages need while the workers scan: a third of a second that nobody waits for."""
+def _load_ahead(samples: int) -> None:
+    """Load what the later stages need while the workers scan: a second of work that nobody waits for.
+
+    Args:
+        samples: scanned so far.
+    """
     for module in ("dedupkit.pipeline.match", "dedupkit.pipeline.decide", "faiss"):
         import_module(module)
+    if samples >= FLAT_BELOW:
+        _load_join()
+
+
+@cache
+def _load_join() -> None:
+    """Load the compiled kernels that a join of more than ``FLAT_BELOW`` hashes takes, by a join of two."""
+    dihedral_pairs(np.zeros((2, PDQ_BYTES), np.uint8), 0, workers=1)
 
 
 def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
@@ -148,11 +167,18 @@ def _match(job: Job, keys: Mapping[str, str]) -> None:
 
 
 def _run(
-    job: Job, label: str, tasks: list[Task], workers: int, meanwhile: Callable[[], None] | None = None
+    job: Job, label: str, tasks: list[Task], workers: int, watch: Callable[[int], None] | None = None
 ) -> list[dict[str, Any]]:
+    """Run tasks under a progress bar; ``watch`` hears the number of samples done while workers are busy."""
+    done = 0
     with Progress(label, len(tasks), "img") as progress:
 
         def on_done(_: Task, result: dict[str, Any]) -> None:
+            nonlocal done
+            done += result["samples"]
             progress.advance(result["samples"])
+            if watch is not None:
+                watch(done)
 
+        meanwhile = None if watch is None else partial(watch, 0)
         return run_tasks(tasks, job.folder.path, workers=workers, on_done=on_done, meanwhile=meanwhile)
