@@ -28,7 +28,7 @@ Cells = NDArray[np.int32]
 
 CAPS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64])
 CELLS_PER_ROOT = 4.0  # cells for n vectors: this times the root of n
-TRAIN_PER_CELL, TRAIN_ROUNDS = 40, 4
+TRAIN_PER_CELL, TRAIN_ROUNDS = 32, 3
 GATHER = 500.0  # what fetching a row for a cell costs, in pairs
 COST_ROWS = 16384  # rows that the cost of an overlap is estimated from
 MOST_PAIRS = 50_000  # of the sample, to choose by
@@ -171,7 +171,7 @@ def train(
         step = block_rows(len(centres))
         for at in range(0, len(training), step):
             x = training[at : at + step]
-            add_rows(x, engine.product(engine.load(x), loaded).argmax(axis=1), sums)
+            add_rows(x, engine.best(engine.product(engine.load(x), loaded))[1], sums)
         length = np.linalg.norm(sums, axis=1)
         used = length > 0  # an empty cell stays where it is
         centres[used] = sums[used] / length[used, None]
@@ -292,8 +292,8 @@ def assign(engine: Engine, rows: Rows, plan: Plan) -> Lists:
     step = block_rows(len(plan.centres))
     for at in range(0, len(rows), step):
         cosine = engine.product(engine.load(rows.take(slice(at, at + step))), loaded)
-        bound = cosine.max(axis=1, keepdims=True) - np.float32(plan.overlap.margin)
-        row, cell = np.divmod(np.flatnonzero(cosine >= bound), cosine.shape[1])
+        bound = engine.best(cosine)[0] - np.float32(plan.overlap.margin)
+        row, cell = np.divmod(engine.at_least(cosine, bound), cosine.shape[1])
         size = np.bincount(row, minlength=len(cosine))
         if size.max() > plan.overlap.cap:
             order = np.lexsort((cell, -cosine[row, cell], row))

@@ -157,6 +157,21 @@ class Engine:
             self.torch.mm(x, y.T, out=self.torch.from_numpy(out))
         return out
 
+    def best(self, cosines: Floats) -> tuple[Floats, Ints]:
+        """The largest value of each row of `product`'s result and its column, float32 and int64 (m,)."""
+        if self.torch is None:
+            column = cosines.argmax(axis=1)
+            return np.take_along_axis(cosines, column[:, None], axis=1)[:, 0], column
+        value, place = self.torch.from_numpy(cosines).max(dim=1)  # on all cores
+        return value.numpy(), place.numpy()
+
+    def at_least(self, cosines: Floats, bounds: Floats) -> Ints:
+        """Flat positions in `product`'s result of what reaches its row's bound, float32 (m,)."""
+        if self.torch is None:
+            return np.flatnonzero(cosines >= bounds[:, None])
+        passing = self.torch.from_numpy(cosines) >= self.torch.from_numpy(bounds)[:, None]
+        return np.flatnonzero(passing.numpy())
+
     def sieve(self, x: Any, y: Any, floor: float) -> tuple[Ints, Ints]:
         """Positions (i, j) in two loaded blocks of all pairs that may reach the floor, in row order."""
         bound = np.float32(floor - self.slack)
