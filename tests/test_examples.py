@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
 import re
 
 import pytest
@@ -55,3 +57,14 @@ def test_a_maintainer_gets_a_reason_for_every_sample_that_is_gone(tmp_path):
     assert f"wrote {33 - len(rows)} samples" in done.stderr
     for name in ("run/report.html", "run/DATASET_CARD.md", "clean/00000.tar", "clean/sizes.json"):
         assert (tmp_path / name).exists()
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    pytest.importorskip("timm")
+    pytest.importorskip("cv2")
+    cells = json.loads((ROOT / "examples" / "worked.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
+    done = python("-c", code, cwd=tmp_path, env={**OFFLINE, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    assert "crop, mirrored, rotated by 4 degrees, of the photo" in done.stdout
