@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedupkit.neighbors import cosine
-from dedupkit.neighbors.cosine import cosine_pairs, iter_cosine_pairs, wilson
-from dedupkit.neighbors.cosine_cells import Overlap, effective
+from dedupkit.neighbors.cosine import cosine_pairs, iter_cosine_pairs
+from dedupkit.neighbors.cosine_cells import Overlap
 from dedupkit.neighbors.cosine_tiles import Engine, Rows, has_matrix_units, join_tiles
 from dedupkit.neighbors.normalise import ScoreNormaliser, normalise_scores
+from dedupkit.neighbors.recall import effective, wilson
 
 
 def unit(x):

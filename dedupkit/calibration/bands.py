@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.cosine import wilson
+from dedupkit.neighbors.recall import wilson
 
 __all__ = ["Band", "Estimate", "band_of", "draw", "interval", "weighted"]
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dedupkit.neighbors.recall import EXACT, Recall, measured
+
 if TYPE_CHECKING:
     from dedupkit.neighbors.cosine_cells import Overlap, Sample
     from dedupkit.neighbors.cosine_tiles import Engine, Rows
@@ -32,30 +34,6 @@ SCAN_BYTES = 2**24
 EXACT_PAIRS = 2e9  # up to here `auto` is exact: seconds
 SAMPLE_SHARE, LEAST_SAMPLE = 1 / 200, 1024  # of the rows, for measuring recall
 SHORTEST, LONGEST = 1e-37, 1e37  # lengths whose inverse float32 can hold
-
-
-class Recall(NamedTuple):
-    """Share of the true pairs of distinct vectors that was found, measured on a random sample of rows.
-
-    Attributes:
-        estimate: the share; 1 for exact search, NaN if the sample had no true pair.
-        low, high: 95 % Wilson interval, with the sample counted as `effective` pairs; [1, 1] for exact search.
-        sampled_pairs: true pairs of the sampled rows that it was measured on.
-        effective: independent pairs that these are worth, as all pairs of a row may stand and fall together.
-        sampled_rows: rows whose true pairs were looked for, half of them to choose the overlap.
-        note: what to know about it, or nothing.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    sampled_pairs: int = 0
-    effective: float = 0.0
-    sampled_rows: int = 0
-    note: str = ""
-
-
-EXACT = Recall(1.0, 1.0, 1.0)
 
 
 def no_rows() -> NDArray[np.int64]:
@@ -370,26 +348,6 @@ def batches(blocks: Iterable[Columns]) -> Iterator[Columns]:
             waiting = []
     if waiting:
         yield tuple(np.concatenate(column) for column in zip(*waiting, strict=True))  # type: ignore[misc]
-
-
-def measured(found: NDArray[np.bool_], queries: NDArray[np.int64], rows: int) -> Recall:
-    """Recall and its interval from which sampled pairs, of these queries, were found."""
-    from dedupkit.neighbors.cosine_cells import effective
-
-    worth = effective(queries)
-    estimate = float(found.mean()) if len(found) else float("nan")
-    low, high = wilson(estimate, worth, 1.96)
-    note = "" if worth >= 100 else f"{rows:,} rows have only {len(found):,} true pairs to measure by: a wide interval"
-    return Recall(estimate, float(low), float(high), len(found), worth, rows, note)
-
-
-def wilson(share: Any, count: float, z: float) -> tuple[Any, Any]:
-    """Interval of a proportion, z standard errors wide (Wilson, JASA 22, 1927); [0, 1] without observations."""
-    if count == 0:
-        return 0.0 * np.ones_like(share), 1.0 * np.ones_like(share)
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
 
 
 @contextmanager

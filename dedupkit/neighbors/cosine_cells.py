@@ -21,8 +21,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.cosine import wilson
 from dedupkit.neighbors.cosine_tiles import Engine, Floats, Growing, Ints, Rows, join_tiles
+from dedupkit.neighbors.recall import wilson
 
 Cells = NDArray[np.int32]
 
@@ -240,16 +240,6 @@ def candidates(margins: Floats, target: float) -> Iterator[float]:
     for index in {at, (at + len(ordered) - 1) // 2, len(ordered) - 1}:
         if np.isfinite(ordered[index]):
             yield float(ordered[index]) + 1e-4
-
-
-def effective(queries: Ints) -> float:
-    """Number of independent pairs that pairs of these queries are worth (Kish, "Survey Sampling", 1965, 8.2).
-
-    All pairs of one vector may stand and fall together, so a vector with a thousand pairs must not count for
-    a thousand observations.
-    """
-    counts = np.unique(queries, return_counts=True)[1].astype(np.float64)
-    return float(counts.sum() ** 2 / (counts**2).sum()) if len(counts) else 0.0
 
 
 def work(cells: Cells, gaps: Floats, overlap: Overlap, count: int, left: int, right: int, same: bool) -> float:

@@ -15,10 +15,11 @@ from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
 from dedupkit.errors import DedupkitError
 from dedupkit.io import read_json, refuse_inside, write_json
 from dedupkit.pipeline.folder import RunFolder
+from dedupkit.pipeline.plan import Job
 from dedupkit.pipeline.run import Run
 from dedupkit.pipeline.scan import HASH_BYTES
 from dedupkit.pipeline.signals import SIGNALS, signal_kinds
-from dedupkit.pipeline.stages import Job, run_stages
+from dedupkit.pipeline.stages import run_stages
 from dedupkit.sources import Shard, find_shards
 
 __all__ = ["dedup"]

@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from dedupkit.clustering import Rule
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing.pdq import PDQ_BYTES
 from dedupkit.io import stamp
 from dedupkit.neighbors.dihedral import dihedral_pairs
 from dedupkit.neighbors.flat import FLAT_BELOW
-from dedupkit.pipeline.folder import RunFolder
+from dedupkit.pipeline.plan import Job
 from dedupkit.pipeline.signals import is_hash, read_column
-from dedupkit.sources import Shard
 
-__all__ = ["Job", "run_stages"]
+__all__ = ["run_stages"]
 
 _SAMPLES_FORMAT = 3  # raise it when the columns of samples/ or the meaning of a hash change
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is to be computed.
-
-    Attributes:
-        folder: where.
-        shards: what is read.
-        rule: what the edges are for.
-        hashes: computed by the scan, beside those that it always computes.
-        embedders: specification by signal name.
-        workers: processes of the scan, threads of everything else.
-        seed: of samples and clusters.
-        device: for torch.
-        target_recall: of clustered searches.
-    """
-
-    folder: RunFolder
-    shards: Sequence[Shard]
-    rule: Rule
-    hashes: Sequence[str]
-    embedders: Mapping[str, str]
-    workers: int
-    seed: int
-    device: str | None
-    target_recall: float
 
 
 def run_stages(job: Job) -> None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,9 @@ from dedupkit.images import ImageError, decode_luma
 from dedupkit.io import atomic_path, read_columns, write_json
 from dedupkit.neighbors.verify import Features, local_features, verify_pair
 from dedupkit.pipeline.folder import RunFolder
+from dedupkit.pipeline.plan import Job
 from dedupkit.pipeline.signals import load_signal
 from dedupkit.sources import Shard
-
-if TYPE_CHECKING:
-    from dedupkit.pipeline.stages import Job
 
 __all__ = ["covers_verified", "verify_candidates", "verify_chunk", "verify_pairs"]
 
