@@ -12,6 +12,8 @@ from helpers import encode, manifest, run, write_tar
 from PIL import ImageOps
 
 import dedupkit as dk
+from dedupkit.errors import DedupkitError
+from dedupkit.neighbors.normalise import ScoreNormaliser
 
 pytest.importorskip("cv2")
 pytest.importorskip("timm")
@@ -112,3 +114,25 @@ def test_a_later_call_still_knows_the_embedder(tmp_path, source):
 def test_what_cannot_be_done_is_said(tmp_path, source, options, message):
     with pytest.raises(dk.DedupkitError, match=message):
         run(source, tmp_path / "out", **options)
+
+
+def test_scores_are_normalised_by_a_background(source, tmp_path):
+    plain = dk.dedup(source, tmp_path / "plain", rule="exact or lite>=0.5", embed="lite")
+    vectors = np.load(plain.path / "embeddings" / "lite" / "00000.npy")
+    rng = np.random.default_rng(0)
+    background = tmp_path / "background.npy"
+    np.save(background, rng.normal(size=(50, vectors.shape[1])).astype(np.float32) + vectors[0].astype(np.float32))
+    spec = f"lite?background={background}"
+    run = dk.dedup(source, tmp_path / "normalised", rule="exact or lite>=0.4", embed=spec)
+
+    bias = ScoreNormaliser(np.load(background)).bias(vectors)
+    cosine = vectors.astype(np.float32) @ vectors.astype(np.float32).T
+    expected = cosine - (bias[:, None] + bias[None, :]) / 2
+    edges = pq.read_table(run.path / "edges" / "lite" / "00000.parquet").to_pydict()
+    assert len(edges["a"])
+    np.testing.assert_allclose(edges["score"], expected[edges["a"], edges["b"]], atol=2e-3)
+    assert min(edges["score"]) >= 0.4
+    with pytest.raises(DedupkitError, match="background"):
+        run.calibrate(sample=1)
+    with pytest.raises(DedupkitError, match="no vectors"):
+        dk.dedup(source, tmp_path / "gone", rule="exact or lite>=0.4", embed="lite?background=gone.npy")

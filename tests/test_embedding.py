@@ -128,7 +128,7 @@ def test_an_unknown_form_lists_the_forms(spec):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("onnx:x.onnx?siez=3", r"unknown option 'siez'.*onnx takes: name, preprocess, size"),
+        ("onnx:x.onnx?siez=3", r"unknown option 'siez'.*onnx takes: background, name, preprocess, size"),
         ("lite?preprocess=clip", "unknown option 'preprocess'"),
         ("onnx:x.onnx?size", "cannot be read"),
         ("lite?name=2nd", "cannot stand in a rule"),

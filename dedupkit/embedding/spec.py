@@ -14,7 +14,16 @@ from dedupkit.embedding.embedder import Embedder
 from dedupkit.embedding.pixels import Preprocess
 from dedupkit.errors import DedupkitError, import_optional
 
-__all__ = ["FORMS", "Spec", "embedder_key", "embedder_name", "load_embedder", "parse_spec", "shared_embedder"]
+__all__ = [
+    "FORMS",
+    "Spec",
+    "background_key",
+    "embedder_key",
+    "embedder_name",
+    "load_embedder",
+    "parse_spec",
+    "shared_embedder",
+]
 
 FORMS = """\
 openclip:MODEL/PRETRAINED   PRETRAINED is a tag of open_clip or a local checkpoint
@@ -22,14 +31,15 @@ torchscript:PATH            a TorchScript file, e.g. a published SSCD model
 onnx:PATH                   an ONNX file
 lite                        EfficientNet-Lite0 from a Python package, no download
 precomputed:PATH            vectors that exist: clip-retrieval, DataComp, .npy, .npz, Parquet
-options after a question mark: ?name=sscd&size=288&preprocess=sscd"""
+options after a question mark: ?name=sscd&size=288&preprocess=sscd
+and for each: ?background=VECTORS.npy, images that are no copies, to normalise scores by"""
 
 _OPTIONS = {
-    "openclip": {"name"},
-    "torchscript": {"name", "size", "preprocess"},
-    "onnx": {"name", "size", "preprocess"},
-    "lite": {"name", "size"},
-    "precomputed": {"name", "array"},
+    "openclip": {"name", "background"},
+    "torchscript": {"name", "size", "preprocess", "background"},
+    "onnx": {"name", "size", "preprocess", "background"},
+    "lite": {"name", "size", "background"},
+    "precomputed": {"name", "array", "background"},
 }
 _NAME = re.compile(r"[A-Za-z_][\w\-]*")
 _RESERVED = {"and", "or", "not", "exact", "verified"}
@@ -71,6 +81,20 @@ class Spec:
     def path(self) -> Path:
         """The file or folder that it names."""
         return Path(self.target).expanduser()
+
+    def background(self) -> list[Path]:
+        """The vectors to normalise scores by: the ``.npy`` file of the option ``background``, or those in its folder.
+
+        Raises:
+            DedupkitError: there is none.
+        """
+        if "background" not in self.options:
+            return []
+        path = Path(self.options["background"]).expanduser()
+        files = sorted(path.glob("*.npy")) if path.is_dir() else [path] if path.is_file() else []
+        if not files:
+            raise DedupkitError(f"no vectors: {path} (named by {self.text!r}); name a .npy file or a folder of them")
+        return files
 
     def preprocess(self, default: str, height: int, width: int) -> Preprocess:
         """The preprocessing that the options ask for, at their size or the one given.
@@ -153,7 +177,8 @@ def embedder_key(spec: str) -> str:
         MissingExtraError: ``lite`` without its package.
     """
     parsed = parse_spec(spec)
-    options = {name: value for name, value in sorted(parsed.options.items()) if name != "name"}
+    # The name and the background change what is made of the vectors, not the vectors.
+    options = {name: value for name, value in sorted(parsed.options.items()) if name not in ("name", "background")}
     parts = [str(_FORMAT), parsed.scheme, repr(options)]
     if parsed.scheme == "openclip":
         model, _, pretrained = parsed.target.partition("/")
@@ -168,6 +193,15 @@ def embedder_key(spec: str) -> str:
     else:
         parts.append(_file_hash(model_file(parsed)))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def background_key(spec: str) -> list[str]:
+    """What the option ``background`` names, by content.
+
+    Raises:
+        DedupkitError: there is no such file.
+    """
+    return [_file_hash(path) for path in parse_spec(spec).background()]
 
 
 def model_file(spec: Spec) -> Path:

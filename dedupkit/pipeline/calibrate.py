@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from dedupkit.calibration.axes import axes_of
 from dedupkit.calibration.result import FILE, Calibration
 from dedupkit.clustering.rules import parse_rule
+from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine import fingerprint
 from dedupkit.errors import DedupkitError
 from dedupkit.images.edits import EDITS
@@ -96,6 +97,9 @@ def _open(path: Path, seed: int, workers: int) -> Known:
     folder = RunFolder(path)
     embedders: dict[str, str] = config.get("embedders", {})
     rule = parse_rule(config["rule_expanded"], signal_kinds(embedders))
+    for name, spec in embedders.items():
+        if name in rule.signals and parse_spec(spec).background():
+            raise DedupkitError(f"{name} has a background, and normalised scores cannot be calibrated yet")
     joined = ((name, folder.joined(name)) for name in rule.signals)
     floors = {name: float(facts["bound"]) for name, facts in joined if facts and "bound" in facts}
     models = {n: s for n, s in embedders.items() if n in rule.signals and not s.startswith("precomputed:")}

@@ -113,7 +113,7 @@ def _match(job: Job, keys: Mapping[str, str]) -> None:
         for name, key in keys.items():
             atom = job.rule.loosest(name)
             bound = atom.bound or 0.0
-            settings = [job.target_recall, job.seed] if atom.similarity else []
+            settings = _search_settings(job, name) if atom.similarity else []
             key = fingerprint([key, settings])
             before = job.folder.joined(name, key)
             if before is None or not (before["bound"] <= bound if atom.similarity else before["bound"] >= bound):
@@ -126,7 +126,7 @@ def _match(job: Job, keys: Mapping[str, str]) -> None:
                 if atom.similarity:
                     function = "dedupkit.pipeline.vectors:match_vectors"
                     arguments |= {"floor": bound, "target_recall": job.target_recall}
-                    arguments |= {"seed": job.seed, "device": job.device}
+                    arguments |= {"seed": job.seed, "device": job.device, "embedder": job.embedders[name]}
                 else:
                     function = "dedupkit.pipeline.match:match_hashes"
                     arguments |= {"radius": int(bound), "workers": job.workers}
@@ -134,6 +134,13 @@ def _match(job: Job, keys: Mapping[str, str]) -> None:
                 task.marker(job.folder.path).unlink(missing_ok=True)
                 run_tasks([task], job.folder.path, workers=1)
             progress.advance()
+
+
+def _search_settings(job: Job, name: str) -> list[Any]:
+    """What the pairs of an embedder depend on beside its vectors."""
+    from dedupkit.embedding.spec import background_key
+
+    return [job.target_recall, job.seed, *background_key(job.embedders[name])]
 
 
 def _run(

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.io import atomic_path
 from dedupkit.neighbors.cosine import iter_cosine_pairs
+from dedupkit.neighbors.normalise import ScoreNormaliser, normalise_scores
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.signals import hash_column, write_edges
 
@@ -22,17 +24,27 @@ _MAX_EDGES = 200_000_000
 
 
 def match_vectors(
-    out: str, shards: int, signal: str, floor: float, target_recall: float, seed: int, device: str | None, what: str
+    out: str,
+    shards: int,
+    signal: str,
+    embedder: str,
+    floor: float,
+    target_recall: float,
+    seed: int,
+    device: str | None,
+    what: str,
 ) -> dict[str, Any]:
     """Join the vectors of one embedder; a task of the engine.
 
-    Byte copies have one vector, so only the first of them is joined.
+    Byte copies have one vector, so only the first of them is joined. With a background, scores are normalised: pairs
+    are sought down to the lowest cosine that can still reach the floor, and those that do not are dropped.
 
     Args:
         out: the run folder.
         shards: number of shards scanned.
         signal: the embedder's name.
-        floor: the least cosine that is kept.
+        embedder: its specification.
+        floor: the least score that is kept: a cosine, or with a background a normalised one.
         target_recall: of a clustered search.
         seed: of its sample and clusters.
         device: for torch; a GPU where there is one by default.
@@ -52,9 +64,13 @@ def match_vectors(
 
     def blocks(vectors: NDArray[np.float16]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]]:
         options: dict[str, Any] = {"target_recall": target_recall, "seed": seed, "device": device}
-        for pairs in iter_cosine_pairs(vectors, floor, max_pairs=_MAX_EDGES, **options):
+        bias = _bias(embedder, vectors)
+        least = floor if bias is None else min(1.0, max(-0.999, floor + float(bias.min())))
+        for pairs in iter_cosine_pairs(vectors, least, max_pairs=_MAX_EDGES, **options):
             recall.update(estimate=pairs.recall.estimate, low=pairs.recall.low, high=pairs.recall.high)
-            yield leaders[pairs.a], leaders[pairs.b], pairs.score
+            score = pairs.score if bias is None else normalise_scores(pairs.score, pairs.a, pairs.b, bias, bias)
+            reached = score >= np.float32(floor)
+            yield leaders[pairs.a[reached]], leaders[pairs.b[reached]], score[reached]
 
     gathered = folder.edges(signal).with_name(".vectors.npy.tmp")
     gathered.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +86,12 @@ def match_vectors(
     with atomic_path(folder.labels(signal)) as temporary, temporary.open("wb") as stream:
         np.save(stream, np.where((first >= 0) & has_vector[np.maximum(first, 0)], first, -1).astype(np.int32))
     return {"distinct": len(leaders), "edges": edges, "bound": floor, "recall": recall}
+
+
+def _bias(embedder: str, vectors: NDArray[np.float16]) -> NDArray[np.float32] | None:
+    """What is subtracted from the scores of each vector, None without a background."""
+    files = parse_spec(embedder).background()
+    return ScoreNormaliser(np.concatenate([np.load(path) for path in files])).bias(vectors) if files else None
 
 
 def _leaders(folder: RunFolder, shards: int, signal: str, first: NDArray[np.int32]) -> NDArray[np.int64]:
