@@ -26,6 +26,7 @@ from dedupkit.io import read_columns
 from dedupkit.sources import find_shards
 
 FLOOR = 0.8  # cosine; the run's pairs reach down to it, and so can the proposal
+VERIFIED = 0.85  # of the candidates that are verified
 JUDGEMENTS = {"1": "near-duplicates", "2": "very similar", "3": "different"}
 IMAGEDEDUP = """
 import json, sys
@@ -97,10 +98,15 @@ def main() -> None:
     for bound in (0.95, 0.9, 0.85, FLOOR):
         table(f"dedupkit {signal}>={bound:g}", {pair for pair, value in scores.items() if value >= bound})
     if threshold is None:
-        print(f"calibration proposes nothing for precision {options.precision:g}: {calibration.facts['axes']}")
+        (axis,) = calibration.facts["axes"]
+        print(f"no threshold of {signal} is proposed for precision {options.precision:g}: {axis['proposal']['note']}")
     else:
         found = {pair for pair, value in scores.items() if value >= threshold}
         table(f"dedupkit, proposed for {options.precision:g}: {signal}>={threshold:g}", found)
+    dk.dedup(tars, run.path, rule=f"exact or ({signal}>={VERIFIED} and verified)", embed=embed)
+    edges = read_columns(run.path / "edges" / "verified" / "00000.parquet")
+    pairs = zip(keys[edges["a"].to_numpy()], keys[edges["b"].to_numpy()], strict=True)
+    table(f"dedupkit {signal}>={VERIFIED} and verified", {frozenset(pair) for pair in pairs})
     pins = "imagededup==0.3.3.post2 torch==2.14.1 torchvision==0.29.2"
     interpreter = environment(work, "imagededup", pins, sys.executable)
     if interpreter:

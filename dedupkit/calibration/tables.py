@@ -125,10 +125,12 @@ def _axis_note(axis: Mapping[str, Any]) -> str:
         notes[-1] += ", before the other conditions"
     notes[-1] += "."
     if strangers["looked_at"]:
-        hidden = f"{strangers['hidden']:,} were copies that the rule misses"
-        notes.append(f"Of the {strangers['looked_at']:,} closest, which were looked at again, {hidden}.")
+        notes.append(
+            f"{strangers['looked_at']:,} of the closest were looked at again; {strangers['hidden']:,} pairs are copies "
+            "and do not count."
+        )
     else:
-        notes.append("Hidden copies are among them: the extra verify takes these out.")
+        notes.append("Copies are among them: the extra verify takes these out.")
     return " ".join(filter(None, notes))
 
 

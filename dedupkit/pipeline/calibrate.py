@@ -26,12 +26,12 @@ from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.judged import found_pairs
 from dedupkit.pipeline.originals import Originals
 from dedupkit.pipeline.planted import Copies, measure_copies, read_copies, write_copies
-from dedupkit.pipeline.signals import signal_kinds
+from dedupkit.pipeline.signals import hash_column, signal_kinds
 from dedupkit.pipeline.strangers import Strangers, measure_strangers, read_strangers, write_strangers
 
 __all__ = ["calibrate"]
 
-_MEASURES = 1  # raise it when what is measured changes its meaning
+_MEASURES = 2  # raise it when what is measured changes its meaning
 
 
 def calibrate(
@@ -103,7 +103,7 @@ def _open(path: Path, seed: int, workers: int) -> Known:
     joined = ((name, folder.joined(name)) for name in rule.signals)
     floors = {name: float(facts["bound"]) for name, facts in joined if facts and "bound" in facts}
     models = {n: s for n, s in embedders.items() if n in rule.signals and not s.startswith("precomputed:")}
-    table = read_columns(folder.manifest, ["sample", "verdict", "group"])
+    table = read_columns(folder.manifest, ["sample", "verdict"])
     kept = table.filter(pc.equal(table["verdict"], "keep"))
     if not kept.num_rows:
         raise DedupkitError(f"the run in {path} keeps no image, so there is nothing to calibrate on")
@@ -114,7 +114,6 @@ def _open(path: Path, seed: int, workers: int) -> Known:
         models=models,
         axes=axes_of(rule, floors, BITS),
         kept=kept["sample"].to_numpy(),
-        groups=kept["group"].to_numpy(),
         readable=int(pc.sum(pc.not_equal(table["verdict"], "unreadable")).as_py()),
         seed=seed,
         workers=workers,
@@ -148,12 +147,14 @@ def _copies(known: Known, originals: Originals, sample: int, device: str | None,
 def _strangers(known: Known, originals: Originals) -> dict[str, Strangers]:
     signals = list(dict.fromkeys(axis.atom.signal for axis in known.axes))
     verified = importlib.util.find_spec("cv2") is not None
-    key = fingerprint([_MEASURES, _scanned(known), str(known.rule), known.seed, verified])
+    key = fingerprint([_MEASURES, _scanned(known), signals, known.seed, verified])
     file, work = known.home / "strangers.npz", known.home / "work-strangers"
     found = read_strangers(file, key)
     if found is None:
         options: dict[str, Any] = {"seed": known.seed, "workers": known.workers}
-        found = measure_strangers(originals, known.folder, signals, known.kept, known.groups, work, **options)
+        first, _ = hash_column(known.folder, known.shards, "exact")
+        images = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
+        found = measure_strangers(originals, known.folder, signals, images, work, **options)
         write_strangers(file, found, key)
         shutil.rmtree(work, ignore_errors=True)
     return found

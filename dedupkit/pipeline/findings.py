@@ -39,7 +39,6 @@ class Known:
         models: of the embedders that the rule names, those that can embed new images; specifications by name.
         axes: the rule's alternatives that have a threshold.
         kept: (k,) int64, the samples that the run keeps.
-        groups: (k,) int64, their groups.
         readable: samples of the run that could be read.
         seed: of every choice at random.
         workers: processes.
@@ -51,7 +50,6 @@ class Known:
     models: dict[str, str]
     axes: list[Axis]
     kept: NDArray[np.int64]
-    groups: NDArray[np.int64]
     readable: int
     seed: int
     workers: int

@@ -1,7 +1,9 @@
-"""Pairs of different pictures from a run's own images: how close they come, with hidden duplicates taken out.
+"""Pairs of different pictures from a run's own images: how close they come, with the copies among them taken out.
 
-Random pairs of kept samples are strangers, but for the duplicates that the rule missed. Those would sit at the very
-top and spoil the tail, so the closest pairs are looked at again, pixel by pixel, until hardly any of them is a copy.
+Random pairs of a data set's images are strangers, but for the duplicates among them. Those would sit at the very top
+and spoil the tail, so the closest pairs are looked at again, pixel by pixel, until hardly any of them is a copy. The
+rule has no say in it: among images that it keeps, or of different groups, no pair comes closer than it allows, and a
+tail cut off there would promise that none ever does.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from dedupkit.calibration.strangers import closest_pairs, hash_sides, rows_for, vector_sides
 from dedupkit.calibration.tail import Closest
+from dedupkit.clustering import components
 from dedupkit.engine import fingerprint
 from dedupkit.io import atomic_path
 from dedupkit.pipeline.fingerprints import BITS, VIEWS, rows_of
@@ -42,7 +45,7 @@ class Strangers:
         closest: the pairs, rows of ``samples``.
         samples: (n,) int64, the images that were paired.
         looked_at: closest pairs that were verified; 0 without OpenCV.
-        hidden: of these, the ones that show the same picture and were taken out.
+        hidden: pairs that show the same picture, by these and by copies in common, and were taken out.
     """
 
     closest: Closest
@@ -55,8 +58,7 @@ def measure_strangers(
     originals: Originals,
     folder: RunFolder,
     signals: Sequence[str],
-    kept: NDArray[np.int64],
-    groups: NDArray[np.int64],
+    images: NDArray[np.int64],
     work: Path,
     *,
     seed: int,
@@ -68,8 +70,7 @@ def measure_strangers(
         originals: of the run, for looking at pairs again.
         folder: of the run.
         signals: hashes and embedders.
-        kept: (k,) int64 ascending, the samples to draw from.
-        groups: (k,) int64, their groups; images of one group are no strangers.
+        images: (k,) int64 ascending, the samples to draw from, no two of the same bytes.
         work: a folder for what the tasks leave.
         seed: of the choice.
         workers: processes.
@@ -78,61 +79,69 @@ def measure_strangers(
         DedupkitError: the source is gone.
     """
     found: dict[str, Strangers] = {}
-    copies: set[tuple[int, int]] = set()
+    copies = np.zeros((0, 2), np.int64)
     for signal in signals:
-        strangers = _closest(folder, len(originals.shards), signal, kept, groups, seed)
+        strangers = _closest(folder, len(originals.shards), signal, images, seed)
         if importlib.util.find_spec("cv2") is not None and len(strangers.closest.i):
-            strangers = _look_again(strangers, copies, originals, folder, work / f"strangers-{signal}", workers)
+            strangers, copies = _look_again(strangers, copies, originals, folder, work / f"strangers-{signal}", workers)
         found[signal] = strangers
-    return {signal: _without(strangers, copies) for signal, strangers in found.items()}
+    pictures = _pictures(copies, originals)
+    return {signal: _without(strangers, pictures) for signal, strangers in found.items()}
 
 
-def _closest(
-    folder: RunFolder, shards: int, signal: str, kept: NDArray[np.int64], groups: NDArray[np.int64], seed: int
-) -> Strangers:
+def _closest(folder: RunFolder, shards: int, signal: str, images: NDArray[np.int64], seed: int) -> Strangers:
     bits = BITS.get(signal)
     views, turned = (VIEWS if signal == "crops" else 1), signal in ("pdq", "crops")
     sides = (8 if turned else 1) * (2 * views - 1)
     most = rows_for(sides, bits or _WIDTH)
     # Some have no fingerprint, so a few more are drawn.
-    drawn = np.sort(np.random.default_rng([seed, 1]).permutation(len(kept))[: 2 * most])
-    present, rows = rows_of(folder, shards, signal, kept[drawn])
+    drawn = np.sort(np.random.default_rng([seed, 1]).permutation(len(images))[: 2 * most])
+    present, rows = rows_of(folder, shards, signal, images[drawn])
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(rows))[:most])
     places = drawn[present][chosen]
     products = vector_sides(rows[chosen]) if bits is None else hash_sides(rows[chosen], views=views, turned=turned)
-    return Strangers(closest_pairs(products, groups[places], bits=bits), kept[places])
+    return Strangers(closest_pairs(products, bits=bits), images[places])
 
 
 def _look_again(
     strangers: Strangers,
-    copies: set[tuple[int, int]],
+    copies: NDArray[np.int64],
     originals: Originals,
     folder: RunFolder,
     work: Path,
     workers: int,
-) -> Strangers:
-    """Verify the closest pairs, a few hundred at a time; those that hold are added to ``copies``."""
+) -> tuple[Strangers, NDArray[np.int64]]:
+    """Verify the closest pairs, a few hundred at a time, until they are no copies; returns all copies known then.
+
+    Copies of a copy are copies: of a picture that occurs a hundred times a hundred pairs are looked at, not 5,000.
+    """
     closest = strangers.closest
-    nearest = np.lexsort((closest.j, closest.i, -closest.score))[:_MOST_LOOKED_AT]
+    nearest = np.lexsort((closest.j, closest.i, -closest.score))
     a, b = strangers.samples[closest.i[nearest]], strangers.samples[closest.j[nearest]]
-    looked_at = 0
-    for first in range(0, len(nearest), _LOOKED_AT):
-        left, right = a[first : first + _LOOKED_AT], b[first : first + _LOOKED_AT]
+    looked_at = np.zeros(len(nearest), bool)
+    for first in range(0, _MOST_LOOKED_AT, _LOOKED_AT):
+        pictures = _pictures(copies, originals)
+        chosen = np.flatnonzero(~looked_at & (pictures[a] != pictures[b]))[:_LOOKED_AT]
+        left, right = a[chosen], b[chosen]
         originals.places([*left.tolist(), *right.tolist()])  # says so if the source is gone
         here = work / f"{first:05d}"
         key = fingerprint([left.tolist(), right.tolist()])
         table, _ = verify_pairs(left, right, folder, originals.shards, parts=here, out=here, key=key, workers=workers)
-        copies.update(zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True))
-        looked_at += len(left)
-        if table.num_rows <= _FEW * len(left):
+        copies = np.concatenate([copies, np.column_stack([table["a"].to_numpy(), table["b"].to_numpy()])])
+        looked_at[chosen] = True
+        if table.num_rows <= _FEW * len(chosen):
             break
-    return replace(strangers, looked_at=looked_at)
+    return replace(strangers, looked_at=int(looked_at.sum())), copies
 
 
-def _without(strangers: Strangers, copies: set[tuple[int, int]]) -> Strangers:
+def _pictures(copies: NDArray[np.int64], originals: Originals) -> NDArray[np.int32]:
+    """For each sample of the run the smallest that shows the same picture, by the pairs known to, and theirs."""
+    return components(copies[:, 0], copies[:, 1], int(originals.starts[-1]))
+
+
+def _without(strangers: Strangers, pictures: NDArray[np.int32]) -> Strangers:
     closest = strangers.closest
-    pairs = zip(strangers.samples[closest.i].tolist(), strangers.samples[closest.j].tolist(), strict=True)
-    hidden = np.fromiter((pair in copies for pair in pairs), bool, len(closest.i))
+    hidden = pictures[strangers.samples[closest.i]] == pictures[strangers.samples[closest.j]]
     return replace(strangers, closest=closest.without(hidden), hidden=int(hidden.sum()))
 
 

@@ -94,7 +94,7 @@ def verify_pairs(
         workers: processes.
 
     Returns:
-        The pairs that hold (``a``, ``b``, ``score``, ``relation``), and how many could not be read again.
+        The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), and how many could not be read again.
     """
     rows = [pq.read_metadata(folder.samples(shard)).num_rows for shard in range(len(shards))]
     starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
