@@ -60,25 +60,27 @@ def rows_for(sides: int, width: int) -> int:
     return int(min(_MOST_ROWS, (2 * _MOST_WORK / (sides * width)) ** 0.5))
 
 
-def closest_pairs(sides: Sides, *, bits: int | None = None) -> Closest:
-    """Score all pairs of images and keep the closest 0.2 %, 500 at least, 20,000 at most.
+def closest_pairs(sides: Sides, groups: NDArray[np.integer], *, bits: int | None = None) -> Closest:
+    """Score all pairs of images of different groups and keep the closest 0.2 %, 500 at least, 20,000 at most.
 
     Args:
         sides: as above.
+        groups: (n,) integers; pairs of one group are no pairs of strangers.
         bits: of a hash, so that scores are minus distances; None for cosines.
 
     Returns:
         The closest pairs. Work: n * n / 2 products; memory: a block of n * 512 floats.
     """
-    count = len(sides[0][0])
-    pairs = count * (count - 1) // 2
+    count = len(groups)
+    sizes = np.unique(groups, return_counts=True)[1]
+    pairs = count * (count - 1) // 2 - int((sizes * (sizes - 1) // 2).sum())
     most = min(_MOST, max(_LEAST, int(_SHARE * pairs)))
     found: list[Columns] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     waiting, start = 0, -np.inf
     for top in range(0, count, _BLOCK):
         score = _block(sides, top, bits)
         left, right = np.nonzero(score >= start)
-        ordered = left < right
+        ordered = (left < right) & (groups[left + top] != groups[right + top])
         left, right = left[ordered], right[ordered]
         found.append((left + top, right + top, score[left, right].astype(np.float64)))
         waiting += len(left)

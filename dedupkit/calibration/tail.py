@@ -51,12 +51,6 @@ class Closest:
     pairs: int
     whole: bool
 
-    def without(self, dropped: NDArray[np.bool_]) -> Closest:
-        """The same less some pairs, of the total too."""
-        kept = ~dropped
-        pairs = self.pairs - int(dropped.sum())
-        return Closest(self.i[kept], self.j[kept], self.score[kept], self.start, self.images, pairs, self.whole)
-
 
 @dataclass(frozen=True, slots=True)
 class Tail:

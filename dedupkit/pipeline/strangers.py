@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.calibration.strangers import closest_pairs, hash_sides, rows_for, vector_sides
+from dedupkit.calibration.strangers import Sides, closest_pairs, hash_sides, rows_for, vector_sides
 from dedupkit.calibration.tail import Closest
 from dedupkit.clustering import components
 from dedupkit.engine import fingerprint
@@ -45,7 +45,7 @@ class Strangers:
         closest: the pairs, rows of ``samples``.
         samples: (n,) int64, the images that were paired.
         looked_at: closest pairs that were verified; 0 without OpenCV.
-        hidden: pairs that show the same picture, by these and by copies in common, and were taken out.
+        hidden: pairs that show the same picture, by these and by copies in common; they are no strangers.
     """
 
     closest: Closest
@@ -78,18 +78,35 @@ def measure_strangers(
     Raises:
         DedupkitError: the source is gone.
     """
-    found: dict[str, Strangers] = {}
-    copies = np.zeros((0, 2), np.int64)
-    for signal in signals:
-        strangers = _closest(folder, len(originals.shards), signal, images, seed)
-        if importlib.util.find_spec("cv2") is not None and len(strangers.closest.i):
-            strangers, copies = _look_again(strangers, copies, originals, folder, work / f"strangers-{signal}", workers)
-        found[signal] = strangers
+    products = {signal: _products(folder, len(originals.shards), signal, images, seed) for signal in signals}
+    copies, looked_at = np.zeros((0, 2), np.int64), dict.fromkeys(signals, 0)
+    if importlib.util.find_spec("cv2") is not None:
+        for signal, drawn in products.items():
+            here = work / f"strangers-{signal}"
+            copies, looked_at[signal] = _look_again(drawn, copies, originals, folder, here, workers)
     pictures = _pictures(copies, originals)
-    return {signal: _without(strangers, pictures) for signal, strangers in found.items()}
+    found = {}
+    for signal, drawn in products.items():
+        closest = drawn.closest(pictures)
+        hidden = closest.images * (closest.images - 1) // 2 - closest.pairs
+        found[signal] = Strangers(closest, drawn.samples, looked_at[signal], hidden)
+    return found
 
 
-def _closest(folder: RunFolder, shards: int, signal: str, images: NDArray[np.int64], seed: int) -> Strangers:
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Images drawn for one signal, and their fingerprints as products."""
+
+    samples: NDArray[np.int64]
+    sides: Sides
+    bits: int | None
+
+    def closest(self, pictures: NDArray[np.int32]) -> Closest:
+        """The closest pairs of images that show different pictures, as far as is known."""
+        return closest_pairs(self.sides, pictures[self.samples], bits=self.bits)
+
+
+def _products(folder: RunFolder, shards: int, signal: str, images: NDArray[np.int64], seed: int) -> _Drawn:
     bits = BITS.get(signal)
     views, turned = (VIEWS if signal == "crops" else 1), signal in ("pdq", "crops")
     sides = (8 if turned else 1) * (2 * views - 1)
@@ -100,49 +117,42 @@ def _closest(folder: RunFolder, shards: int, signal: str, images: NDArray[np.int
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(rows))[:most])
     places = drawn[present][chosen]
     products = vector_sides(rows[chosen]) if bits is None else hash_sides(rows[chosen], views=views, turned=turned)
-    return Strangers(closest_pairs(products, bits=bits), images[places])
+    return _Drawn(images[places], products, bits)
 
 
 def _look_again(
-    strangers: Strangers,
-    copies: NDArray[np.int64],
-    originals: Originals,
-    folder: RunFolder,
-    work: Path,
-    workers: int,
-) -> tuple[Strangers, NDArray[np.int64]]:
-    """Verify the closest pairs, a few hundred at a time, until they are no copies; returns all copies known then.
+    drawn: _Drawn, copies: NDArray[np.int64], originals: Originals, folder: RunFolder, work: Path, workers: int
+) -> tuple[NDArray[np.int64], int]:
+    """Verify the closest pairs, a few hundred at a time, until they are no copies.
 
     Copies of a copy are copies: of a picture that occurs a hundred times a hundred pairs are looked at, not 5,000.
+
+    Returns:
+        All pairs of copies known then, (m, 2), and how many pairs were looked at.
     """
-    closest = strangers.closest
-    nearest = np.lexsort((closest.j, closest.i, -closest.score))
-    a, b = strangers.samples[closest.i[nearest]], strangers.samples[closest.j[nearest]]
-    looked_at = np.zeros(len(nearest), bool)
-    for first in range(0, _MOST_LOOKED_AT, _LOOKED_AT):
-        pictures = _pictures(copies, originals)
-        chosen = np.flatnonzero(~looked_at & (pictures[a] != pictures[b]))[:_LOOKED_AT]
-        left, right = a[chosen], b[chosen]
+    seen: set[tuple[int, int]] = set()
+    while len(seen) < _MOST_LOOKED_AT:
+        closest = drawn.closest(_pictures(copies, originals))
+        nearest = np.lexsort((closest.j, closest.i, -closest.score))
+        pairs = np.column_stack([drawn.samples[closest.i[nearest]], drawn.samples[closest.j[nearest]]])
+        chosen = [pair for pair in map(tuple, pairs.tolist()) if pair not in seen][:_LOOKED_AT]
+        if not chosen:
+            break
+        left, right = np.array(chosen, np.int64).T
         originals.places([*left.tolist(), *right.tolist()])  # says so if the source is gone
-        here = work / f"{first:05d}"
-        key = fingerprint([left.tolist(), right.tolist()])
+        here = work / f"{len(seen):05d}"
+        key = fingerprint(chosen)
         table, _ = verify_pairs(left, right, folder, originals.shards, parts=here, out=here, key=key, workers=workers)
         copies = np.concatenate([copies, np.column_stack([table["a"].to_numpy(), table["b"].to_numpy()])])
-        looked_at[chosen] = True
+        seen.update(chosen)
         if table.num_rows <= _FEW * len(chosen):
             break
-    return replace(strangers, looked_at=int(looked_at.sum())), copies
+    return copies, len(seen)
 
 
 def _pictures(copies: NDArray[np.int64], originals: Originals) -> NDArray[np.int32]:
     """For each sample of the run the smallest that shows the same picture, by the pairs known to, and theirs."""
     return components(copies[:, 0], copies[:, 1], int(originals.starts[-1]))
-
-
-def _without(strangers: Strangers, pictures: NDArray[np.int32]) -> Strangers:
-    closest = strangers.closest
-    hidden = pictures[strangers.samples[closest.i]] == pictures[strangers.samples[closest.j]]
-    return replace(strangers, closest=closest.without(hidden), hidden=int(hidden.sum()))
 
 
 def write_strangers(path: Path, found: Mapping[str, Strangers], key: str) -> None:
