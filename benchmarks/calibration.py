@@ -8,12 +8,12 @@ calibration expects among all different images, and how many there are.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from known_answers import arguments
 
 import dedupkit as dk
 from dedupkit.pipeline.fingerprints import pair_scores, rows_of
@@ -24,13 +24,8 @@ BLOCK = 50_000  # pairs scored at a time
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shards")
-    parser.add_argument("truth", type=Path)
-    parser.add_argument("--rule", default="copies")
-    parser.add_argument("--embed", action="append", default=[])
+    parser = arguments(__doc__)
     parser.add_argument("--sample", type=int, default=300)
-    parser.add_argument("--out", type=Path, help="run folder to make or go on with")
     options = parser.parse_args()
     out = options.out or Path(tempfile.mkdtemp()) / "run"
     run = dk.dedup(options.shards, out, rule=options.rule, embed=options.embed)

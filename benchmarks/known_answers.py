@@ -18,14 +18,19 @@ from pathlib import Path
 import dedupkit as dk
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Those of a benchmark over shards whose truth is known."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards")
     parser.add_argument("truth", type=Path)
     parser.add_argument("--rule", default="copies")
     parser.add_argument("--embed", action="append", default=[])
     parser.add_argument("--out", type=Path, help="run folder to make or go on with")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
     with options.truth.open() as stream:
         truth = {row["url"]: row for row in csv.DictReader(stream)}
     out = options.out or Path(tempfile.mkdtemp()) / "run"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.clustering.rules import Atom, Clause, Rule
+from dedupkit.clustering.rules import Atom, Clause, Rule, reason_of
 
 __all__ = ["Axis", "axes_of", "grid", "holds", "steps"]
 
@@ -70,7 +70,7 @@ def axes_of(rule: Rule, floors: Mapping[str, float], bits: Mapping[str, int]) ->
         if not numeric:
             continue
         atom = numeric[0]
-        reason = " and ".join(part.signal for part in clause)
+        reason = reason_of(clause)
         verified = any(part.signal == "verified" for part in clause)
         floor = float(atom.bound or 0.0) if verified else floors.get(atom.signal, float(atom.bound or 0.0))
         ordered = (atom, *(part for part in clause if part is not atom))

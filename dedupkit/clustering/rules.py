@@ -15,7 +15,7 @@ from itertools import product
 
 from dedupkit.errors import RuleError
 
-__all__ = ["PRESETS", "Atom", "Clause", "Rule", "implies", "needs_embedder", "parse_rule"]
+__all__ = ["PRESETS", "Atom", "Clause", "Rule", "implies", "needs_embedder", "parse_rule", "reason_of"]
 
 PRESETS: dict[str, str] = {
     "copies": "exact or pdq<=31",
@@ -70,6 +70,11 @@ class Atom:
 
 
 Clause = tuple[Atom, ...]
+
+
+def reason_of(clause: Clause) -> str:
+    """The alternative as the manifest names it: ``pdq``, ``lite and verified``."""
+    return " and ".join(atom.signal for atom in clause)
 
 
 def implies(clause: Clause, other: Clause) -> bool:

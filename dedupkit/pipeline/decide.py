@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Policy, Rule, decide
-from dedupkit.clustering.rules import Clause
+from dedupkit.clustering.rules import reason_of
 from dedupkit.io import read_columns
 from dedupkit.manifest.tables import write_groups, write_manifest
 from dedupkit.pipeline.folder import RunFolder
@@ -41,7 +41,7 @@ def decide_and_write(folder: RunFolder, sources: list[str], rule: Rule, policy: 
         [folder.samples(shard) for shard in range(shards)],
         sources,
         decision,
-        [_reason(clause) for clause in rule.clauses],
+        [reason_of(clause) for clause in rule.clauses],
     )
     groups, largest = write_groups(folder.groups, decision, readable)
     return {
@@ -52,10 +52,6 @@ def decide_and_write(folder: RunFolder, sources: list[str], rule: Rule, policy: 
         "largest_group": largest,
         "edges": decision.edges,
     }
-
-
-def _reason(clause: Clause) -> str:
-    return " and ".join(atom.signal for atom in clause)
 
 
 def _policy_columns(folder: RunFolder, shards: int, policy: Policy) -> dict[str, NDArray[Any]]:

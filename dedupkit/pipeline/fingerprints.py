@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES
-from dedupkit.neighbors.dihedral import dihedral_distance
+from dedupkit.neighbors.dihedral import POPCOUNT, dihedral_distance
+from dedupkit.neighbors.normalise import unit_rows
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.scan import HASH_BYTES
 from dedupkit.pipeline.signals import SIGNALS, hash_column
@@ -24,8 +25,6 @@ BITS = {
     **{name: 8 * size for name, size in HASH_BYTES.items() if name not in ("pixels", "crops")},
 }
 """Bits that a distance counts, by signal."""
-
-_POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.int16)
 
 
 def rows_of(
@@ -89,7 +88,7 @@ def _compare(signal: str, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np
     if signal == "pdq":
         return dihedral_distance(left, right).astype(np.float32)
     if signal != "crops":
-        distance: NDArray[np.float32] = _POPCOUNT[left ^ right].sum(axis=1).astype(np.float32)
+        distance: NDArray[np.float32] = POPCOUNT[left ^ right].sum(axis=1).astype(np.float32)
         return distance
     one, other = (np.split(side, VIEWS, axis=1) for side in (left, right))
     best = np.full(len(left), 8 * PDQ_BYTES, np.float32)
@@ -102,14 +101,11 @@ def _compare(signal: str, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np
 
 def _vectors(folder: RunFolder, shards: int, signal: str, samples: NDArray[np.int64]) -> NDArray[np.float32]:
     """The vectors of some samples at unit length; zeros where one has none."""
-    parts: list[NDArray[np.float32]] = []
+    parts: list[NDArray[np.float16]] = []
     start = 0
     for shard in range(shards):
         vectors = np.load(folder.embeddings(signal, shard), mmap_mode="r")
         low, high = np.searchsorted(samples, [start, start + len(vectors)])
-        parts.append(vectors[samples[low:high] - start].astype(np.float32))
+        parts.append(vectors[samples[low:high] - start])
         start += len(vectors)
-    rows = np.concatenate(parts)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(length > 0, length, np.float32(1))
-    return rows
+    return unit_rows(np.concatenate(parts))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dedupkit.calibration.axes import Axis, grid
 from dedupkit.calibration.bands import Band, band_of, draw
 from dedupkit.clustering import Rule, scored_pairs
+from dedupkit.clustering.rules import reason_of
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.signals import load_signal, read_column
 
@@ -65,7 +66,7 @@ def found_pairs(folder: RunFolder, shards: int, rule: Rule, axes: Sequence[Axis]
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
     signals = {name: load_signal(folder, shards, name) for name in rule.signals}
     a, b, clause, _ = scored_pairs(rule, signals, readable)
-    reasons = [" and ".join(atom.signal for atom in clause) for clause in rule.clauses]
+    reasons = [reason_of(clause) for clause in rule.clauses]
     count = len(readable)
     found = []
     for axis in axes:

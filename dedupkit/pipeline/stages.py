@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -147,15 +147,20 @@ def _run(
     job: Job, label: str, tasks: list[Task], workers: int, watch: Callable[[int], None] | None = None
 ) -> list[dict[str, Any]]:
     """Run tasks under a progress bar; ``watch`` hears the number of samples done while workers are busy."""
-    done = 0
+    done, busy = 0, False
     with Progress(label, len(tasks), "img") as progress:
 
         def on_done(_: Task, result: dict[str, Any]) -> None:
             nonlocal done
             done += result["samples"]
             progress.advance(result["samples"])
+            if busy and watch is not None:
+                watch(done)
+
+        def meanwhile() -> None:
+            nonlocal busy
+            busy = True
             if watch is not None:
                 watch(done)
 
-        meanwhile = None if watch is None else partial(watch, 0)
         return run_tasks(tasks, job.folder.path, workers=workers, on_done=on_done, meanwhile=meanwhile)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -131,11 +132,13 @@ def _look_again(
         All pairs of copies known then, (m, 2), and how many pairs were looked at.
     """
     seen: set[tuple[int, int]] = set()
+    known = pictures = _pictures(copies, originals)
+    closest = drawn.closest(known)
     while len(seen) < _MOST_LOOKED_AT:
-        closest = drawn.closest(_pictures(copies, originals))
-        nearest = np.lexsort((closest.j, closest.i, -closest.score))
-        pairs = np.column_stack([drawn.samples[closest.i[nearest]], drawn.samples[closest.j[nearest]]])
-        chosen = [pair for pair in map(tuple, pairs.tolist()) if pair not in seen][:_LOOKED_AT]
+        chosen = _nearest(closest, drawn.samples, pictures, seen)
+        if len(chosen) < _LOOKED_AT and known is not pictures:  # copies took the room of what comes next
+            known, closest = pictures, drawn.closest(pictures)
+            chosen = _nearest(closest, drawn.samples, pictures, seen)
         if not chosen:
             break
         left, right = np.array(chosen, np.int64).T
@@ -147,7 +150,19 @@ def _look_again(
         seen.update(chosen)
         if table.num_rows <= _FEW * len(chosen):
             break
+        pictures = _pictures(copies, originals)
     return copies, len(seen)
+
+
+def _nearest(
+    closest: Closest, samples: NDArray[np.int64], pictures: NDArray[np.int32], seen: set[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The closest pairs of different pictures that were not looked at, a batch of them."""
+    order = np.lexsort((closest.j, closest.i, -closest.score))
+    a, b = samples[closest.i[order]], samples[closest.j[order]]
+    apart = pictures[a] != pictures[b]
+    pairs = zip(a[apart].tolist(), b[apart].tolist(), strict=True)
+    return list(islice((pair for pair in pairs if pair not in seen), _LOOKED_AT))
 
 
 def _pictures(copies: NDArray[np.int64], originals: Originals) -> NDArray[np.int32]:
