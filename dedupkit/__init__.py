@@ -6,8 +6,9 @@ importable each alone. Importing this package loads nothing heavy.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dedupkit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dedupkit.compat import encode_images, find_duplicates, find_duplicates_to_remove, plot_duplicates
@@ -23,24 +24,21 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "DedupkitError": "errors",
-    "MissingExtraError": "errors",
-    "RuleError": "errors",
-    "Run": "pipeline.run",
-    "dedup": "pipeline.job",
-    "encode_images": "compat",
-    "find_duplicates": "compat",
-    "find_duplicates_to_remove": "compat",
-    "keep_filter": "manifest.filter",
-    "plot_duplicates": "compat",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"dedupkit.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'dedupkit' has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "DedupkitError": "errors",
+        "MissingExtraError": "errors",
+        "RuleError": "errors",
+        "Run": "pipeline.run",
+        "dedup": "pipeline.job",
+        "encode_images": "compat",
+        "find_duplicates": "compat",
+        "find_duplicates_to_remove": "compat",
+        "keep_filter": "manifest.filter",
+        "plot_duplicates": "compat",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -36,6 +36,7 @@ from dedupkit.hashing import pdq, perceptual_hash
 from dedupkit.images import luma_of, open_image
 from dedupkit.neighbors.dihedral import dihedral_pairs
 from dedupkit.neighbors.hamming import Pairs, hamming_pairs
+from dedupkit.pipeline.signals import MIN_PDQ_QUALITY
 
 __all__ = ["encode_image", "encode_images", "find_duplicates", "find_duplicates_to_remove", "plot_duplicates"]
 
@@ -272,8 +273,6 @@ def _find_pairs(
     method: Method,
 ) -> tuple[list[str], Pairs]:
     """The names, and the pairs of their positions that are duplicates, sorted by (a, b)."""
-    from dedupkit.pipeline.signals import MIN_PDQ_QUALITY  # brings pyarrow, which a worker that hashes can spare
-
     bits = 8 * _check_method(method)
     radius = (31 if method == "pdq" else 10) if threshold is None else threshold
     if not isinstance(radius, int):

@@ -230,10 +230,16 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
 
 
 class _NoPandas(MetaPathFinder):
-    """An import hook that finds pandas missing."""
+    """An import hook that finds pandas missing when pyarrow looks for it on behalf of dedupkit."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name == "pandas":
+        if name != "pandas":
+            return
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("importlib."):
+            frame = frame.f_back
+        # pyarrow is compiled and has no frame: whoever called it is the one that asks.
+        if frame.f_globals.get("__name__", "").partition(".")[0] in ("dedupkit", "pyarrow"):
             raise ModuleNotFoundError(name, name=name)
 
 
@@ -243,15 +249,7 @@ def leave_pandas_out() -> None:
     Where pandas is installed, pyarrow imports it as soon as it converts a Python value: a third of a second in each
     process of a run, and nothing here uses it. pyarrow remembers that it found none; others can import it still.
     """
-    if "pandas" not in sys.modules:
-        import pyarrow as pa
-
-        hook = _NoPandas()
-        sys.meta_path.insert(0, hook)
-        try:
-            pa.array([0])
-        finally:
-            sys.meta_path.remove(hook)
+    sys.meta_path.insert(0, _NoPandas())
 
 
 def refuse_inside(path: Path, sources: Sequence[str]) -> None:

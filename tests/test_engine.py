@@ -345,12 +345,14 @@ def test_workers_ignore_modules_in_the_current_folder(tmp_path: Path, photos: di
     assert result.returncode == 0, result.stderr
 
 
-def test_the_command_line_loads_no_pandas(tmp_path: Path) -> None:
+def test_the_command_line_loads_no_pandas(tmp_path: Path, photos: dict[str, Image.Image]) -> None:
     """pyarrow would, in every process; it is found and works where somebody does ask for it."""
     pytest.importorskip("pandas")
+    write_tar(tmp_path / "data.tar", [(f"{n}.jpg", image) for n, image in enumerate(jpegs(photos, 2))])
     script = (
-        "import sys; from dedupkit.io import leave_pandas_out; leave_pandas_out(); import pyarrow as pa;"
-        "pa.table({'a': [1]}); assert 'pandas' not in sys.modules; import pandas; assert pandas.__version__"
+        "import sys; from dedupkit.cli import app;"
+        "app(['run', 'data.tar', '--out', 'out'], standalone_mode=False); assert 'pyarrow.lib' in sys.modules;"
+        "assert 'pandas' not in sys.modules; import pandas; assert pandas.__version__"
     )
-    result = python("-c", script)
+    result = python("-c", script, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

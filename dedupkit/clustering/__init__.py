@@ -1,12 +1,29 @@
 """Deciding: rules over scored edges, keep policies, the keep-set, components. Arrays only."""
 
-from dedupkit.clustering.decide import Decision, Signal, decide, pairs_of_clauses, scored_pairs
-from dedupkit.clustering.graph import components, keep_set
-from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
-from dedupkit.clustering.rules import PRESETS, Rule, parse_rule
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dedupkit.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from dedupkit.clustering.deciding import Decision, Signal, decide, pairs_of_clauses, scored_pairs
+    from dedupkit.clustering.graph import components, keep_set
+    from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
+    from dedupkit.clustering.rules import PRESETS, Rule, parse_rule
 
 __all__ = [
     "DEFAULT_POLICY", "PRESETS", "Decision", "Policy", "Rule", "Signal", "components", "decide", "keep_set",
-    "pairs_of_clauses",
-    "parse_policy", "parse_rule", "scored_pairs",
+    "pairs_of_clauses", "parse_policy", "parse_rule", "scored_pairs",
 ]  # fmt: skip
+
+# Reading a rule needs no arrays, and a run reads its rule before anything else.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("Decision", "Signal", "decide", "pairs_of_clauses", "scored_pairs"), "deciding"),
+        **dict.fromkeys(("components", "keep_set"), "graph"),
+        **dict.fromkeys(("DEFAULT_POLICY", "Policy", "parse_policy"), "policy"),
+        **dict.fromkeys(("PRESETS", "Rule", "parse_rule"), "rules"),
+    },
+)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from dedupkit.errors import RuleError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["DEFAULT_POLICY", "POLICY_COLUMNS", "Policy", "parse_policy"]
 
@@ -46,6 +48,8 @@ class Policy:
         Returns:
             (count,) int64, a permutation.
         """
+        import numpy as np
+
         keys: list[NDArray[np.generic]] = []
         for name, larger in self.columns:
             if name == "sample":  # the row number is unique, so nothing after it matters

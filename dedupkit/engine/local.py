@@ -8,20 +8,24 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dedupkit.engine.task import Task, done_result, execute
 from dedupkit.errors import DedupkitError
 
-__all__ = ["WorkerDied", "run_tasks"]
+__all__ = ["WorkerDied", "run_tasks", "workers_ahead"]
 
 # One thread per worker: the workers are the parallelism, and idle math threads spin.
 _SINGLE_THREADED = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+
+
+# Workers that were started ahead and not taken yet.
+_ready: list[subprocess.Popen[bytes]] = []
 
 
 class WorkerDied(DedupkitError):  # noqa: N818 - an event, said as it happened
@@ -71,6 +75,45 @@ def run_tasks(
     return [results[index] for index in range(len(tasks))]
 
 
+@contextmanager
+def workers_ahead(count: int, module: str) -> Iterator[None]:
+    """Start workers before their tasks are known, so that they load while this process does; see ``run_tasks``.
+
+    Args:
+        count: processes; ``run_tasks`` inside the block takes them before it starts others, and those that it does
+            not take end with the block.
+        module: what their tasks will need.
+    """
+    _ready.extend(_spawn(module) for _ in range(count))
+    try:
+        yield
+    finally:
+        while _ready:
+            _end(_ready.pop())
+
+
+def _spawn(module: str | None = None) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    environment = {**os.environ, **_SINGLE_THREADED, "PYTHONPATH": path}
+    # -P: modules come from where this process has them, not from whatever lies in the current folder.
+    command = [sys.executable, "-P", "-m", "dedupkit.engine.worker", *([module] if module else [])]
+    # A session of its own: the terminal's Ctrl-C reaches the parent alone, which then stops its workers.
+    return subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a worker at once, also in the middle of a task (a half-written file has a temporary name)."""
+    with suppress(OSError):
+        process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+
+
 def _run_here(jobs: list[tuple[int, Task]], out: Path) -> Any:
     for index, task in jobs:
         yield index, execute(task, out)
@@ -106,17 +149,7 @@ class _Lane(threading.Thread):
     def __init__(self, out: Path, todo: Any, done: Any, stop: threading.Event) -> None:
         super().__init__(daemon=True)
         self._out, self._todo, self._done, self._stop_event = out, todo, done, stop
-        self._process = self._spawn()
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-        environment = {**os.environ, **_SINGLE_THREADED, "PYTHONPATH": path}
-        # -P: modules come from where this process has them, not from whatever lies in the current folder.
-        command = [sys.executable, "-P", "-m", "dedupkit.engine.worker", str(self._out)]
-        # A session of its own: the terminal's Ctrl-C reaches the parent alone, which then stops its workers.
-        return subprocess.Popen(  # noqa: S603 - our own module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
-        )
+        self._process = _ready.pop() if _ready else _spawn()
 
     def run(self) -> None:
         while not self._stop_event.is_set():
@@ -136,7 +169,7 @@ class _Lane(threading.Thread):
             if stdin is None or stdout is None:
                 raise WorkerDied("a worker process has no pipes")
             try:
-                pickle.dump(task, stdin)
+                pickle.dump((task, self._out), stdin)
                 stdin.flush()
                 succeeded, result = pickle.load(stdout)  # noqa: S301 - our own worker wrote it
             except (EOFError, OSError, pickle.UnpicklingError):
@@ -146,7 +179,7 @@ class _Lane(threading.Thread):
                         f"a worker process died (exit status {code}) at {task.stage}/{task.name}: "
                         f"{task.arguments.get('what', '')}; what was done is kept, run the same command to go on"
                     ) from None
-                self._process = self._spawn()
+                self._process = _spawn()
                 continue
             if succeeded:
                 return dict(result)
@@ -154,11 +187,5 @@ class _Lane(threading.Thread):
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """End the worker: at once, also in the middle of a task (a half-written file has a temporary name)."""
-        with suppress(OSError):
-            self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        """End the worker."""
+        _end(self._process)

@@ -1,7 +1,7 @@
 """A worker process: reads tasks from its standard input, executes them, writes what came of each.
 
-Started as ``python -m dedupkit.engine.worker OUT``, not through multiprocessing: a user's script needs no main guard,
-the worker starts with one thread per math library, and a native crash or a kill takes one worker, not the run.
+Started as ``python -m dedupkit.engine.worker [MODULE]``, not through multiprocessing: a user's script needs no main
+guard, the worker starts with one thread per math library, and a native crash or a kill takes one worker, not the run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gc
 import os
 import pickle
 import sys
-from pathlib import Path
+from importlib import import_module
 from typing import IO
 
 from dedupkit.engine.task import execute
@@ -21,11 +21,11 @@ from dedupkit.memory import keep_freed_memory
 __all__ = ["main", "serve"]
 
 
-def serve(out: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Execute pickled tasks until the parent closes the pipe (or dies, which closes it too)."""
+def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Execute pickled tasks, each with its run folder, until the parent closes the pipe (or dies, which does it)."""
     while True:
         try:
-            task = pickle.load(requests)  # noqa: S301 - the parent process is the only writer
+            task, out = pickle.load(requests)  # noqa: S301 - the parent process is the only writer
         except EOFError:
             return
         gc.freeze()  # what is loaded stays: no collection walks through it again
@@ -41,12 +41,17 @@ def serve(out: Path, requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """Serve on the standard streams; whatever a library prints goes to standard error instead."""
+    """Serve on the standard streams; whatever a library prints goes to standard error instead.
+
+    A module that is named is loaded before the first task comes.
+    """
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     leave_pandas_out()
     keep_freed_memory(64 << 20)
-    serve(Path(sys.argv[1]), sys.stdin.buffer, replies)
+    for module in sys.argv[1:]:
+        import_module(module)
+    serve(sys.stdin.buffer, replies)
 
 
 if __name__ == "__main__":

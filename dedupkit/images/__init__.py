@@ -1,7 +1,6 @@
 """Bytes to pixels: the one decoder (scaled, oriented, bounded); and the edits that copies undergo."""
 
 from dedupkit.images.decode import (
-    IMAGE_EXTENSIONS,
     LUMA_MIN_SIDE,
     MAX_PIXELS,
     ImageError,
@@ -12,7 +11,6 @@ from dedupkit.images.decode import (
 )
 
 __all__ = [
-    "IMAGE_EXTENSIONS",
     "LUMA_MIN_SIDE",
     "MAX_PIXELS",
     "ImageError",

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 __all__ = [
-    "IMAGE_EXTENSIONS",
     "LUMA_MIN_SIDE",
     "MAX_PIXELS",
     "ImageError",
@@ -29,8 +28,6 @@ __all__ = [
     "luma_of",
     "open_image",
 ]
-
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 
 LUMA_MIN_SIDE = 144
 """Values that a reduced plane keeps along its shorter side: 2.25 for each of PDQ's 64 cells."""

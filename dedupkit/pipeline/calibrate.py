@@ -20,13 +20,14 @@ from dedupkit.engine import fingerprint
 from dedupkit.errors import DedupkitError
 from dedupkit.images.edits import EDITS
 from dedupkit.io import read_columns, read_json
+from dedupkit.pipeline.columns import hash_column
 from dedupkit.pipeline.findings import Known, write_findings
 from dedupkit.pipeline.fingerprints import BITS
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.judged import found_pairs
 from dedupkit.pipeline.originals import Originals
 from dedupkit.pipeline.planted import Copies, measure_copies, read_copies, write_copies
-from dedupkit.pipeline.signals import hash_column, signal_kinds
+from dedupkit.pipeline.signals import signal_kinds
 from dedupkit.pipeline.strangers import Strangers, measure_strangers, read_strangers, write_strangers
 
 __all__ = ["calibrate"]

@@ -12,8 +12,8 @@ from dedupkit.clustering import Policy, Rule, decide
 from dedupkit.clustering.rules import reason_of
 from dedupkit.io import read_columns
 from dedupkit.manifest.tables import write_groups, write_manifest
+from dedupkit.pipeline.columns import load_signal, read_column
 from dedupkit.pipeline.folder import RunFolder
-from dedupkit.pipeline.signals import load_signal, read_column
 
 __all__ = ["decide_and_write"]
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES
 from dedupkit.neighbors.dihedral import POPCOUNT, dihedral_distance
 from dedupkit.neighbors.normalise import unit_rows
+from dedupkit.pipeline.columns import hash_column
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.scan import HASH_BYTES
-from dedupkit.pipeline.signals import SIGNALS, hash_column
+from dedupkit.pipeline.signals import SIGNALS
 
 __all__ = ["BITS", "VIEWS", "pair_scores", "rows_of"]
 

@@ -7,20 +7,21 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dedupkit import __version__
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
+from dedupkit.engine import workers_ahead
 from dedupkit.errors import DedupkitError
 from dedupkit.io import read_json, refuse_inside, write_json
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.plan import Job
-from dedupkit.pipeline.run import Run
-from dedupkit.pipeline.scan import HASH_BYTES
-from dedupkit.pipeline.signals import SIGNALS, signal_kinds
-from dedupkit.pipeline.stages import run_stages
+from dedupkit.pipeline.signals import HASHES, SIGNALS, signal_kinds
 from dedupkit.sources import Shard, find_shards
+
+if TYPE_CHECKING:
+    from dedupkit.pipeline.run import Run
 
 __all__ = ["dedup"]
 
@@ -77,8 +78,13 @@ def dedup(
     shards = find_shards(sources)
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     refuse_inside(folder.path, [*map(str, listed), *(shard.source for shard in shards)])
-    with folder.locked():
-        requested = [name for name in HASH_BYTES if name in requested or name in before.get("hashes", [])]
+    workers = workers or os.cpu_count() or 1
+    # A new run reads every shard: its workers load while this process does. An old one may have nothing left to read.
+    lanes = min(workers, len(shards)) if not before and workers > 1 < len(shards) else 0
+    with workers_ahead(lanes, "dedupkit.pipeline.scan"), folder.locked():
+        from dedupkit.pipeline.stages import run_stages
+
+        requested = [name for name in HASHES if name in requested or name in before.get("hashes", [])]
         config = _config([str(source) for source in listed], shards, parsed, policy, requested, embedders, seed)
         folder.claim(config)
         run_stages(
@@ -88,13 +94,15 @@ def dedup(
                 parsed,
                 requested,
                 embedders,
-                workers or os.cpu_count() or 1,
+                workers,
                 seed,
                 device,
                 target_recall,
             )
         )
         _decide(folder, [shard.source for shard in shards], parsed, policy)
+    from dedupkit.pipeline.run import Run
+
     return Run(folder.path)
 
 
@@ -113,11 +121,11 @@ def _embedders(specs: Sequence[str], rule: str, before: Mapping[str, str]) -> di
 
 
 def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
-    known = ("exact", "pdq", *HASH_BYTES)
+    known = ("exact", "pdq", *HASHES)
     unknown = [name for name in extra if name not in known]
     if unknown:
         raise DedupkitError(f"unknown hash {unknown[0]!r}; known: {', '.join(known)}")
-    return [name for name in HASH_BYTES if name in (*rule.signals, *extra)]
+    return [name for name in HASHES if name in (*rule.signals, *extra)]
 
 
 def _config(

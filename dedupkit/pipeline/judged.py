@@ -23,8 +23,8 @@ from dedupkit.calibration.axes import Axis, grid
 from dedupkit.calibration.bands import Band, band_of, draw
 from dedupkit.clustering import Rule, scored_pairs
 from dedupkit.clustering.rules import reason_of
+from dedupkit.pipeline.columns import load_signal, read_column
 from dedupkit.pipeline.folder import RunFolder
-from dedupkit.pipeline.signals import load_signal, read_column
 
 __all__ = ["Answers", "Drawn", "Found", "append_answer", "bands_of", "draw_pairs", "found_pairs", "read_answers"]
 

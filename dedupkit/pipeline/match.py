@@ -13,8 +13,8 @@ from dedupkit.neighbors.crops import iter_crop_pairs
 from dedupkit.neighbors.dihedral import iter_dihedral_pairs
 from dedupkit.neighbors.flat import FLAT_BELOW, flat_dihedral_pairs
 from dedupkit.neighbors.hamming import Pairs, iter_hamming_pairs
+from dedupkit.pipeline.columns import hash_column, write_edges
 from dedupkit.pipeline.folder import RunFolder
-from dedupkit.pipeline.signals import hash_column, write_edges
 
 __all__ = ["match_hashes"]
 

@@ -24,14 +24,15 @@ from dedupkit.clustering.rules import Rule
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError, require
-from dedupkit.images import IMAGE_EXTENSIONS, ImageError
+from dedupkit.images import ImageError
 from dedupkit.images.edits import EDITS
 from dedupkit.io import atomic_path, read_columns
 from dedupkit.pipeline.fingerprints import pair_scores
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.originals import Originals, Place, read_images
-from dedupkit.pipeline.scan import HASH_BYTES
+from dedupkit.pipeline.signals import HASHES
 from dedupkit.sources import Shard, find_shards
+from dedupkit.sources.sample import IMAGE_EXTENSIONS
 
 __all__ = ["Copies", "measure_copies", "plant_chunk", "read_copies", "write_copies"]
 
@@ -85,13 +86,13 @@ def measure_copies(
 
     folder = work / "planted"
     _plant(originals, samples, work, folder, key, workers)
-    hashes = [name for name in HASH_BYTES if name in rule.signals]
+    hashes = [name for name in HASHES if name in rule.signals]
     # The rule "exact" joins nothing: the run is for its fingerprints.
     options: dict[str, Any] = {"embed": list(embedders.values()), "hashes": hashes, "workers": workers}
     run = RunFolder(dedup(folder, work / "run", rule="exact", device=device, **options).path)
     shards = find_shards(folder)
     a, b, original, edit = _pairs(run, len(shards))
-    names = [name for name in rule.signals if name in embedders or name in ("exact", "pdq", *HASH_BYTES)]
+    names = [name for name in rule.signals if name in embedders or name in ("exact", "pdq", *HASHES)]
     scores = {name: pair_scores(run, len(shards), name, a, b) for name in names}
     if "verified" in rule.signals:
         scores["verified"] = _verified(rule, scores, run, shards, (a, b), work, workers)

@@ -18,8 +18,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.io import read_json, write_json
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.pipeline.folder import RunFolder
-from dedupkit.pipeline.scan import HASH_BYTES
-from dedupkit.pipeline.signals import is_hash, signal_kinds
+from dedupkit.pipeline.signals import HASHES, is_hash, signal_kinds
 
 __all__ = ["Group", "Groups", "Run"]
 
@@ -143,9 +142,9 @@ class Run:
     def _check_covered(self, rule: Rule) -> None:
         again = f"run again with --rule {str(rule)!r} (only what is missing is computed)"
         for name in rule.signals:
-            if name in HASH_BYTES and name not in self.config["hashes"]:
+            if name in HASHES and name not in self.config["hashes"]:
                 raise DedupkitError(f"this run has not computed {name}; {again}")
-            if name in HASH_BYTES and not is_hash(name):
+            if name in HASHES and not is_hash(name):
                 continue
             if name == "verified":
                 from dedupkit.pipeline.verified import covers_verified

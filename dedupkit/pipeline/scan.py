@@ -16,18 +16,13 @@ from dedupkit.hashing.exact import pixel_hash, stored_hash
 from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, crop_views, one_math_thread, pdq_from_buffers
 from dedupkit.images import LUMA_MIN_SIDE, ImageError, decode_luma, luma_of, open_image
 from dedupkit.io import atomic_path
+from dedupkit.pipeline.signals import HASHES, MIN_PDQ_QUALITY
 from dedupkit.sources import Sample, Shard, ShardError
 
-__all__ = ["HASH_BYTES", "MIN_PDQ_QUALITY", "sample_schema", "scan_shard"]
+__all__ = ["HASH_BYTES", "sample_schema", "scan_shard"]
 
-HASH_BYTES = {"pixels": 32, "crops": (1 + len(CROP_VIEWS)) * PDQ_BYTES} | dict.fromkeys(
-    (f"{kind}{definition}" for definition in ("", "_imagededup") for kind in ("phash", "dhash", "ahash", "whash")),
-    8,
-)
-"""The hashes that are computed on request, and their size in bytes; a rule that names one requests it."""
-
-MIN_PDQ_QUALITY = 50
-"""PDQ hashes of lower quality say too little (flat images) and match nothing; the bound is PDQ's own."""
+HASH_BYTES = dict.fromkeys(HASHES, 8) | {"pixels": 32, "crops": (1 + len(CROP_VIEWS)) * PDQ_BYTES}
+"""The size in bytes of each hash that is computed on request."""
 
 _HASHED_TOGETHER = 64
 _CROPS_MIN_SIDE = 256  # the smallest view is half of it

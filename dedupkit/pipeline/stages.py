@@ -15,8 +15,9 @@ from dedupkit.hashing.pdq import PDQ_BYTES
 from dedupkit.io import stamp
 from dedupkit.neighbors.dihedral import dihedral_pairs
 from dedupkit.neighbors.flat import FLAT_BELOW
+from dedupkit.pipeline.columns import read_column
 from dedupkit.pipeline.plan import Job
-from dedupkit.pipeline.signals import is_hash, read_column
+from dedupkit.pipeline.signals import is_hash
 
 __all__ = ["run_stages"]
 

@@ -14,8 +14,8 @@ from dedupkit.errors import DedupkitError
 from dedupkit.io import atomic_path
 from dedupkit.neighbors.cosine import iter_cosine_pairs
 from dedupkit.neighbors.normalise import ScoreNormaliser, normalise_scores
+from dedupkit.pipeline.columns import hash_column, write_edges
 from dedupkit.pipeline.folder import RunFolder
-from dedupkit.pipeline.signals import hash_column, write_edges
 
 __all__ = ["match_vectors"]
 

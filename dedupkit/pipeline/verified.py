@@ -21,9 +21,9 @@ from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images import ImageError, decode_luma
 from dedupkit.io import atomic_path, read_columns, write_json
 from dedupkit.neighbors.verify import Features, local_features, verify_pair
+from dedupkit.pipeline.columns import load_signal
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.plan import Job
-from dedupkit.pipeline.signals import load_signal
 from dedupkit.sources import Shard
 
 __all__ = ["covers_verified", "verify_candidates", "verify_chunk", "verify_pairs"]

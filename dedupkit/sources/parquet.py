@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dedupkit import io
-from dedupkit.images import IMAGE_EXTENSIONS
 from dedupkit.sources.sample import (
     ALIASES,
+    IMAGE_EXTENSIONS,
     Sample,
     ShardError,
     as_rows,

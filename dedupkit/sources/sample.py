@@ -6,7 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Sample", "Shard", "ShardError", "as_rows", "as_score", "clean_text", "first_present", "image_extension"]
+__all__ = [
+    "IMAGE_EXTENSIONS", "Sample", "Shard", "ShardError", "as_rows", "as_score", "clean_text", "first_present",
+    "image_extension",
+]  # fmt: skip
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 
 # One table of column names: LAION, COYO, CC3M/CC12M, DataComp, img2dataset, Hugging Face.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -137,7 +142,5 @@ def _values(column: Any) -> list[Any]:
 
 def image_extension(name: str) -> str | None:
     """The extension (lower case, after the first dot of the base name) if it names an image format."""
-    from dedupkit.images import IMAGE_EXTENSIONS
-
     extension = name.rsplit("/", 1)[-1].partition(".")[2].lower()
     return extension if extension in IMAGE_EXTENSIONS else None

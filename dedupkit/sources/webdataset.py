@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from dedupkit import io
-from dedupkit.images import IMAGE_EXTENSIONS
 from dedupkit.sources.img2dataset import failed_row, metadata_rows, parse_json
-from dedupkit.sources.sample import Sample, ShardError, as_score, clean_text, first_present
+from dedupkit.sources.sample import IMAGE_EXTENSIONS, Sample, ShardError, as_score, clean_text, first_present
 from dedupkit.sources.tar_stream import TarMember, iter_tar
 
 __all__ = ["TarShard", "split_name"]
