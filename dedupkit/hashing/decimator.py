@@ -9,6 +9,8 @@ Where the decoder delivers means over blocks of pixels, the pixels are first put
 the block's mean and meets its neighbours' (Colella and Woodward, "The Piecewise Parabolic Method", J. Comput. Phys.
 54, 1984, equations 1.5 to 1.9, without the limiter). That is linear as well, so it only changes ``A``: the hash moves
 by half as many bits as with constant blocks, at no cost per image.
+
+The coefficients of a JPEG are one more linear step before the pixels: there ``A`` takes the cosines of each block.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.images import Luma
+from dedupkit.images.jpeg import Coefficients
 
-__all__ = ["SIDE", "luma_buffer"]
+__all__ = ["SIDE", "central", "coefficient_buffer", "frequencies", "luma_buffer"]
 
 SIDE = 64
 _SLABS = 4
@@ -31,22 +34,66 @@ _REACH = 2  # blocks on either side that a block's parabola depends on
 def luma_buffer(luma: Luma) -> NDArray[np.float32]:
     """Filter and decimate a luminance plane to the (64, 64) float32 buffer that PDQ transforms."""
     top, left = luma.trimmed
-    plane = luma.plane.astype(np.float32, order="C")
-    cols = plane.shape[1]
-    slabs, step = _slabs(luma.height, luma.block, top)
+    rows = _of_pixels(luma.height, luma.block, top)
+    columns = _of_pixels(luma.width, luma.block, left)
+    return _apply(rows, luma.plane.astype(np.float32, order="C"), columns)
+
+
+def coefficient_buffer(image: Coefficients, part: float = 1.0) -> NDArray[np.float32]:
+    """The same (64, 64) float32 buffer from the low frequencies of a JPEG, turned as its EXIF block says.
+
+    Args:
+        image: read with at least ``frequencies`` of the sides of the view.
+        part: of each side, in the middle of the image.
+    """
+    blocks_down, _, values = image.plane.shape
+    blocks_across = values // image.keep[1]
+    transpose, flip_rows, flip_columns = image.turned
+    if transpose:
+        flip_rows, flip_columns = flip_columns, flip_rows
+    height, width = central(image.height, part), central(image.width, part)
+    keep_rows, keep_columns = (min(kept, frequencies(n)) for kept, n in zip(image.keep, (height, width), strict=True))
+    blocks = image.plane[:, :keep_rows].reshape(blocks_down, keep_rows, blocks_across, -1)[..., :keep_columns]
+    plane = blocks.astype(np.float32, order="C").reshape(blocks_down * keep_rows, -1)
+    rows = _of_frequencies(image.height, height, keep_rows, blocks_down, flip_rows)
+    columns = _of_frequencies(image.width, width, keep_columns, blocks_across, flip_columns)
+    buffer = _apply(rows, plane, columns) + np.float32(128)  # the level that JPEG subtracts
+    return buffer.T if transpose else buffer
+
+
+def central(length: int, part: float) -> int:
+    """The pixels of a central view of a side."""
+    return length - 2 * round(length * (1 - part) / 2)
+
+
+def frequencies(length: int) -> int:
+    """How many of a JPEG's eight frequencies along a side of ``length`` pixels the filter lets through.
+
+    The two boxes of ``window`` pixels leave less than a hundredth of the first that is left out.
+    """
+    return max(1, min(8, round(15 / _window(length))))
+
+
+Slabs = tuple[NDArray[np.float32], int]
+"""The matrix of one axis as (4, 16, reach) and a step: slab s applies to ``plane[s * step : s * step + reach]``."""
+
+
+def _apply(rows: Slabs, plane: NDArray[np.float32], columns: Slabs) -> NDArray[np.float32]:
+    width = plane.shape[1]
+    slabs, step = rows
     reach = slabs.shape[2]
-    windows = np.ndarray((_SLABS, reach, cols), np.float32, plane, 0, (4 * step * cols, 4 * cols, 4))
-    half = np.matmul(slabs, windows).reshape(SIDE, cols)
-    slabs, step = _slabs(luma.width, luma.block, left)
+    windows = np.ndarray((_SLABS, reach, width), np.float32, plane, 0, (4 * step * width, 4 * width, 4))
+    half = np.matmul(slabs, windows).reshape(SIDE, width)
+    slabs, step = columns
     reach = slabs.shape[2]
-    windows = np.ndarray((_SLABS, SIDE, reach), np.float32, half, 0, (4 * step, 4 * cols, 4))
+    windows = np.ndarray((_SLABS, SIDE, reach), np.float32, half, 0, (4 * step, 4 * width, 4))
     buffer: NDArray[np.float32] = np.matmul(windows, slabs.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(SIDE, SIDE)
     return buffer
 
 
 @lru_cache(maxsize=1024)
-def _slabs(length: int, block: int, trimmed_front: bool) -> tuple[NDArray[np.float32], int]:
-    """The matrix of one axis as (4, 16, reach) and a step: slab s applies to ``plane[s * step : s * step + reach]``."""
+def _of_pixels(length: int, block: int, trimmed_front: bool) -> Slabs:
+    """The matrix of an axis that holds pixels, or means over blocks of them."""
     columns = -(-length // block)
     first, weights = _bands(length)
     if block > 1 and trimmed_front:  # blocks were counted from the other end before the plane was mirrored
@@ -56,6 +103,25 @@ def _slabs(length: int, block: int, trimmed_front: bool) -> tuple[NDArray[np.flo
         start, weights = _onto_blocks(first, weights, block)
     else:
         start = first
+    return _in_slabs(start, weights, columns)
+
+
+@lru_cache(maxsize=1024)
+def _of_frequencies(length: int, view: int, keep: int, blocks: int, flipped: bool) -> Slabs:
+    """The matrix of a central view of an axis that holds the ``keep`` lowest frequencies of each block of 8 pixels."""
+    first, bands = _bands(view)
+    first = first + (length - view) // 2
+    if flipped:
+        first, bands = length - first - bands.shape[1], bands[:, ::-1]
+    start, by_block = _by_block(first, bands, 8)
+    pixel, frequency = np.arange(8)[:, None], np.arange(keep)
+    waves = np.cos((2 * pixel + 1) * frequency * np.pi / 16) * np.where(frequency == 0, np.sqrt(1 / 8), 1 / 2)
+    weights = (by_block @ waves).reshape(SIDE, -1)  # what reaches beyond the last block is zero
+    return _in_slabs(start * keep, weights, blocks * keep)
+
+
+def _in_slabs(start: NDArray[np.int64], weights: NDArray[np.float64], columns: int) -> Slabs:
+    """A (64, columns) matrix of which row i is zero but for ``weights[i]`` from column ``start[i]`` on."""
     # Beyond a border the image goes on as its last block; where a band ends early its weights are zero.
     column = np.clip(start[:, None] + np.arange(weights.shape[1]), 0, columns - 1)
     by_slab = column.reshape(_SLABS, -1)
@@ -70,9 +136,14 @@ def _slabs(length: int, block: int, trimmed_front: bool) -> tuple[NDArray[np.flo
     return slabs.reshape(_SLABS, _ROWS, reach).astype(np.float32), step
 
 
+def _window(length: int) -> int:
+    """Side of the box filter in pixels."""
+    return -(-length // (2 * SIDE))
+
+
 def _bands(length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The filter and decimation of ``length`` pixels: (64,) first pixels and (64, width) weights from there on."""
-    window = -(-length // (2 * SIDE))
+    window = _window(length)
     after = (window + 2) // 2
     index = np.arange(length)
     first = np.maximum(index + after - window, 0)  # the box around each position, cut at the borders
@@ -98,16 +169,25 @@ def _onto_blocks(
     first: NDArray[np.int64], weights: NDArray[np.float64], block: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Bands of weights of pixels to bands of weights of the means of blocks of pixels."""
+    start, by_block = _by_block(first, weights, block)
+    shares = by_block @ _parabolas(block)
+    blocks = shares.shape[1]
+    result = np.zeros((SIDE, blocks + 2 * _REACH))
+    for shift in range(2 * _REACH + 1):
+        result[:, shift : shift + blocks] += shares[:, :, shift]
+    return start - _REACH, result
+
+
+def _by_block(
+    first: NDArray[np.int64], weights: NDArray[np.float64], block: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Bands of weights cut at blocks: (64,) first blocks, and (64, blocks, block) weights."""
     width = weights.shape[1]
     start = first // block
     blocks = (width + 2 * block - 2) // block
     padded = np.zeros((SIDE, blocks * block))
     padded[np.arange(SIDE)[:, None], (first - start * block)[:, None] + np.arange(width)] = weights
-    shares = padded.reshape(SIDE, blocks, block) @ _parabolas(block)
-    result = np.zeros((SIDE, blocks + 2 * _REACH))
-    for shift in range(2 * _REACH + 1):
-        result[:, shift : shift + blocks] += shares[:, :, shift]
-    return start - _REACH, result
+    return start, padded.reshape(SIDE, blocks, block)
 
 
 @lru_cache(maxsize=4)

@@ -6,7 +6,8 @@ Source: Facebook, "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashin
 at 31 bits or fewer, and hashes of quality below 50 are discarded.
 
 The filter and the decimation are two small matrix products (:mod:`dedupkit.hashing.decimator`); the result agrees with
-the reference to the bit on full luminance.
+the reference to the bit on full luminance. A plain JPEG is hashed from its coefficients, other files from a plane at
+reduced scale.
 
 Bits are stored as the reference prints them: byte 0 holds the highest vertical frequency. Unpacked to 16x16, row i
 is vertical frequency 16 - i and column j horizontal frequency 16 - j.
@@ -14,7 +15,9 @@ is vertical frequency 16 - i and column j horizontal frequency 16 - j.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -22,13 +25,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import ThreadpoolController
 
-from dedupkit.hashing.decimator import SIDE, luma_buffer
-from dedupkit.images import Luma, decode_luma, luma_of
+from dedupkit.hashing.decimator import SIDE, central, coefficient_buffer, frequencies, luma_buffer
+from dedupkit.images import ImageError, Luma, decode_luma, luma_of
+from dedupkit.images.jpeg import Coefficients, read_coefficients
 
 __all__ = [
     "CROP_VIEWS",
     "PDQ_BYTES",
-    "crop_views",
+    "Decimated",
+    "central_views",
+    "decimate",
     "one_math_thread",
     "pdq",
     "pdq_dihedral",
@@ -37,9 +43,14 @@ __all__ = [
 
 PDQ_BYTES = 32
 CROP_VIEWS = (0.9, 0.8, 0.7, 0.6, 0.5)
-"""Sides of the nested central views of an image, as parts of its own sides."""
+"""Sides of the nested central views of an image, as parts of its own sides.
+
+A copy that was cropped evenly looks like a view of the original, and a copy inside a border holds the original as a
+view.
+"""
 
 _KEPT = 16
+_VIEWS_MIN_SIDE = 256  # of a decoded plane; the smallest view is half of it
 
 _rows = np.arange(1, _KEPT + 1)[:, None]
 _DCT = (np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * _rows * (2 * np.arange(SIDE) + 1))).astype(np.float32)
@@ -58,7 +69,7 @@ def pdq(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint
         ImageError: the bytes are no image that can be decoded.
     """
     with one_math_thread():
-        hashes, qualities = pdq_from_buffers(luma_buffer(_as_luma(image))[None])
+        hashes, qualities = pdq_from_buffers(_buffer(image)[None])
     return hashes[0], int(qualities[0])
 
 
@@ -73,7 +84,7 @@ def pdq_dihedral(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArra
         up-down, flipped left-right, transposed along either diagonal; and the quality.
     """
     with one_math_thread():
-        buffer = luma_buffer(_as_luma(image))[None]
+        buffer = _buffer(image)[None]
         coefficients = _coefficients(buffer)[0]
     sign = np.where(np.arange(_KEPT) % 2 == 0, -1.0, 1.0).astype(np.float32)  # index 0 is frequency 1: odd
     rows, cols = sign[:, None], sign[None, :]
@@ -102,15 +113,16 @@ def _math_libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def crop_views(luma: Luma) -> list[Luma]:
-    """The nested central views of an image, one for each of :data:`CROP_VIEWS`.
+def central_views(luma: Luma, parts: Sequence[float]) -> list[Luma]:
+    """Central views of a decoded image; the planes are slices, so a view costs its hash and no decoding.
 
-    A copy that was cropped evenly looks like a view of the original, and a copy inside a border holds the original as
-    a view. The planes are slices, so a view costs its hash and no decoding.
+    Args:
+        luma: the image.
+        parts: of its sides.
     """
     rows, cols = luma.plane.shape
     views = []
-    for part in CROP_VIEWS:
+    for part in parts:
         top, left = round(rows * (1 - part) / 2), round(cols * (1 - part) / 2)
         plane = luma.plane[top : max(rows - top, top + 1), left : max(cols - left, left + 1)]
         height, width = (side * luma.block for side in plane.shape)
@@ -130,12 +142,62 @@ def pdq_from_buffers(buffers: NDArray[np.float32]) -> tuple[NDArray[np.uint8], N
     return _threshold(_coefficients(buffers)), _quality(buffers)
 
 
-def _as_luma(image: bytes | Image.Image | NDArray[np.uint8]) -> Luma:
+@dataclass(frozen=True, slots=True)
+class Decimated:
+    """An encoded image, filtered and decimated.
+
+    Attributes:
+        buffers: (n, 64, 64) float32: the image, and views of it where they were asked for.
+        width: of the image after orientation, in pixels.
+        height: of the image after orientation, in pixels.
+        format: ``jpeg``, ``png``, ``webp``, … in lower case.
+    """
+
+    buffers: NDArray[np.float32]
+    width: int
+    height: int
+    format: str
+
+
+def decimate(images: Sequence[bytes], views: Sequence[float] = ()) -> list[Decimated | ImageError]:
+    """Encoded images to what PDQ transforms; plain JPEGs without turning them into pixels, several at once.
+
+    Args:
+        images: the stored bytes.
+        views: central views to decimate as well, as parts of the sides, e.g. :data:`CROP_VIEWS`.
+
+    Returns:
+        For each image its buffers, or why it cannot be decoded.
+    """
+    smallest = min((1.0, *views))
+    found = read_coefficients(images, lambda length: frequencies(central(length, smallest)))
+    return [_decimated(image, coefficients, views) for image, coefficients in zip(images, found, strict=True)]
+
+
+def _decimated(image: bytes, coefficients: Coefficients | None, views: Sequence[float]) -> Decimated | ImageError:
+    if coefficients is not None:
+        buffers = np.stack([coefficient_buffer(coefficients, part) for part in (1.0, *views)])
+        sides = coefficients.height, coefficients.width
+        height, width = reversed(sides) if coefficients.turned[0] else sides
+        return Decimated(buffers, width, height, "jpeg")
+    try:
+        luma = decode_luma(image)
+        planes = [luma, *central_views(decode_luma(image, min_side=_VIEWS_MIN_SIDE), views)] if views else [luma]
+    except ImageError as error:
+        return error
+    return Decimated(np.stack([luma_buffer(plane) for plane in planes]), luma.width, luma.height, luma.format)
+
+
+def _buffer(image: bytes | Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:
     if isinstance(image, bytes):
-        return decode_luma(image)
+        (decimated,) = decimate([image])
+        if isinstance(decimated, ImageError):
+            raise decimated
+        buffer: NDArray[np.float32] = decimated.buffers[0]
+        return buffer
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    return luma_of(image)
+    return luma_buffer(luma_of(image))
 
 
 def _coefficients(buffers: NDArray[np.float32]) -> NDArray[np.float32]:

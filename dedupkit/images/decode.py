@@ -27,6 +27,7 @@ __all__ = [
     "decode_luma",
     "luma_of",
     "open_image",
+    "turn_of_jpeg",
 ]
 
 LUMA_MIN_SIDE = 144
@@ -37,8 +38,9 @@ MAX_PIXELS = 64_000_000
 
 _PILLOW_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _ORIENTATION_TAG = 0x0112
+_UNTURNED = (False, False, False)
 # Array operations that undo each EXIF orientation: (transpose first, flip rows, flip columns).
-_ORIENT = {
+_TURNS = {
     2: (False, False, True),
     3: (False, True, True),
     4: (False, True, False),
@@ -171,13 +173,12 @@ def _decode_jpeg(data: bytes, min_side: int, max_pixels: int) -> Luma | None:
     if plane.shape != (rows, cols):  # a libjpeg without that scale gives the next larger one
         return None
     trimmed = (False, False)
-    orientation = _jpeg_orientation(data) if has_exif else 1
-    if orientation in _ORIENT:
-        transpose, flip_rows, flip_cols = _ORIENT[orientation]
+    if has_exif:
+        transpose, flip_rows, flip_columns = turn_of_jpeg(data)
         if transpose:
             plane, height, width = plane.T, width, height
-        plane = plane[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
-        trimmed = (flip_rows, flip_cols)
+        plane = plane[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+        trimmed = (flip_rows, flip_columns)
     return Luma(plane, block, trimmed, width, height, "jpeg")
 
 
@@ -208,11 +209,13 @@ def _jpeg_header(data: bytes) -> tuple[bool, bool]:
     return False, has_exif
 
 
-def _jpeg_orientation(data: bytes) -> int:
+def turn_of_jpeg(data: bytes) -> tuple[bool, bool, bool]:
+    """How the EXIF block of a JPEG turns the picture: transpose first, then flip rows, flip columns."""
     try:
-        return _orientation(Image.open(io.BytesIO(data), formats=("JPEG", "MPO")))
+        orientation = _orientation(Image.open(io.BytesIO(data), formats=("JPEG", "MPO")))
     except Exception:
-        return 1
+        return _UNTURNED
+    return _TURNS.get(orientation, _UNTURNED)
 
 
 def _orientation(image: Image.Image) -> int:

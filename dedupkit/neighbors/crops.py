@@ -1,6 +1,6 @@
 """Pairs of images of which one looks like a central view of the other, by the PDQ hashes of nested views.
 
-Each image comes as the hash of the whole and of some central views (:func:`dedupkit.hashing.pdq.crop_views`). All
+Each image comes as the hash of the whole and of some central views (:data:`dedupkit.hashing.pdq.CROP_VIEWS`). All
 hashes are joined once, in any orientation, and a hit counts if at least one side is a whole image: two views that
 agree say only that two images share their middle.
 """

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from dedupkit.hashing.decimator import luma_buffer
 from dedupkit.hashing.exact import pixel_hash, stored_hash
-from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, crop_views, one_math_thread, pdq_from_buffers
-from dedupkit.images import LUMA_MIN_SIDE, ImageError, decode_luma, luma_of, open_image
+from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, Decimated, decimate, one_math_thread, pdq_from_buffers
+from dedupkit.images import ImageError, open_image
 from dedupkit.io import atomic_path
 from dedupkit.pipeline.signals import HASHES, MIN_PDQ_QUALITY
 from dedupkit.sources import Sample, Shard, ShardError
@@ -24,8 +22,8 @@ __all__ = ["HASH_BYTES", "sample_schema", "scan_shard"]
 HASH_BYTES = dict.fromkeys(HASHES, 8) | {"pixels": 32, "crops": (1 + len(CROP_VIEWS)) * PDQ_BYTES}
 """The size in bytes of each hash that is computed on request."""
 
-_HASHED_TOGETHER = 64
-_CROPS_MIN_SIDE = 256  # the smallest view is half of it
+_HASHED_TOGETHER = 32
+_WAITING_BYTES = 32 << 20  # of images that wait at most, and one more
 
 
 def sample_schema(hashes: Sequence[str]) -> pa.Schema:
@@ -87,17 +85,16 @@ def scan_shard(shard: Shard, path: str, hashes: Sequence[str], what: str) -> dic
 
 
 class _Rows:
-    """Collects columns; hashes a few dozen images at a time, so that small matrix products become larger ones."""
+    """Collects columns; images wait until there are a few dozen, which are decoded and hashed together."""
 
     def __init__(self, hashes: Sequence[str]) -> None:
         self._from_pixels = [name for name in hashes if name != "crops"]
-        self._views = 1 + len(CROP_VIEWS) if "crops" in hashes else 1
-        self._min_side = _CROPS_MIN_SIDE if "crops" in hashes else LUMA_MIN_SIDE
+        self._views = CROP_VIEWS if "crops" in hashes else ()
         self._schema = sample_schema(hashes)
         self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
         self._keys: dict[str, int] = {}
-        self._buffers: list[NDArray[np.float32]] = []
-        self._buffer_rows: list[int] = []
+        self._waiting: list[tuple[int, bytes]] = []  # rows and their images
+        self._waiting_bytes = 0
         self.nbytes = 0
 
     def add(self, sample: Sample) -> None:
@@ -116,18 +113,16 @@ class _Rows:
             self.nbytes += len(data)
             row["sha256"], row["nbytes"] = stored_hash(data), len(data)
             if row["error"] is None:
-                try:
-                    row |= self._fingerprints(data)
-                except ImageError as error:
-                    row["error"] = str(error)
+                self._waiting.append((len(self._columns["key"]), data))
+                self._waiting_bytes += len(data)
         for name, column in self._columns.items():
             column.append(row.get(name))
-        if len(self._buffers) >= _HASHED_TOGETHER:
-            self._hash_buffers()
+        if len(self._waiting) >= _HASHED_TOGETHER or self._waiting_bytes >= _WAITING_BYTES:
+            self._hash_waiting()
 
     def table(self) -> pa.Table:
         """The rows so far."""
-        self._hash_buffers()
+        self._hash_waiting()
         return pa.table(self._columns, schema=self._schema)
 
     def _unique(self, key: str) -> tuple[str, str | None]:
@@ -140,42 +135,53 @@ class _Rows:
             f"the key {key} comes again in this shard; a sample's members must be contiguous",
         )
 
-    def _fingerprints(self, data: bytes) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        if self._from_pixels:
-            image = open_image(data)
-            luma = luma_of(image, min_side=self._min_side)
-            if "pixels" in self._from_pixels:
-                values["pixels"] = pixel_hash(image)
-            perceptual = [name for name in self._from_pixels if name != "pixels"]
-            if perceptual:
-                from dedupkit.hashing.perceptual import perceptual_hashes
+    def _hash_waiting(self) -> None:
+        """Fill in what the images that wait say: size, format and hashes, or what is wrong with them."""
+        rows = [row for row, _ in self._waiting]
+        images = [image for _, image in self._waiting]
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        found: list[tuple[int, Decimated]] = []
+        for row, image, decimated in zip(rows, images, decimate(images, self._views), strict=True):
+            try:
+                if isinstance(decimated, ImageError):
+                    raise decimated
+                for name, value in self._pixel_hashes(image).items():
+                    self._columns[name][row] = value
+                found.append((row, decimated))
+            except ImageError as error:
+                self._columns["error"][row] = str(error)
+        if found:
+            self._hash(found)
 
-                try:
-                    hashed = perceptual_hashes(image, perceptual)
-                except (ValueError, OSError) as error:
-                    raise ImageError(f"mode {image.mode}: {error}") from error
-                values |= {name: bits.tobytes() for name, bits in hashed.items()}
-        else:
-            luma = decode_luma(data, min_side=self._min_side)
-        views = [luma, *crop_views(luma)] if self._views > 1 else [luma]
-        self._buffers += [luma_buffer(view) for view in views]
-        self._buffer_rows.append(len(self._columns["pdq"]))
-        return values | {"width": luma.width, "height": luma.height, "format": luma.format}
-
-    def _hash_buffers(self) -> None:
-        """Fill in PDQ for the rows whose buffers wait."""
-        if not self._buffers:
-            return
-        hashes, qualities = pdq_from_buffers(np.stack(self._buffers))
-        for place, row in enumerate(self._buffer_rows):
-            first = place * self._views
+    def _hash(self, images: list[tuple[int, Decimated]]) -> None:
+        """Fill in PDQ and the size."""
+        hashes, qualities = pdq_from_buffers(np.concatenate([image.buffers for _, image in images]))
+        for place, (row, image) in enumerate(images):
+            first = place * (1 + len(self._views))
             quality = int(qualities[first])
-            self._columns["pdq"][row] = hashes[first].tobytes()
-            self._columns["pdq_quality"][row] = quality
-            if self._views > 1 and quality >= MIN_PDQ_QUALITY:
-                mine = slice(first, first + self._views)
+            values: dict[str, Any] = {"pdq": hashes[first].tobytes(), "pdq_quality": quality}
+            values |= {"width": image.width, "height": image.height, "format": image.format}
+            if self._views and quality >= MIN_PDQ_QUALITY:
+                mine = slice(first, first + 1 + len(self._views))
                 flat = qualities[mine] < MIN_PDQ_QUALITY
-                self._columns["crops"][row] = np.where(flat[:, None], 0, hashes[mine]).astype(np.uint8).tobytes()
-        self._buffers.clear()
-        self._buffer_rows.clear()
+                values["crops"] = np.where(flat[:, None], 0, hashes[mine]).astype(np.uint8).tobytes()
+            for name, value in values.items():
+                self._columns[name][row] = value
+
+    def _pixel_hashes(self, data: bytes) -> dict[str, bytes]:
+        """The hashes that need all pixels, where they were asked for."""
+        if not self._from_pixels:
+            return {}
+        image = open_image(data)
+        values = {"pixels": pixel_hash(image)} if "pixels" in self._from_pixels else {}
+        perceptual = [name for name in self._from_pixels if name != "pixels"]
+        if perceptual:
+            from dedupkit.hashing.perceptual import perceptual_hashes
+
+            try:
+                hashed = perceptual_hashes(image, perceptual)
+            except (ValueError, OSError) as error:
+                raise ImageError(f"mode {image.mode}: {error}") from error
+            values |= {name: bits.tobytes() for name, bits in hashed.items()}
+        return values

@@ -21,7 +21,7 @@ from dedupkit.pipeline.signals import is_hash
 
 __all__ = ["run_stages"]
 
-_SAMPLES_FORMAT = 3  # raise it when the columns of samples/ or the meaning of a hash change
+_SAMPLES_FORMAT = 4  # raise it when the columns of samples/ or the meaning of a hash change
 
 
 def run_stages(job: Job) -> None:
