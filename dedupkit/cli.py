@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the run failed (one line says why, and what to do), 2 wron
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -204,6 +205,8 @@ def main() -> None:
             raise
         print("dedupkit: stopped; run the same command again to go on from here", file=sys.stderr)  # noqa: T201
         sys.exit(1)
+    finally:
+        gc.freeze()  # or the interpreter walks through all that was loaded once more before it ends
 
 
 def _explain(error: Exception) -> str:

@@ -15,6 +15,7 @@ The coefficients of a JPEG are one more linear step before the pixels: there ``A
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from dedupkit.images import Luma
 from dedupkit.images.jpeg import Coefficients
 
-__all__ = ["SIDE", "central", "coefficient_buffer", "frequencies", "luma_buffer"]
+__all__ = ["SIDE", "coefficient_buffers", "frequencies", "luma_buffer"]
 
 SIDE = 64
 _SLABS = 4
@@ -39,31 +40,38 @@ def luma_buffer(luma: Luma) -> NDArray[np.float32]:
     return _apply(rows, luma.plane.astype(np.float32, order="C"), columns)
 
 
-def coefficient_buffer(image: Coefficients, part: float = 1.0) -> NDArray[np.float32]:
-    """The same (64, 64) float32 buffer from the low frequencies of a JPEG, turned as its EXIF block says.
+def coefficient_buffers(image: Coefficients, views: Sequence[float] = ()) -> NDArray[np.float32]:
+    """The same buffers from the low frequencies of a JPEG, turned as its EXIF block says.
 
     Args:
-        image: read with at least ``frequencies`` of the sides of the view.
-        part: of each side, in the middle of the image.
+        image: read with ``frequencies``.
+        views: parts of the sides, each for a view of the middle of the image. Their filter would let higher frequencies
+            through than are there; on photos that changes a few bits.
+
+    Returns:
+        (1 + views, 64, 64) float32: of the image and of each view.
     """
-    blocks_down, _, values = image.plane.shape
-    blocks_across = values // image.keep[1]
-    transpose, flip_rows, flip_columns = image.turned
+    blocks, keep_rows, values = image.plane.shape
+    plane = image.plane.astype(np.float32, order="C").reshape(blocks * keep_rows, values)
+    buffers = [_view(image, plane, part) for part in (1.0, *views)]
+    return np.array(buffers) + np.float32(128)  # the level that JPEG subtracts
+
+
+def _view(image: Coefficients, plane: NDArray[np.float32], part: float) -> NDArray[np.float32]:
+    transpose, *flip = image.turned
     if transpose:
-        flip_rows, flip_columns = flip_columns, flip_rows
-    height, width = central(image.height, part), central(image.width, part)
-    keep_rows, keep_columns = (min(kept, frequencies(n)) for kept, n in zip(image.keep, (height, width), strict=True))
-    blocks = image.plane[:, :keep_rows].reshape(blocks_down, keep_rows, blocks_across, -1)[..., :keep_columns]
-    plane = blocks.astype(np.float32, order="C").reshape(blocks_down * keep_rows, -1)
-    rows = _of_frequencies(image.height, height, keep_rows, blocks_down, flip_rows)
-    columns = _of_frequencies(image.width, width, keep_columns, blocks_across, flip_columns)
-    buffer = _apply(rows, plane, columns) + np.float32(128)  # the level that JPEG subtracts
+        flip.reverse()
+    slabs: list[Slabs] = []
+    begin, end = [], []
+    for length, keep, flipped in zip((image.height, image.width), image.keep, flip, strict=True):
+        start = round(length * (1 - part) / 2)
+        view = length - 2 * start
+        first, last = start // 8, -(-(start + view) // 8)  # blocks
+        slabs.append(_of_frequencies(view, start - 8 * first, keep, last - first, flipped))
+        begin.append(first * keep)
+        end.append(last * keep)
+    buffer = _apply(slabs[0], plane, slabs[1], (begin[0], begin[1], end[1] - begin[1]))
     return buffer.T if transpose else buffer
-
-
-def central(length: int, part: float) -> int:
-    """The pixels of a central view of a side."""
-    return length - 2 * round(length * (1 - part) / 2)
 
 
 def frequencies(length: int) -> int:
@@ -74,19 +82,21 @@ def frequencies(length: int) -> int:
     return max(1, min(8, round(15 / _window(length))))
 
 
+Part = tuple[int, int, int]
 Slabs = tuple[NDArray[np.float32], int]
 """The matrix of one axis as (4, 16, reach) and a step: slab s applies to ``plane[s * step : s * step + reach]``."""
 
 
-def _apply(rows: Slabs, plane: NDArray[np.float32], columns: Slabs) -> NDArray[np.float32]:
-    width = plane.shape[1]
+def _apply(rows: Slabs, plane: NDArray[np.float32], columns: Slabs, part: Part | None = None) -> NDArray[np.float32]:
+    """``rows @ plane @ columns.T``, or of a part of a plane: its first row and column, and its width."""
+    top, left, width = part or (0, 0, plane.shape[1])
+    pitch = plane.strides[0]
     slabs, step = rows
-    reach = slabs.shape[2]
-    windows = np.ndarray((_SLABS, reach, width), np.float32, plane, 0, (4 * step * width, 4 * width, 4))
+    shape = (_SLABS, slabs.shape[2], width)
+    windows = np.ndarray(shape, np.float32, plane, top * pitch + 4 * left, (step * pitch, pitch, 4))
     half = np.matmul(slabs, windows).reshape(SIDE, width)
     slabs, step = columns
-    reach = slabs.shape[2]
-    windows = np.ndarray((_SLABS, SIDE, reach), np.float32, half, 0, (4 * step, 4 * width, 4))
+    windows = np.ndarray((_SLABS, SIDE, slabs.shape[2]), np.float32, half, 0, (4 * step, 4 * width, 4))
     buffer: NDArray[np.float32] = np.matmul(windows, slabs.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(SIDE, SIDE)
     return buffer
 
@@ -106,18 +116,25 @@ def _of_pixels(length: int, block: int, trimmed_front: bool) -> Slabs:
     return _in_slabs(start, weights, columns)
 
 
-@lru_cache(maxsize=1024)
-def _of_frequencies(length: int, view: int, keep: int, blocks: int, flipped: bool) -> Slabs:
-    """The matrix of a central view of an axis that holds the ``keep`` lowest frequencies of each block of 8 pixels."""
-    first, bands = _bands(view)
-    first = first + (length - view) // 2
+@lru_cache(maxsize=2048)
+def _of_frequencies(length: int, start: int, keep: int, blocks: int, flipped: bool) -> Slabs:
+    """The matrix of an axis that holds the ``keep`` lowest frequencies of each block of 8 pixels.
+
+    Args:
+        length: pixels that are decimated.
+        start: pixels of the first block that come before them.
+        keep: of each block.
+        blocks: that there are.
+        flipped: whether the axis runs backwards.
+    """
+    first, bands = _bands(length)
     if flipped:
         first, bands = length - first - bands.shape[1], bands[:, ::-1]
-    start, by_block = _by_block(first, bands, 8)
+    block, by_block = _by_block(start + first, bands, 8)
     pixel, frequency = np.arange(8)[:, None], np.arange(keep)
     waves = np.cos((2 * pixel + 1) * frequency * np.pi / 16) * np.where(frequency == 0, np.sqrt(1 / 8), 1 / 2)
     weights = (by_block @ waves).reshape(SIDE, -1)  # what reaches beyond the last block is zero
-    return _in_slabs(start * keep, weights, blocks * keep)
+    return _in_slabs(block * keep, weights, blocks * keep)
 
 
 def _in_slabs(start: NDArray[np.int64], weights: NDArray[np.float64], columns: int) -> Slabs:

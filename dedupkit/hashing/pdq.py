@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import ThreadpoolController
 
-from dedupkit.hashing.decimator import SIDE, central, coefficient_buffer, frequencies, luma_buffer
+from dedupkit.hashing.decimator import SIDE, coefficient_buffers, frequencies, luma_buffer
 from dedupkit.images import ImageError, Luma, decode_luma, luma_of
 from dedupkit.images.jpeg import Coefficients, read_coefficients
 
@@ -169,14 +169,13 @@ def decimate(images: Sequence[bytes], views: Sequence[float] = ()) -> list[Decim
     Returns:
         For each image its buffers, or why it cannot be decoded.
     """
-    smallest = min((1.0, *views))
-    found = read_coefficients(images, lambda length: frequencies(central(length, smallest)))
+    found = read_coefficients(images, frequencies)
     return [_decimated(image, coefficients, views) for image, coefficients in zip(images, found, strict=True)]
 
 
 def _decimated(image: bytes, coefficients: Coefficients | None, views: Sequence[float]) -> Decimated | ImageError:
     if coefficients is not None:
-        buffers = np.stack([coefficient_buffer(coefficients, part) for part in (1.0, *views)])
+        buffers = coefficient_buffers(coefficients, views)
         sides = coefficients.height, coefficients.width
         height, width = reversed(sides) if coefficients.turned[0] else sides
         return Decimated(buffers, width, height, "jpeg")
