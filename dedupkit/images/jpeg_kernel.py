@@ -7,8 +7,8 @@ later, of which a processor is busy for a few. So four images are decoded at onc
 step from one symbol to the next has no branch that the data decides: the end of a block is arithmetic.
 
 An entry of a Huffman table holds a code and what follows it, as four bytes from the lowest: the length of the code, 63
-minus that of the value, the length of both, and by how much the coefficient advances before the value is stored. Zero
-in the lowest byte says that the code is longer than ``TABLE_BITS``; the rest is then where its second table begins.
+minus that of the value, the length of both, and by how much the coefficient advances before the value is stored. If
+the lowest seven bits are zero, the code is longer than ``TABLE_BITS``, and the rest is where its second table begins.
 """
 
 from typing import Any
@@ -29,6 +29,7 @@ from dedupkit.images.jpeg_layout import (
     CHROMA_BLOCKS,
     DATA_END,
     DATA_START,
+    DEFINITION,
     JOB_COLUMNS,
     KEEP_COLUMNS,
     KEEP_ROWS,
@@ -41,6 +42,7 @@ from dedupkit.images.jpeg_layout import (
     STREAMS,
     STRIDE,
     TABLE_BITS,
+    TABLE_SIZE,
     TABLES,
 )
 
@@ -48,6 +50,8 @@ U = np.uint64
 STEPS = 512  # between two looks at which images are done
 SYMBOL_BITS = 63  # that a step consumes at most, of an unknown code
 BIT, BLOCK, COEFFICIENT, JOB, BYTES, BLOCKS = range(6)  # the state of a stream
+STAY = 64 | 63 << 8 | 255 << 24  # an entry that consumes nothing
+UNKNOWN = STAY | SYMBOL_BITS << 16  # no code; runs out of data soon
 assert STEPS * SYMBOL_BITS // 8 + 8 <= PADDING  # noqa: S101 - what a truncated image is read beyond its end
 
 # fmt: off
@@ -93,6 +97,41 @@ def step(data: Any, bit: Any, block: Any, k: Any, planes: Any, blocks: Any, plac
     planes[U(np.int64(blocks[row]) + np.int64(places[place]))] = value * np.int64(places[place + U(1)])
     inside = (np.int64(place) - 128) >> 63  # -1 up to coefficient 63, then 0
     return bit + ((entry >> U(16)) & U(63)), block + 1 + inside, np.int64(place >> U(1)) & inside
+
+
+@njit(error_model="numpy")
+def huffman_table(definition: Any, tables: Any, base: Any) -> None:
+    """Lay a Huffman table out from ``base`` on; codes ascend with their length (T.81, annex C)."""
+    slot, last = base, base + (1 << TABLE_BITS)
+    second = last
+    symbols = 17
+    for length in range(1, 17):
+        for _ in range(definition[length]):
+            symbol = np.int64(definition[symbols])
+            run: Any = symbol >> 4
+            size = symbol & 15
+            symbols += 1
+            if definition[0] == 0:
+                run = 0
+            elif size == 0 and run != 15:
+                run = 64  # the end of the block
+            entry = length | (63 - size) << 8 | (length + size) << 16 | run << 24
+            if length <= TABLE_BITS:
+                for _ in range(1 << (TABLE_BITS - length)):
+                    tables[slot] = entry
+                    slot += 1
+                continue
+            for _ in range(1 << (16 - length)):
+                if (second - last) & ((1 << (16 - TABLE_BITS)) - 1) == 0:
+                    tables[slot] = second << 8
+                    slot += 1
+                tables[second] = entry
+                second += 1
+    for place in range(slot, last):
+        tables[place] = UNKNOWN
+    while (second - last) & ((1 << (16 - TABLE_BITS)) - 1) != 0:
+        tables[second] = UNKNOWN
+        second += 1
 
 
 @njit(error_model="numpy")
@@ -144,14 +183,14 @@ def begin(number: Any, raw: Any, jobs: Any, quantization: Any, planes: Any, data
                 for i in range(across):
                     row = plane + (y * down + j) * (keep_rows + 1) * stride
                     blocks[n] = row + (x * across + i) * keep_columns
-                    blocks[n + 1] = job[TABLES]
-                    blocks[n + 2] = job[TABLES + 1]
+                    blocks[n + 1] = job[TABLES] * TABLE_SIZE
+                    blocks[n + 2] = job[TABLES + 1] * TABLE_SIZE
                     n += 4
             for component in range(2):
                 for _ in range(job[CHROMA_BLOCKS + component]):
                     blocks[n] = spare
-                    blocks[n + 1] = job[TABLES + 2 + 2 * component]
-                    blocks[n + 2] = job[TABLES + 3 + 2 * component]
+                    blocks[n + 1] = job[TABLES + 2 + 2 * component] * TABLE_SIZE
+                    blocks[n + 2] = job[TABLES + 3 + 2 * component] * TABLE_SIZE
                     n += 4
     rest(blocks[n:], spare)
     state[BIT] = state[BLOCK] = state[COEFFICIENT] = 0
@@ -199,20 +238,21 @@ P: Any = types.CPointer
 
 @cfunc(
     types.void(
-        P(types.uint8), P(types.int64), P(types.uint32), P(types.int32), P(types.int16), P(types.uint8),
+        P(types.uint8), P(types.int64), P(types.uint8), P(types.uint32), P(types.int32), P(types.int16), P(types.uint8),
         P(types.int32), P(types.int32), P(types.int64), P(types.int64),
     ),
     error_model="numpy",
 )  # fmt: skip
 def decode_scans(
-    raw_p: Any, jobs_p: Any, tables_p: Any, quantization_p: Any, planes_p: Any, data_p: Any, blocks_p: Any,
-    places_p: Any, state_p: Any, sizes_p: Any,
+    raw_p: Any, jobs_p: Any, definitions_p: Any, tables_p: Any, quantization_p: Any, planes_p: Any, data_p: Any,
+    blocks_p: Any, places_p: Any, state_p: Any, sizes_p: Any,
 ) -> None:  # fmt: skip
     """Decode many scans; :func:`dedupkit.images.jpeg.read_coefficients` says what lies behind each pointer."""
     sizes = carray(sizes_p, (8,))
     raw = carray(raw_p, (sizes[0],))
     jobs = carray(jobs_p, (sizes[1], JOB_COLUMNS))
-    tables = carray(tables_p, (sizes[2],))
+    definitions = carray(definitions_p, (sizes[2], DEFINITION))
+    tables = carray(tables_p, ((sizes[2] + 1) * TABLE_SIZE,))
     quantization = carray(quantization_p, (sizes[3], 64))
     planes = carray(planes_p, (sizes[4],))
     data = carray(data_p, (STREAMS, sizes[5]))
@@ -220,6 +260,9 @@ def decode_scans(
     places = carray(places_p, (STREAMS, 512))
     state = carray(state_p, (STREAMS, 6))
     spare = sizes[7]
+    tables[: 1 << TABLE_BITS] = STAY
+    for table in range(sizes[2]):
+        huffman_table(definitions[table], tables, (table + 1) * TABLE_SIZE)
     waiting = 0
     for s in range(STREAMS):
         waiting = next_image(s, waiting, raw, jobs, quantization, planes, data, blocks, places, state, spare)

@@ -8,6 +8,12 @@ STREAMS = 4
 TABLE_BITS = 10
 """Of a first Huffman table; a code that is longer goes on in a second one."""
 
+TABLE_SIZE = (1 << TABLE_BITS) + (256 << (15 - TABLE_BITS)) + (1 << (16 - TABLE_BITS))
+"""Entries of a first table and of all that can follow it: 256 symbols with codes that are one bit too long."""
+
+DEFINITION = 1 + 16 + 256
+"""Bytes that define a Huffman table: 0 for first and 1 for other coefficients, the counts of codes, the symbols."""
+
 PADDING = 4096
 """Bytes of zeros behind a scan, which a broken one is read into before that is noticed."""
 
