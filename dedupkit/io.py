@@ -218,15 +218,22 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
-    """Read a local Parquet file, or some of its columns, as a pyarrow table.
+def read_columns(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> Any:
+    """Read a local Parquet file, or some of its columns or rows, as a pyarrow table.
 
-    ``pq.read_table`` does the same and first loads the dataset module, a tenth of a short job.
+    Args:
+        path: of one file.
+        columns: their names; all of them by default.
+        where: rows to keep, as pyarrow's ``filters``.
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        return file.read(columns=None if columns is None else list(columns))
+    names = None if columns is None else list(columns)
+    if where is not None:
+        # A folder that is called a=b is no partition here.
+        return pq.read_table(path, columns=names, filters=where, partitioning=None)
+    with pq.ParquetFile(path) as file:  # read_table first loads the dataset module, a tenth of a short job
+        return file.read(columns=names)
 
 
 class _NoPandas(MetaPathFinder):

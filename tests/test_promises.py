@@ -203,6 +203,13 @@ def test_deciding_again_equals_deciding_at_once(tmp_path, pictures):
     assert wider.manifest.equals(run(sources, tmp_path / "fresh", rule="pdq<=40 or phash<=4").manifest)
 
 
+def test_a_folder_that_is_named_like_a_partition_adds_no_column(tmp_path, pictures):
+    sources = write_shards(tmp_path / "year=2026", sorted(pictures), pictures)
+    finished = run(sources, tmp_path / "rule=copies")
+    assert {"year", "rule"}.isdisjoint(finished.manifest.column_names)
+    assert set(finished.groups[0].rows[0]) == set(finished.manifest.column_names)
+
+
 def test_the_keep_policy_decides_which_copy_stays(tmp_path, pictures):
     chosen = [("coffee", "worse"), ("coffee", "same"), ("coffee", "small")]
     sources = write_shards(tmp_path / "in", chosen, pictures, shards=1)

@@ -124,7 +124,7 @@ def _kept(run: Path, shard: Shard, number: int, first: int, last: int) -> Iterat
     start, stop = _row_ranges(run, number + 1)[number]
     columns = ["key", "source", "verdict", "sha256", "caption", "url", "uid", "width", "height"]
     only = [("sample", ">=", start), ("sample", "<", stop)]
-    rows = pq.read_table(run / "manifest.parquet", columns=columns, filters=only).to_pylist()
+    rows = read_columns(run / "manifest.parquet", columns, only).to_pylist()
     kept = 0
     for sample, row in zip(shard.read(), rows, strict=False):
         if kept >= last:
@@ -191,7 +191,7 @@ def _plan(run: Path, manifest: Path, shards: int) -> list[_Part]:
 def _kept_keys(manifest: Path, rows: tuple[int, int]) -> list[str]:
     """Keys of the kept samples among some rows, as they are written."""
     only = [("sample", ">=", rows[0]), ("sample", "<", rows[1]), ("verdict", "=", "keep")]
-    table = pq.read_table(manifest, columns=["key"], filters=only)
+    table = read_columns(manifest, ["key"], only)
     return [tar_key(key, key.rpartition(".")[2].lower()) for key in table["key"].to_pylist()]
 
 

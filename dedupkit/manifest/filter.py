@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.errors import DedupkitError
+from dedupkit.io import read_columns
 
 __all__ = ["KeepFilter", "keep_filter"]
 
@@ -74,7 +74,7 @@ class _Loaded:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._sources: list[str] = pq.read_table(path, columns=["source"])["source"].unique().to_pylist()
+        self._sources: list[str] = read_columns(path, ["source"])["source"].unique().to_pylist()
         self._suffixes = _suffixes(self._sources)
         self._by_source: dict[int, dict[str, bool]] = {}
         self._by_column: dict[str, dict[str, bool]] = {}
@@ -103,14 +103,14 @@ class _Loaded:
     def _verdicts(self, number: int) -> dict[str, bool]:
         if number not in self._by_source:
             only = [("source", "=", self._sources[number])]
-            table = pq.read_table(self._path, columns=["key", "verdict"], filters=only)
+            table = read_columns(self._path, ["key", "verdict"], only)
             kept = _is_kept(table).to_pylist()
             self._by_source[number] = dict(zip(table["key"].to_pylist(), kept, strict=True))
         return self._by_source[number]
 
     def _rows(self) -> NDArray[np.bool_]:
         if self._by_row is None:
-            self._by_row = _is_kept(pq.read_table(self._path, columns=["verdict"])).to_numpy()
+            self._by_row = _is_kept(read_columns(self._path, ["verdict"])).to_numpy()
         return self._by_row
 
     def _source(self, name: str) -> int:
@@ -125,7 +125,7 @@ class _Loaded:
     def _column(self, column: str) -> dict[str, bool]:
         """Keep, by the value of another identifying column; a value that several samples share is kept if one is."""
         if column not in self._by_column:
-            values = pq.read_table(self._path, columns=[column])[column].to_pylist()
+            values = read_columns(self._path, [column])[column].to_pylist()
             found: dict[str, bool] = {}
             for value, kept in zip(values, self._rows().tolist(), strict=True):
                 if value is not None:

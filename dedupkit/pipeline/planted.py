@@ -211,7 +211,7 @@ def write_copies(path: Path, copies: Copies, key: str) -> None:
 def read_copies(path: Path, key: str) -> Copies | None:
     """What an earlier call measured; None where it is not there or was of something else."""
     try:
-        table = pq.read_table(path)
+        table = read_columns(path)
     except (OSError, pa.ArrowInvalid):
         return None
     if (table.schema.metadata or {}).get(b"key") != key.encode():

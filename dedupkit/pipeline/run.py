@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, overload
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dedupkit.calibration.result import Calibration, read_calibration
 from dedupkit.clustering.policy import parse_policy
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError
-from dedupkit.io import read_json, write_json
+from dedupkit.io import read_columns, read_json, write_json
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.signals import HASHES, is_hash, signal_kinds
@@ -61,7 +60,7 @@ class Run:
     @property
     def manifest(self) -> pa.Table:
         """The manifest: one row per input sample."""
-        return pq.read_table(self._folder.manifest)
+        return read_columns(self._folder.manifest)
 
     @property
     def groups(self) -> Groups:
@@ -230,7 +229,7 @@ class Groups(Sequence[Group]):
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self.table = pq.read_table(folder.groups).sort_by([("size", "descending"), ("group", "ascending")])
+        self.table = read_columns(folder.groups).sort_by([("size", "descending"), ("group", "ascending")])
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -245,7 +244,7 @@ class Groups(Sequence[Group]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"group {index} of {len(self)}")
         group = self.table["group"][index % len(self)].as_py()
-        rows = pq.read_table(self._folder.manifest, filters=[("group", "=", group)]).to_pylist()
+        rows = read_columns(self._folder.manifest, where=[("group", "=", group)]).to_pylist()
         rows.sort(key=lambda row: (row["verdict"] != "keep", row["sample"]))
         return Group(group, rows, self._folder.path)
 

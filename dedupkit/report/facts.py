@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 
 from dedupkit.calibration.result import read_calibration
 from dedupkit.errors import DedupkitError
-from dedupkit.io import read_json
+from dedupkit.io import read_columns, read_json
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.tables import Manifest, Removed, Tally, clip
 from dedupkit.report.words import Atom, command, read_rule
@@ -91,7 +91,7 @@ def collect(run: Path) -> dict[str, Any]:
     manifest = Manifest(run / "manifest.parquet")
     tally = manifest.tally()
     verdicts = {name: tally.verdicts[name] for name in ("keep", "remove", "unreadable", "blocked")}
-    sizes = pq.read_table(run / "groups.parquet", columns=["group", "size", "kept", "removed"])
+    sizes = read_columns(run / "groups.parquet", ["group", "size", "kept", "removed"])
     grouped = int(np.sum(sizes["size"].to_numpy()))
     calibration = read_calibration(run, config["rule_expanded"])
     largest, captions = _largest_groups(run, sizes, manifest, tally.removed, rule)
@@ -203,7 +203,7 @@ def _largest_groups(
 def _members(run: Path, groups: list[int]) -> dict[int, NDArray[np.int64]]:
     if not groups:
         return {}
-    table = pq.read_table(run / "groups.parquet", columns=["group", "samples"], filters=[("group", "in", groups)])
+    table = read_columns(run / "groups.parquet", ["group", "samples"], [("group", "in", groups)])
     lists = (item.values.to_numpy() for item in table["samples"])
     return dict(zip(table["group"].to_pylist(), lists, strict=True))
 
