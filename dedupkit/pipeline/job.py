@@ -18,6 +18,7 @@ from dedupkit.io import read_json, refuse_inside, write_json
 from dedupkit.pipeline.folder import RunFolder
 from dedupkit.pipeline.plan import Job
 from dedupkit.pipeline.signals import HASHES, SIGNALS, signal_kinds
+from dedupkit.pipeline.stages import run_stages
 from dedupkit.sources import Shard, find_shards
 
 if TYPE_CHECKING:
@@ -82,8 +83,6 @@ def dedup(
     # A new run reads every shard: its workers load while this process does. An old one may have nothing left to read.
     lanes = min(workers, len(shards)) if not before and workers > 1 < len(shards) else 0
     with workers_ahead(lanes, "dedupkit.pipeline.scan"), folder.locked():
-        from dedupkit.pipeline.stages import run_stages
-
         requested = [name for name in HASHES if name in requested or name in before.get("hashes", [])]
         config = _config([str(source) for source in listed], shards, parsed, policy, requested, embedders, seed)
         folder.claim(config)

@@ -1,4 +1,7 @@
-"""The stages of a run as lists of tasks: scan, embed, match, verify."""
+"""The stages of a run as lists of tasks: scan, embed, match, verify.
+
+Arrays are for the tasks; this file loads none, so that a scan begins before its own process has loaded them.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
-from dedupkit.hashing.pdq import PDQ_BYTES
 from dedupkit.io import stamp
-from dedupkit.neighbors.dihedral import dihedral_pairs
-from dedupkit.neighbors.flat import FLAT_BELOW
-from dedupkit.pipeline.columns import read_column
 from dedupkit.pipeline.plan import Job
 from dedupkit.pipeline.signals import is_hash
 
@@ -63,6 +60,8 @@ def _load_ahead(samples: int) -> None:
     """
     for module in ("dedupkit.pipeline.match", "dedupkit.pipeline.decide", "faiss"):
         import_module(module)
+    from dedupkit.neighbors.flat import FLAT_BELOW
+
     if samples >= FLAT_BELOW:
         _load_join()
 
@@ -70,6 +69,11 @@ def _load_ahead(samples: int) -> None:
 @cache
 def _load_join() -> None:
     """Load the compiled kernels that a join of more than ``FLAT_BELOW`` hashes takes, by a join of two."""
+    import numpy as np
+
+    from dedupkit.hashing.pdq import PDQ_BYTES
+    from dedupkit.neighbors.dihedral import dihedral_pairs
+
     dihedral_pairs(np.zeros((2, PDQ_BYTES), np.uint8), 0, workers=1)
 
 
@@ -104,6 +108,8 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
 
 def _identifiers(job: Job) -> list[str]:
     """What vectors can be joined by: keys name a sample only where no two shards share them."""
+    from dedupkit.pipeline.columns import read_column
+
     keys = read_column(job.folder, len(job.shards), "key")["key"]
     return ["uid", "key", "url"] if len(keys.unique()) == len(keys) else ["uid", "url"]
 
