@@ -6,8 +6,8 @@
 
 Protocol of imagededup's benchmark: each photo with five edits (10 % cropped off each side, mirrored, flipped, rotated
 by 25 degrees, squared), 6 files and 15 pairs a photo, JPEG quality 95. Where there are fewer photos than asked for,
-windows of them are photos too. The tools run in turn, in each round another one first, each whole process timed from
-outside; the ratios are of the medians. Immaculate (needs Python 3.12 or later) and imagededup are installed into
+windows of them are photos too. The tools run in turn, on files that are in the page cache, each whole process timed
+from outside; the ratios are of the medians. Immaculate (needs Python 3.12 or later) and imagededup are installed into
 environments of their own below the work folder. SSCD is the ONNX file that Immaculate's environment holds; it is
 proprietary and used as it is there.
 """
@@ -200,13 +200,14 @@ def main() -> None:
     found: dict[str, Pairs] = {}
 
     def timed(name: str, job: Callable[[], Pairs]) -> float:
+        for path in folder.iterdir():  # a large tool before may have pushed them out of the page cache
+            path.read_bytes()
         started = time.perf_counter()
         found[name] = job()
         return time.perf_counter() - started
 
     for round_number in range(options.runs + 1):
-        turn = round_number % len(jobs)  # nobody always comes first, when files have left the cache, or last
-        for name, job in [*jobs.items()][turn:] + [*jobs.items()][:turn]:
+        for name, job in jobs.items():
             elapsed = timed(name, job)
             if round_number:  # the first round warms the caches of files and of compiled code
                 seconds[name].append(elapsed)
