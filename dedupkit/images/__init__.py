@@ -1,4 +1,4 @@
-"""Bytes to pixels: the one decoder (scaled, oriented, bounded); and the edits that copies undergo."""
+"""Bytes to pixels (scaled, oriented, bounded), JPEGs to coefficients; and the edits that copies undergo."""
 
 from dedupkit.images.decode import (
     LUMA_MIN_SIDE,

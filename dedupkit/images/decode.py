@@ -1,9 +1,10 @@
-"""The one decoder: image bytes to an oriented luminance plane, at the smallest scale that hashing needs.
+"""Image bytes to an oriented luminance plane, at the smallest scale that hashing needs.
 
 Entropy decoding is the floor of reading a JPEG; the inverse transform and the colour conversion are not. libjpeg's
 half, quarter and eighth scale produce the averages of 2x2, 4x4 and 8x8 blocks of pixels straight from the
 coefficients, and the grey output skips the two chroma planes. A perceptual hash averages over larger blocks than
-that anyway, so it is computed from the reduced plane (see :mod:`dedupkit.hashing.pdq`).
+that anyway, so it can be computed from the reduced plane (:mod:`dedupkit.hashing.pdq`). Plain JPEGs need no plane at
+all for that (:mod:`dedupkit.images.jpeg`).
 
 Whatever simplejpeg refuses (CMYK, warnings, other formats) goes to Pillow, whose verdict is final.
 """
