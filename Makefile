@@ -21,6 +21,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/hashing.py
 	$(BIN)/python benchmarks/hamming.py
 	$(BIN)/python benchmarks/deciding.py
 	$(BIN)/python benchmarks/copies.py

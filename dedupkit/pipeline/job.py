@@ -80,9 +80,11 @@ def dedup(
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     refuse_inside(folder.path, [*map(str, listed), *(shard.source for shard in shards)])
     workers = workers or os.cpu_count() or 1
-    # A new run reads every shard: its workers load while this process does. An old one may have nothing left to read.
-    lanes = min(workers, len(shards)) if not before and workers > 1 < len(shards) else 0
-    with workers_ahead(lanes, "dedupkit.pipeline.scan"), folder.locked():
+    # A new run reads every shard: its workers load while this process does. An old one may have nothing left to read,
+    # and a single lane is this process.
+    lanes = min(workers, len(shards))
+    ahead = lanes if lanes > 1 and not before else 0
+    with workers_ahead(ahead, "dedupkit.pipeline.scan"), folder.locked():
         requested = [name for name in HASHES if name in requested or name in before.get("hashes", [])]
         config = _config([str(source) for source in listed], shards, parsed, policy, requested, embedders, seed)
         folder.claim(config)
