@@ -16,9 +16,9 @@ import numpy as np
 from known_answers import arguments
 
 import dedupkit as dk
-from dedupkit.pipeline.columns import hash_column
-from dedupkit.pipeline.fingerprints import pair_scores, rows_of
-from dedupkit.pipeline.folder import RunFolder
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.signals.columns import hash_column
+from dedupkit.signals.scores import pair_scores, rows_of
 
 BLOCK = 50_000  # pairs scored at a time
 

@@ -22,8 +22,8 @@ import numpy as np
 from copies import environment
 
 import dedupkit as dk
-from dedupkit.io import read_columns
 from dedupkit.sources import find_shards
+from dedupkit.store import read_columns
 
 FLOOR = 0.8  # cosine; the run's pairs reach down to it, and so can the proposal
 VERIFIED = 0.85  # of the candidates that are verified

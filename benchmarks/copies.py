@@ -33,7 +33,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dedupkit.images.edits import PROTOCOL
+from dedupkit.images.transformations import PROTOCOL
 
 EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "original": lambda im: im,

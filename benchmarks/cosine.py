@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.cosine import ScoredPairs, collapse, cosine_pairs
-from dedupkit.neighbors.cosine_cells import Overlap
-from dedupkit.neighbors.cosine_tiles import Engine, Rows, dots, join_tiles
-from dedupkit.neighbors.recall import Recall
+from dedupkit.neighbors.cosine.cells import Overlap
+from dedupkit.neighbors.cosine.join import ScoredPairs, collapse, cosine_pairs
+from dedupkit.neighbors.cosine.recall import Recall
+from dedupkit.neighbors.cosine.tiles import Engine, Rows, dots, join_tiles
 
 DIMS, CHUNK = 512, 50_000
 KEEP_ROWS = 16384

@@ -31,11 +31,11 @@ import open_clip
 import torch
 from PIL import Image
 
-from dedupkit.embedding import embed_shard
 from dedupkit.embedding.openclip import OpenClipEmbedder, load
 from dedupkit.embedding.spec import parse_spec
-from dedupkit.pipeline.scan import scan_shard
 from dedupkit.sources import find_shards
+from dedupkit.stages.embed import embed_shard
+from dedupkit.stages.scan import scan_shard
 
 DATALOADER_WORKERS, DATALOADER_BATCH = 4, 256
 

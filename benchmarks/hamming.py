@@ -19,8 +19,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.dihedral import dihedral_pairs
-from dedupkit.neighbors.hamming import Pairs, hamming_pairs
+from dedupkit.neighbors.hamming.dihedral import dihedral_pairs
+from dedupkit.neighbors.hamming.join import Pairs, hamming_pairs
 
 RADIUS = 31
 Hashes = NDArray[np.uint8]

@@ -28,8 +28,8 @@ from dedupkit.embedding import load_embedder
 from dedupkit.hashing import pdq
 from dedupkit.images import ImageError, decode_luma, luma_of
 from dedupkit.neighbors import dihedral_distance
-from dedupkit.neighbors.verify import Features, Verification, local_features, verify_pair
 from dedupkit.sources import find_shards
+from dedupkit.verification.pair import Features, Verification, local_features, verify_pair
 
 SHIPPED = ["astronaut", "brick", "camera", "cat", "coffee", "coins", "grass", "gravel", "moon", "retina", "rocket"]
 Labelled = list[tuple[str, Features, Features]]

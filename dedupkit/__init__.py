@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dedupkit.lazy import lazy_names
+from dedupkit.startup.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from dedupkit.compat import encode_images, find_duplicates, find_duplicates_to_remove, plot_duplicates
     from dedupkit.errors import DedupkitError, MissingExtraError, RuleError
+    from dedupkit.interop.imagededup import encode_images, find_duplicates, find_duplicates_to_remove, plot_duplicates
     from dedupkit.manifest.filter import keep_filter
-    from dedupkit.pipeline.job import dedup
-    from dedupkit.pipeline.run import Run
+    from dedupkit.workflows.dedup import dedup
+    from dedupkit.workflows.run import Run
 
 __all__ = [
     "DedupkitError", "MissingExtraError", "RuleError", "Run", "dedup", "encode_images", "find_duplicates",
@@ -30,13 +30,13 @@ __getattr__ = lazy_names(
         "DedupkitError": "errors",
         "MissingExtraError": "errors",
         "RuleError": "errors",
-        "Run": "pipeline.run",
-        "dedup": "pipeline.job",
-        "encode_images": "compat",
-        "find_duplicates": "compat",
-        "find_duplicates_to_remove": "compat",
+        "Run": "workflows.run",
+        "dedup": "workflows.dedup",
+        "encode_images": "interop.imagededup",
+        "find_duplicates": "interop.imagededup",
+        "find_duplicates_to_remove": "interop.imagededup",
         "keep_filter": "manifest.filter",
-        "plot_duplicates": "compat",
+        "plot_duplicates": "interop.imagededup",
     },
 )
 

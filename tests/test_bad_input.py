@@ -440,7 +440,7 @@ def test_a_run_over_other_sources_is_refused(tmp_path: Path, data: Path, images:
 
 HOLD = """
 import sys, time
-from dedupkit.pipeline.folder import RunFolder
+from dedupkit.runfolder.folder import RunFolder
 with RunFolder(sys.argv[1]).locked():
     print("held", flush=True)
     time.sleep(60)
@@ -524,7 +524,7 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 sys.argv = ["dedupkit", *sys.argv[2:]]
-from dedupkit.cli import main
+from dedupkit.cli.main import main
 main()
 """
 

@@ -26,20 +26,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import dedupkit as dk
-from dedupkit.calibration.axes import axes_of, grid, steps
-from dedupkit.calibration.bands import Band, band_of, draw, interval, weighted
+from dedupkit.calibration.closest import closest_pairs, hash_sides, vector_sides
+from dedupkit.calibration.curves import axes_of, grid, steps
+from dedupkit.calibration.judged import read_answers
 from dedupkit.calibration.judging import JudgingServer, Question
 from dedupkit.calibration.propose import from_answers, from_strangers
-from dedupkit.calibration.strangers import closest_pairs, hash_sides, vector_sides
+from dedupkit.calibration.strata import Band, band_of, draw, interval, weighted
 from dedupkit.calibration.tail import Closest, Expected, expected_pairs, fit_tail
 from dedupkit.clustering import parse_rule
 from dedupkit.hashing import pdq
-from dedupkit.images.edits import EDITS, PROTOCOL, crop_area, crop_sides
-from dedupkit.neighbors.crops import iter_crop_pairs
-from dedupkit.neighbors.dihedral import dihedral_distance
-from dedupkit.pipeline.fingerprints import BITS
-from dedupkit.pipeline.judged import read_answers
-from dedupkit.pipeline.signals import signal_kinds
+from dedupkit.images.transformations import EDITS, PROTOCOL, crop_area, crop_sides
+from dedupkit.neighbors.hamming.crops import iter_crop_pairs
+from dedupkit.neighbors.hamming.dihedral import dihedral_distance
+from dedupkit.signals.scores import BITS
+from dedupkit.signals.table import signal_kinds
 
 NAMES = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins")
 
@@ -386,7 +386,7 @@ class TestCalibrating:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr("dedupkit.pipeline.planted.pair_scores", stop)
+            patched.setattr("dedupkit.calibration.synthetic.pair_scores", stop)
             with pytest.raises(KeyboardInterrupt):
                 dk.Run(copy).calibrate(sample=4, workers=1)
         (tar,) = (copy / "calibration" / "work" / "planted").iterdir()
@@ -400,9 +400,9 @@ class TestCalibrating:
         def stop(*arguments):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("dedupkit.pipeline.planted._IMAGES_PER_TASK", 2)
+        monkeypatch.setattr("dedupkit.calibration.synthetic._IMAGES_PER_TASK", 2)
         with monkeypatch.context() as patched:
-            patched.setattr("dedupkit.pipeline.planted.pair_scores", stop)
+            patched.setattr("dedupkit.calibration.synthetic.pair_scores", stop)
             with pytest.raises(KeyboardInterrupt):
                 dk.Run(copy).calibrate(sample=8, workers=1)
         assert len(list((copy / "calibration" / "work" / "planted").iterdir())) == 4
@@ -763,7 +763,7 @@ class TestJudging:
         assert done.facts["precision"]["share"] == pytest.approx(share, abs=1e-6)
 
     def test_answers_taken_back_and_answers_about_other_samples_do_not_count(self, copy):
-        from dedupkit.pipeline.folder import RunFolder
+        from dedupkit.runfolder.folder import RunFolder
 
         keys = dk.Run(copy).manifest["key"].to_pylist()
         line = {"a": 0, "b": 1, "keys": keys[:2], "reasons": ["pdq"], "scores": {"pdq": 2}, "same": True}

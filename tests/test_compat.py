@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dedupkit.compat import (
+from dedupkit.interop.imagededup import (
     encode_image,
     encode_images,
     find_duplicates,
@@ -166,7 +166,7 @@ def test_maps_are_complete_symmetric_and_sorted(photos, maps, method):
 
 
 def test_files_that_are_no_image_are_left_out_with_a_warning(photos, caplog):
-    with caplog.at_level(logging.WARNING, logger="dedupkit.compat"):
+    with caplog.at_level(logging.WARNING, logger="dedupkit.interop.imagededup"):
         found = encode_images(photos)
     left_out = {"readme.txt", "broken.jpg", "empty.png"}
     assert not left_out & set(found)
@@ -196,7 +196,7 @@ def test_removal_leaves_no_pair_and_each_removed_has_a_kept_duplicate(seed, meth
 
 @pytest.mark.parametrize("method", ["pdq", "dhash"])
 def test_processes_change_nothing(photos, maps, caplog, monkeypatch, method):
-    monkeypatch.setattr("dedupkit.compat._FILES_PER_TASK", 8)
+    monkeypatch.setattr("dedupkit.interop.imagededup._FILES_PER_TASK", 8)
     found = encode_images(photos, num_enc_workers=2, method=method)
     assert list(found.items()) == list(maps[method].items())
     assert {record.args[0].name for record in caplog.records} >= {"readme.txt", "broken.jpg", "empty.png"}
@@ -295,7 +295,7 @@ def test_plot_shows_scores_as_they_are_or_as_read_from_a_file(photos, drawn):
 
 
 def test_plot_is_bounded(photos, drawn, monkeypatch):
-    monkeypatch.setattr("dedupkit.compat._MOST_PLOTTED", 3)
+    monkeypatch.setattr("dedupkit.interop.imagededup._MOST_PLOTTED", 3)
     plot_duplicates(photos, {"rocket.jpg": ["rocket_half.png"] * 300}, "rocket.jpg")
     assert drawn == [["rocket.jpg\n300 duplicates, 3 shown", *["rocket_half.png"] * 3]]
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dedupkit.neighbors import cosine
-from dedupkit.neighbors.cosine import cosine_pairs, iter_cosine_pairs
-from dedupkit.neighbors.cosine_cells import Overlap
-from dedupkit.neighbors.cosine_tiles import Engine, Rows, has_matrix_units, join_tiles
-from dedupkit.neighbors.normalise import ScoreNormaliser, normalise_scores
-from dedupkit.neighbors.recall import effective, wilson
+from dedupkit.neighbors.cosine import join as cosine
+from dedupkit.neighbors.cosine.cells import Overlap
+from dedupkit.neighbors.cosine.join import cosine_pairs, iter_cosine_pairs
+from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores
+from dedupkit.neighbors.cosine.recall import effective, wilson
+from dedupkit.neighbors.cosine.tiles import Engine, Rows, has_matrix_units, join_tiles
 
 
 def unit(x):
@@ -294,7 +294,7 @@ def test_workers_are_given_back():
 
 
 def test_importing_is_light():
-    code = "import sys, dedupkit.neighbors.cosine; print({'numba', 'faiss', 'torch'} & set(sys.modules))"
+    code = "import sys, dedupkit.neighbors.cosine.join; print({'numba', 'faiss', 'torch'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
 

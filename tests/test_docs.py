@@ -13,13 +13,13 @@ import pytest
 import typer.main
 from helpers import ROOT
 
-from dedupkit.cli import app
+from dedupkit.cli.main import app
 from dedupkit.clustering.policy import POLICY_COLUMNS
 from dedupkit.clustering.rules import PRESETS, needs_embedder, parse_rule
 from dedupkit.embedding.spec import embedder_name
 from dedupkit.manifest.export import FORMATS
 from dedupkit.manifest.tables import GROUPS_SCHEMA, MANIFEST_SCHEMA
-from dedupkit.pipeline.signals import SIGNALS, signal_kinds
+from dedupkit.signals.table import SIGNALS, signal_kinds
 
 PAGES = sorted(
     path for path in [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"] if path.exists()

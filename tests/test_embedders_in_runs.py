@@ -13,7 +13,7 @@ from PIL import ImageOps
 
 import dedupkit as dk
 from dedupkit.errors import DedupkitError
-from dedupkit.neighbors.normalise import ScoreNormaliser
+from dedupkit.neighbors.cosine.normalise import ScoreNormaliser
 
 pytest.importorskip("cv2")
 pytest.importorskip("timm")

@@ -13,13 +13,14 @@ import pytest
 from helpers import encode, environment, write_tar
 from PIL import Image
 
-from dedupkit.embedding import embed_shard, embedder_key, embedder_name, load_embedder, shared_embedder
+from dedupkit.embedding import embedder_key, embedder_name, load_embedder, shared_embedder
 from dedupkit.embedding.embedder import Embedder, unit_rows
 from dedupkit.embedding.pixels import Preprocess, decode_rgb
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
-from dedupkit.pipeline.scan import scan_shard
 from dedupkit.sources import find_shards
+from dedupkit.stages.embed import embed_shard
+from dedupkit.stages.scan import scan_shard
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)

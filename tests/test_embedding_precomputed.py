@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dedupkit.embedding import embed_shard, embedder_key, load_embedder, load_precomputed
+from dedupkit.embedding import embedder_key, load_embedder, load_precomputed
 from dedupkit.embedding.embedder import unit_rows
 from dedupkit.errors import DedupkitError
+from dedupkit.stages.embed import embed_shard
 
 DIM = 6
 NONE = [None] * 4

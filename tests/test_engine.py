@@ -350,7 +350,7 @@ def test_the_command_line_loads_no_pandas(tmp_path: Path, photos: dict[str, Imag
     pytest.importorskip("pandas")
     write_tar(tmp_path / "data.tar", [(f"{n}.jpg", image) for n, image in enumerate(jpegs(photos, 2))])
     script = (
-        "import sys; from dedupkit.cli import app;"
+        "import sys; from dedupkit.cli.main import app;"
         "app(['run', 'data.tar', '--out', 'out'], standalone_mode=False); assert 'pyarrow.lib' in sys.modules;"
         "assert 'pandas' not in sys.modules; import pandas; assert pandas.__version__"
     )

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dedupkit.neighbors.dihedral import class_words, dihedral_distance, dihedral_pairs, transpose
-from dedupkit.neighbors.hamming import (
+from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_distance, dihedral_pairs, transpose
+from dedupkit.neighbors.hamming.join import (
     Pairs,
     hamming_pairs,
     iter_hamming_pairs,
@@ -227,14 +227,14 @@ def test_plans_grow_with_the_data():
 
 
 def test_import_leaves_numba_alone():
-    code = "import sys, dedupkit.neighbors.dihedral; print('numba' in sys.modules)"
+    code = "import sys, dedupkit.neighbors.hamming.dihedral; print('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 @given(hashes=arrays(np.uint8, st.tuples(st.integers(0, 30), st.just(32)), elements=st.sampled_from([0, 1, 85, 255])))
 @settings(deadline=None, max_examples=30)
 def test_comparing_all_with_all_finds_the_same_pairs(hashes):
-    from dedupkit.neighbors.flat import flat_dihedral_pairs
+    from dedupkit.neighbors.hamming.flat import flat_dihedral_pairs
 
     for radius in (0, 31, 60):
         flat, joined = flat_dihedral_pairs(hashes, radius), dihedral_pairs(hashes, radius)

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 from dedupkit.hashing import pdq
 from dedupkit.hashing.pdq import decimate
 from dedupkit.images import ImageError
-from dedupkit.images.jpeg import Coefficients, read_coefficients
-from dedupkit.neighbors.dihedral import POPCOUNT
+from dedupkit.images.jpeg.coefficients import Coefficients, read_coefficients
+from dedupkit.neighbors.hamming.dihedral import POPCOUNT
 
 SIZES = [(1, 1), (1, 90), (90, 1), (8, 8), (9, 17), (16, 16), (33, 47), (200, 133), (640, 480)]
 

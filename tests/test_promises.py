@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 import dedupkit as dk
 from dedupkit.manifest.tables import GROUPS_SCHEMA, MANIFEST_SCHEMA
-from dedupkit.neighbors.dihedral import dihedral_distance
+from dedupkit.neighbors.hamming.dihedral import dihedral_distance
 
 EDITS = {
     "same": lambda im: encode(im, quality=85),

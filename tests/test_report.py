@@ -21,14 +21,14 @@ import skimage.data
 from PIL import Image
 
 from dedupkit.errors import DedupkitError
-from dedupkit.pipeline.job import dedup
-from dedupkit.pipeline.run import Run
 from dedupkit.report import write_report
 from dedupkit.report.facts import collect
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.tables import Removed, clip
 from dedupkit.report.thumbnails import Thumbnails, thumbnail
 from dedupkit.report.words import policy_words, read_rule, rule_words, score_words
+from dedupkit.workflows.dedup import dedup
+from dedupkit.workflows.run import Run
 
 HOSTILE = "<script>alert('caption')</script> & \"quotes\" </figure>\x00\x1b[31m ‮ | `x`"
 COPIES = 9

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from dedupkit.neighbors.verify import Features, Verification, local_features, verify_pair
+from dedupkit.verification.pair import Features, Verification, local_features, verify_pair
 
 cv2 = pytest.importorskip("cv2")
 data = pytest.importorskip("skimage.data")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.calibration.bands import Band, weighted
+from dedupkit.calibration.strata import Band, weighted
 from dedupkit.calibration.tail import Expected
 
 __all__ = ["Proposal", "from_answers", "from_strangers"]

@@ -44,7 +44,7 @@ from dedupkit.calibration.tables import (
     proposal_tables,
     threshold_words,
 )
-from dedupkit.io import read_json
+from dedupkit.store import read_json
 
 __all__ = ["FILE", "FORMAT", "Calibration", "read_calibration"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dedupkit.lazy import lazy_names
+from dedupkit.startup.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dedupkit.clustering.deciding import Decision, Signal, decide, pairs_of_clauses, scored_pairs

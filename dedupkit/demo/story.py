@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from dedupkit.demo.web import EDITS, Page, build_web
 from dedupkit.errors import DedupkitError, require
-from dedupkit.pipeline.job import dedup
-from dedupkit.pipeline.run import Run
+from dedupkit.workflows.dedup import dedup
+from dedupkit.workflows.run import Run
 
 __all__ = ["run_demo"]
 

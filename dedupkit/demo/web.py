@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageEnhance, ImageOps
 
 from dedupkit.errors import import_optional
-from dedupkit.images.edits import crop_sides, stamp
+from dedupkit.images.transformations import crop_sides, stamp
 
 __all__ = ["EDITS", "PHOTOS", "Page", "build_web"]
 

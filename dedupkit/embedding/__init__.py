@@ -7,13 +7,11 @@
 from dedupkit.embedding.embedder import Embedder
 from dedupkit.embedding.precomputed import Precomputed, join_shard, load_precomputed
 from dedupkit.embedding.spec import FORMS, embedder_key, embedder_name, load_embedder, shared_embedder
-from dedupkit.embedding.stage import embed_shard
 
 __all__ = [
     "FORMS",
     "Embedder",
     "Precomputed",
-    "embed_shard",
     "embedder_key",
     "embedder_name",
     "join_shard",

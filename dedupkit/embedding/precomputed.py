@@ -15,7 +15,7 @@ from dedupkit.embedding.embedder import unit_rows
 from dedupkit.embedding.spec import Spec, embedder_key, parse_spec
 from dedupkit.embedding.vectors import IDENTIFIERS, Part, find_parts
 from dedupkit.errors import DedupkitError
-from dedupkit.io import atomic_path, read_columns
+from dedupkit.store import atomic_path, read_columns
 
 __all__ = ["Precomputed", "join_shard", "load_precomputed", "shared_precomputed", "vector_files"]
 
@@ -203,7 +203,7 @@ def vector_files(spec: Spec) -> list[Path]:
 def join_shard(
     path: str, vectors: Precomputed, samples_path: str, by: Sequence[str] = ("uid", "key", "url")
 ) -> dict[str, Any]:
-    """Write the vectors of one shard's samples, as :func:`~dedupkit.embedding.stage.embed_shard` does for a model."""
+    """Write the vectors of one shard's samples, as :func:`~dedupkit.stages.embed.embed_shard` does for a model."""
     table = read_columns(Path(samples_path), ["key", "uid", "url", "error"])
     columns = {name: table[name].to_pylist() for name in table.column_names}
     readable = np.flatnonzero(table["error"].is_null().to_numpy())

@@ -14,7 +14,7 @@ from PIL import Image
 from dedupkit.embedding.embedder import Pixels, Vectors, unit_rows
 from dedupkit.embedding.pixels import Preprocess
 from dedupkit.errors import DedupkitError, import_optional
-from dedupkit.memory import keep_freed_memory
+from dedupkit.startup.memory import keep_freed_memory
 
 __all__ = ["MIN_AGREEMENT", "TorchEmbedder", "has_bfloat16_units", "pick_device", "probe_images"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dedupkit.io import read_json, write_json
+from dedupkit.store import read_json, write_json
 
 __all__ = ["Task", "done_result", "execute", "fingerprint"]
 

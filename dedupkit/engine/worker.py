@@ -15,8 +15,8 @@ from typing import IO
 
 from dedupkit.engine.task import execute
 from dedupkit.errors import DedupkitError
-from dedupkit.io import leave_pandas_out
-from dedupkit.memory import keep_freed_memory
+from dedupkit.startup.memory import keep_freed_memory
+from dedupkit.store import leave_pandas_out
 
 __all__ = ["main", "serve"]
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.images import Luma
-from dedupkit.images.jpeg import Coefficients
+from dedupkit.images.jpeg.coefficients import Coefficients
 
 __all__ = ["SIDE", "coefficient_buffers", "frequencies", "luma_buffer"]
 

@@ -27,7 +27,7 @@ from threadpoolctl import ThreadpoolController
 
 from dedupkit.hashing.decimator import SIDE, coefficient_buffers, frequencies, luma_buffer
 from dedupkit.images import ImageError, Luma, decode_luma, luma_of
-from dedupkit.images.jpeg import Coefficients, read_coefficients
+from dedupkit.images.jpeg.coefficients import Coefficients, read_coefficients
 
 __all__ = [
     "CROP_VIEWS",

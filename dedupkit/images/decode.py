@@ -4,7 +4,7 @@ Entropy decoding is the floor of reading a JPEG; the inverse transform and the c
 half, quarter and eighth scale produce the averages of 2x2, 4x4 and 8x8 blocks of pixels straight from the
 coefficients, and the grey output skips the two chroma planes. A perceptual hash averages over larger blocks than
 that anyway, so it can be computed from the reduced plane (:mod:`dedupkit.hashing.pdq`). Plain JPEGs need no plane at
-all for that (:mod:`dedupkit.images.jpeg`).
+all for that (:mod:`dedupkit.images.jpeg.coefficients`).
 
 Whatever simplejpeg refuses (CMYK, warnings, other formats) goes to Pillow, whose verdict is final.
 """

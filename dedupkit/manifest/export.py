@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing.exact import stored_hash
-from dedupkit.io import atomic_path, read_columns, read_json, refuse_inside, stamp, write_json
 from dedupkit.manifest.lists import LISTS
 from dedupkit.manifest.shards import SHARD_WRITERS, tar_key
 from dedupkit.sources import Sample, Shard, find_shards
+from dedupkit.store import atomic_path, read_columns, read_json, refuse_inside, stamp, write_json
 
 __all__ = ["FORMATS", "apply", "write_part"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.errors import DedupkitError
-from dedupkit.io import read_columns
+from dedupkit.store import read_columns
 
 __all__ = ["KeepFilter", "keep_filter"]
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedupkit.errors import DedupkitError
-from dedupkit.io import atomic_path
+from dedupkit.store import atomic_path
 
 __all__ = ["LISTS", "write_datacomp", "write_keys", "write_urls"]
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dedupkit.io import write_json
 from dedupkit.sources import Sample
+from dedupkit.store import write_json
 
 __all__ = ["SHARD_WRITERS", "ParquetShardWriter", "ShardWriter", "TarShardWriter"]
 

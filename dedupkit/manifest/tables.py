@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
-from dedupkit.io import atomic_path, read_columns
+from dedupkit.store import atomic_path, read_columns
 
 __all__ = ["GROUPS_SCHEMA", "MANIFEST_SCHEMA", "Counts", "write_groups", "write_manifest"]
 

@@ -46,10 +46,10 @@ from numpy.typing import NDArray
 
 from dedupkit.calibration.result import read_calibration
 from dedupkit.errors import DedupkitError
-from dedupkit.io import read_columns, read_json
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.tables import Manifest, Removed, Tally, clip
 from dedupkit.report.words import Atom, command, read_rule
+from dedupkit.store import read_columns, read_json
 
 __all__ = ["collect", "read_config"]
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dedupkit.images import ImageError, luma_of, open_image
-from dedupkit.io import read_columns, read_json
 from dedupkit.sources.again import Fetch, fetcher, find_again
+from dedupkit.store import read_columns, read_json
 
 __all__ = ["Thumbnails", "thumbnail"]
 

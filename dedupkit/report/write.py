@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from dedupkit.calibration.result import read_calibration
-from dedupkit.io import atomic_path, write_json
 from dedupkit.report.facts import collect
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.report.words import LIMITS, PROMISES, policy_words, read_rule, rule_words, score_words
+from dedupkit.store import atomic_path, write_json
 
 __all__ = ["write_report"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dedupkit import io
+from dedupkit import store
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.img2dataset import failed_row, metadata_rows, parse_json
 from dedupkit.sources.sample import Sample, as_score, clean_text, first_present, image_extension
@@ -44,7 +44,7 @@ class FolderShard:
     @property
     def paths(self) -> tuple[str, ...]:
         """The image files and the metadata."""
-        files = tuple(io.join(self.source, name) for name in self.names)
+        files = tuple(store.join(self.source, name) for name in self.names)
         return files if self.metadata is None else (*files, self.metadata)
 
     def read(self) -> Iterator[Sample]:
@@ -90,13 +90,13 @@ class FolderShard:
         )
 
     def _bytes(self, name: str) -> bytes:
-        with io.open_binary(io.join(self.source, name)) as stream:
+        with store.open_binary(store.join(self.source, name)) as stream:
             return stream.read()
 
 
 def folder_shards(folder: str) -> list[FolderShard]:
     """Split a folder of images, recursively, into shards of at most a few hundred files, in name order."""
-    everything = list(io.walk_files(folder))
+    everything = list(store.walk_files(folder))
     images = [name for name in everything if _image_suffix(name)]
     captions = read_captions(folder, everything)
     texts = {name for name in everything if name.endswith((".txt", ".json"))}
@@ -130,8 +130,8 @@ def read_captions(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
     found = next((name for name in _CAPTION_FILES if name in names), None)
     if found is None:
         return {}
-    path = io.join(folder, found)
-    with io.open_binary(path) as stream:
+    path = store.join(folder, found)
+    with store.open_binary(path) as stream:
         text = stream.read().decode("utf-8-sig", "replace")
     limit = csv.field_size_limit(sys.maxsize)  # of the whole process; captions can be longer than its 128 KiB
     try:

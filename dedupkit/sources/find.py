@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dedupkit import io
+from dedupkit import store
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.files import FolderShard, folder_shards
 from dedupkit.sources.parquet import ParquetShard
@@ -42,8 +42,8 @@ def find_shards(sources: str | Path | Sequence[str | Path]) -> list[Shard]:
 
 
 def _expand(source: str) -> Iterable[Shard]:
-    names = [name for pattern in io.expand_braces(source) for name in _globbed(pattern)]
-    if not names or not any(io.exists(name) for name in names):
+    names = [name for pattern in store.expand_braces(source) for name in _globbed(pattern)]
+    if not names or not any(store.exists(name) for name in names):
         raise DedupkitError(f"no such source: {source} (looked for {_looked_for(source)})")
     shards = [shard for name in names for shard in _open(name)]
     if not shards:
@@ -52,14 +52,14 @@ def _expand(source: str) -> Iterable[Shard]:
 
 
 def _globbed(pattern: str) -> list[str]:
-    if any(character in pattern for character in "*?[") and not io.exists(pattern):
-        return io.list_glob(pattern)
+    if any(character in pattern for character in "*?[") and not store.exists(pattern):
+        return store.list_glob(pattern)
     return [pattern]
 
 
 def _looked_for(source: str) -> str:
-    first = io.expand_braces(source)[0]
-    return first if io.is_remote(first) else str(Path(first).absolute())
+    first = store.expand_braces(source)[0]
+    return first if store.is_remote(first) else str(Path(first).absolute())
 
 
 def _open(path: str) -> list[Shard]:
@@ -67,42 +67,42 @@ def _open(path: str) -> list[Shard]:
         return [TarShard(path, _metadata_beside(path))]
     if path.endswith(".parquet"):
         return [ParquetShard(path)]
-    if io.is_dir(path):
+    if store.is_dir(path):
         return _open_folder(path if path == "/" else path.rstrip("/"))
-    if not io.exists(path):
+    if not store.exists(path):
         return [TarShard(path)]  # reading it will say that it is gone
     raise DedupkitError(f"{path} is no shard: expected .tar, .tar.gz, .tgz, .parquet or a folder")
 
 
 def _open_folder(folder: str) -> list[Shard]:
-    names = io.list_dir(folder)
+    names = store.list_dir(folder)
     tars = [name for name in names if name.endswith(_TAR)]
     tables = [name for name in names if name.endswith(".parquet")]
     if tars:
         tables_of_tars = {_stem(name) + ".parquet" for name in tars}
         return [
-            TarShard(io.join(folder, name), io.join(folder, _stem(name) + ".parquet"))
+            TarShard(store.join(folder, name), store.join(folder, _stem(name) + ".parquet"))
             if _stem(name) + ".parquet" in tables
-            else TarShard(io.join(folder, name))
+            else TarShard(store.join(folder, name))
             for name in tars
-        ] + [ParquetShard(io.join(folder, name)) for name in tables if name not in tables_of_tars]
+        ] + [ParquetShard(store.join(folder, name)) for name in tables if name not in tables_of_tars]
     if tables:
-        subfolders = {name for name in names if name + ".parquet" in tables and io.is_dir(io.join(folder, name))}
+        subfolders = {name for name in names if name + ".parquet" in tables and store.is_dir(store.join(folder, name))}
         if subfolders:
             return [_img2dataset_files(folder, _stem(name)) for name in tables]
-        return [ParquetShard(io.join(folder, name)) for name in tables]
+        return [ParquetShard(store.join(folder, name)) for name in tables]
     return list(folder_shards(folder))
 
 
 def _img2dataset_files(folder: str, stem: str) -> FolderShard:
     """One shard of img2dataset's ``files`` output; all its samples may have failed, then there is no subfolder."""
-    inside = io.join(folder, stem)
-    names = list(io.walk_files(inside)) if io.exists(inside) else []
+    inside = store.join(folder, stem)
+    names = list(store.walk_files(inside)) if store.exists(inside) else []
     return FolderShard(
         source=inside,
         names=tuple(name for name in names if not name.endswith((".txt", ".json"))),
         siblings=frozenset(name for name in names if name.endswith((".txt", ".json"))),
-        metadata=io.join(folder, stem + ".parquet"),
+        metadata=store.join(folder, stem + ".parquet"),
     )
 
 
@@ -112,4 +112,4 @@ def _stem(name: str) -> str:
 
 def _metadata_beside(path: str) -> str | None:
     candidate = _stem(path) + ".parquet"
-    return candidate if io.exists(candidate) else None
+    return candidate if store.exists(candidate) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dedupkit import io
+from dedupkit import store
 from dedupkit.sources.sample import Sample, ShardError, as_rows, as_score, clean_text, first_present
 
 __all__ = ["failed_row", "metadata_rows", "parse_json"]
@@ -29,7 +29,7 @@ def metadata_rows(path: str) -> dict[str, dict[str, Any]]:
 
     wanted = {"key", "status", "error_message", "caption", "url", "uid", "similarity", "clip_score"}
     try:
-        with io.open_binary(path) as stream:
+        with store.open_binary(path) as stream:
             file = pq.ParquetFile(stream)
             names = [name for name in file.schema_arrow.names if name in wanted]
             if "key" not in names:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dedupkit import io
+from dedupkit import store
 from dedupkit.sources.sample import (
     ALIASES,
     IMAGE_EXTENSIONS,
@@ -46,7 +46,7 @@ class ParquetShard:
         import pyarrow.parquet as pq
 
         try:
-            with io.open_binary(self.source) as stream:
+            with store.open_binary(self.source) as stream:
                 file = pq.ParquetFile(stream)
                 column = image_column(file.schema_arrow)
                 if column is None:
@@ -70,7 +70,7 @@ class ParquetShard:
         """Read the one row group that holds row number ``offset``."""
         import pyarrow.parquet as pq
 
-        with io.open_binary(self.source) as stream:
+        with store.open_binary(self.source) as stream:
             file = pq.ParquetFile(stream)
             column = image_column(file.schema_arrow)
             row = -1 if offset is None else offset

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from dedupkit import io
+from dedupkit import store
 from dedupkit.sources.img2dataset import failed_row, metadata_rows, parse_json
 from dedupkit.sources.sample import IMAGE_EXTENSIONS, Sample, ShardError, as_score, clean_text, first_present
 from dedupkit.sources.tar_stream import TarMember, iter_tar
@@ -51,7 +51,7 @@ class TarShard:
     def fetch(self, key: str, offset: int | None, nbytes: int) -> bytes:
         """Seek to the image's bytes; a compressed tar is read from its start."""
         if offset is not None:
-            with io.open_binary(self.source) as stream:
+            with store.open_binary(self.source) as stream:
                 stream.seek(offset)
                 return stream.read(nbytes)
         for found, members, _ in self._grouped():
@@ -66,7 +66,7 @@ class TarShard:
         current: str | None = None
         members: list[tuple[str, TarMember]] = []
         try:
-            with io.open_binary(self.source) as raw:
+            with store.open_binary(self.source) as raw:
                 for member in iter_tar(self._decompressed(raw)):
                     split = split_name(member.name)
                     if split is None or member.kind == "other":

@@ -1,0 +1,97 @@
+"""Serve the pairs of a run that are still to be judged, and write the answers down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dedupkit.calibration.judged import Drawn, Found, append_answer, draw_pairs, keys_of, read_answers
+from dedupkit.calibration.judging import JudgingServer, Question
+from dedupkit.errors import DedupkitError
+from dedupkit.images import open_image
+from dedupkit.report.tables import Manifest
+from dedupkit.report.thumbnails import thumbnail
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.sources.reread import Originals
+
+__all__ = ["judge_pairs"]
+
+_SIDE = 900
+
+
+def judge_pairs(
+    folder: RunFolder,
+    originals: Originals,
+    found: Sequence[Found],
+    file: Path,
+    per_band: int,
+    seed: int,
+    port: int,
+    tell: Callable[[str], None] | None,
+) -> int:
+    """Show the pairs that were drawn and not judged yet; returns how many were to be judged.
+
+    Args:
+        folder: of the run.
+        originals: of the run.
+        found: the pairs along each axis.
+        file: of the answers.
+        per_band: pairs of each band.
+        seed: of the draw, and of which sample is on the left.
+        port: to listen on.
+        tell: called with the page's address; by default the browser opens it.
+
+    Raises:
+        DedupkitError: there is nothing to judge, or the source is gone.
+        OSError: the port is taken.
+    """
+    drawn = draw_pairs(found, per_band, seed)
+    if not drawn:
+        raise DedupkitError("there is nothing to judge: no two different images were matched by a score")
+    answered = read_answers(file, folder, len(originals.shards))
+    keys = keys_of(folder, len(originals.shards), {sample for pair in drawn for sample in (pair.a, pair.b)})
+    waiting = []
+    for pair in drawn:
+        reasons, same = answered.get((pair.a, pair.b), (frozenset[str](), None))
+        if same is None:
+            waiting.append(pair)
+        elif not set(pair.scores) <= reasons:  # judged for one alternative, and now drawn for another
+            append_answer(file, pair, [keys[pair.a], keys[pair.b]], same)
+    if not waiting:
+        return 0
+    samples = {sample for pair in waiting for sample in (pair.a, pair.b)}
+    originals.places(samples)  # says so now if the source is gone
+    rows = Manifest(folder.manifest).rows(samples)
+    turned = np.random.default_rng([seed, 3]).random(len(waiting)) < 0.5
+    questions = [_question(pair, rows, turn) for pair, turn in zip(waiting, turned.tolist(), strict=True)]
+
+    def record(number: int, same: bool | None) -> None:
+        pair = waiting[number]
+        append_answer(file, pair, [keys[pair.a], keys[pair.b]], same)
+
+    def picture(sample: int) -> bytes:
+        return thumbnail(open_image(originals.read(sample)), _SIDE)
+
+    server = JudgingServer(questions, picture, record, port)
+    (tell or _open_browser)(server.url)
+    server.serve()
+    return len(waiting)
+
+
+def _question(pair: Drawn, rows: Mapping[int, dict[str, Any]], turned: bool) -> Question:
+    a, b = (pair.b, pair.a) if turned else (pair.a, pair.b)
+    return Question(a, b, (_about(rows[a]), _about(rows[b])))
+
+
+def _about(row: dict[str, Any]) -> list[str]:
+    size = f"{row['width']} × {row['height']}, {row['nbytes'] / 1000:,.0f} kB {row['format']}"
+    return [size, str(row["key"]), *([row["caption"]] if row["caption"] else [])]
+
+
+def _open_browser(url: str) -> None:
+    import webbrowser
+
+    webbrowser.open(url)

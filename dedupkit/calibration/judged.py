@@ -1,0 +1,168 @@
+"""Found pairs for a person to judge, and the answers, which outlive everything else in the folder.
+
+``calibration/answers.jsonl`` has one line per answer: ``a`` and ``b`` (samples), ``keys`` (theirs), ``reasons`` (the
+alternatives for which the pair was drawn), ``scores`` by alternative, and ``same``: true, false, or null for an answer
+that was taken back. The last answer about a pair counts, for all the alternatives that it was ever drawn for.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dedupkit.calibration.curves import Axis, grid
+from dedupkit.calibration.strata import Band, band_of, draw
+from dedupkit.clustering import Rule, scored_pairs
+from dedupkit.clustering.rules import reason_of
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.signals.columns import load_signal, read_column
+
+__all__ = ["Answers", "Drawn", "Found", "append_answer", "bands_of", "draw_pairs", "found_pairs", "read_answers"]
+
+Pair = tuple[int, int]
+Answers = dict[Pair, tuple[frozenset[str], bool]]
+"""By pair: the alternatives for which it was drawn, and whether the two are the same picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The pairs along an axis, as far as the run's edges reach.
+
+    Attributes:
+        axis: the alternative.
+        a: (m,) int32, the smaller sample.
+        b: (m,) int32, the other.
+        closeness: (m,) float64, larger for closer.
+        in_force: (m,) bool, whether the rule takes the pair for duplicates by this alternative, and by none before it.
+    """
+
+    axis: Axis
+    a: NDArray[np.int32]
+    b: NDArray[np.int32]
+    closeness: NDArray[np.float64]
+    in_force: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A pair to judge, and its score under each alternative that it was drawn for."""
+
+    a: int
+    b: int
+    scores: Mapping[str, float]
+
+
+def found_pairs(folder: RunFolder, shards: int, rule: Rule, axes: Sequence[Axis]) -> list[Found]:
+    """The pairs of each axis, samples with equal fingerprints counted as one."""
+    readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
+    signals = {name: load_signal(folder, shards, name) for name in rule.signals}
+    a, b, clause, _ = scored_pairs(rule, signals, readable)
+    reasons = [reason_of(clause) for clause in rule.clauses]
+    count = len(readable)
+    found = []
+    for axis in axes:
+        alone = Rule(axis.reason, (axis.at(axis.floor),))
+        left, right, _, score = scored_pairs(alone, signals, readable)
+        mine = np.isin(clause, [number for number, reason in enumerate(reasons) if reason == axis.reason])
+        own = a[mine].astype(np.int64) * count + b[mine]
+        in_force = np.isin(left.astype(np.int64) * count + right, own)
+        found.append(Found(axis, left, right, axis.closeness(score), in_force))
+    return found
+
+
+def draw_pairs(found: Sequence[Found], per_band: int, seed: int) -> list[Drawn]:
+    """The pairs to judge, so many of each band of each axis, in a random order over all of them."""
+    drawn: dict[Pair, dict[str, float]] = {}
+    for pairs in found:
+        axis = pairs.axis
+        bounds = axis.closeness(grid(axis))
+        band = band_of(pairs.closeness, bounds)
+        band[band == len(bounds)] = -1
+        for row in draw(pairs.a, pairs.b, band, per_band, seed).tolist():
+            pair = (int(pairs.a[row]), int(pairs.b[row]))
+            score = float(abs(pairs.closeness[row])) if axis.bits else float(pairs.closeness[row])
+            drawn.setdefault(pair, {})[axis.reason] = round(score, 4)
+    order = np.random.default_rng(seed).permutation(len(drawn)).tolist()
+    every = [Drawn(a, b, scores) for (a, b), scores in sorted(drawn.items())]
+    return [every[place] for place in order]
+
+
+def bands_of(found: Found, thresholds: NDArray[np.float64], answers: Answers, *, in_force: bool = False) -> list[Band]:
+    """Pairs and answers between successive thresholds.
+
+    Args:
+        found: the pairs.
+        thresholds: (t,) the strictest first.
+        answers: to pairs that were drawn for this alternative.
+        in_force: count only the pairs by which the rule decides.
+    """
+    axis = found.axis
+    place = band_of(found.closeness, axis.closeness(thresholds))
+    if in_force:
+        place = np.where(found.in_force, place, len(thresholds))
+    pairs = np.bincount(place, minlength=len(thresholds) + 1)
+    counts = np.zeros((2, len(thresholds) + 1), np.int64)
+    mine = [(pair, same) for pair, (reasons, same) in answers.items() if axis.reason in reasons]
+    asked = np.array([a << 32 | b for (a, b), _ in mine], np.int64)
+    key = found.a.astype(np.int64) << 32 | found.b
+    for row in np.flatnonzero(np.isin(key, asked)).tolist():
+        counts[int(answers[int(found.a[row]), int(found.b[row])][1]), place[row]] += 1
+    strict = [axis.atom.perfect, *thresholds.tolist()]
+    return [
+        Band(strict[t], float(bound), int(pairs[t]), int(counts[1, t]), int(counts[0, t]))
+        for t, bound in enumerate(thresholds)
+    ]
+
+
+def append_answer(path: Path, drawn: Drawn, keys: Sequence[str], same: bool | None) -> None:
+    """Write one answer down at once: a line, whole or not at all, that is on the disk when this returns."""
+    line = {"a": drawn.a, "b": drawn.b, "keys": list(keys), "reasons": sorted(drawn.scores)}
+    text = json.dumps({**line, "scores": dict(drawn.scores), "same": same}, ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        if os.write(file, text.encode()) < len(text.encode()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def read_answers(path: Path, folder: RunFolder, shards: int) -> Answers:
+    """The answers so far; those about samples that are no longer what they were do not count."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError:
+        return {}
+    entries: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            entry["pair"], entry["reasons"] = (int(entry["a"]), int(entry["b"])), frozenset(entry["reasons"])
+            entries.append(entry)
+        except (ValueError, KeyError, TypeError):  # a line that a full disk cut short
+            continue
+    keys = keys_of(folder, shards, {sample for entry in entries for sample in entry["pair"]})
+    answers: Answers = {}
+    for entry in entries:
+        pair, reasons = entry["pair"], entry["reasons"]
+        before = answers.pop(pair, None)
+        if entry.get("same") is not None and [keys.get(sample) for sample in pair] == entry.get("keys"):
+            answers[pair] = (reasons | (before[0] if before else frozenset()), bool(entry["same"]))
+    return answers
+
+
+def keys_of(folder: RunFolder, shards: int, samples: set[int]) -> dict[int, str]:
+    """The keys of some samples; those that the run does not have are left out."""
+    column = read_column(folder, shards, "key")["key"]
+    known = sorted(sample for sample in samples if 0 <= sample < len(column))
+    return dict(zip(known, column.take(pa.array(known, pa.int64())).to_pylist(), strict=True))

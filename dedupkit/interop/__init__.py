@@ -1,0 +1,1 @@
+"""The function names and return shapes of other packages."""

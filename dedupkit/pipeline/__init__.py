@@ -1,1 +1,0 @@
-"""The stages put together; alone with the command line it knows every room."""

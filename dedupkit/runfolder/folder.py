@@ -1,0 +1,123 @@
+"""The run folder: its layout, its lock, and whether it may be used."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dedupkit.errors import DedupkitError
+from dedupkit.store import read_json, write_json
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Names of everything in a run folder.
+
+    Args:
+        path: the folder; it need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "run.json"
+        self.manifest = self.path / "manifest.parquet"
+        self.groups = self.path / "groups.parquet"
+
+    def samples(self, shard: int) -> Path:
+        """The fingerprints of one shard's samples."""
+        return self.path / "samples" / f"{shard:05d}.parquet"
+
+    def edges(self, signal: str) -> Path:
+        """The scored pairs of one signal."""
+        return self.path / "edges" / signal / "00000.parquet"
+
+    def labels(self, signal: str) -> Path:
+        """For an embedder: for each sample the first with the same content, -1 where it has no vector."""
+        return self.path / "edges" / signal / "first.npy"
+
+    def embeddings(self, name: str, shard: int) -> Path:
+        """The vectors of one shard's samples."""
+        return self.path / "embeddings" / name / f"{shard:05d}.npy"
+
+    def joined(self, signal: str, key: str | None = None) -> dict[str, Any] | None:
+        """What the match stage says of a signal's edges; None where it was not joined.
+
+        Args:
+            signal: its name.
+            key: fingerprint of what the edges were made from; None to take what is there.
+        """
+        marker = read_json(self.path / ".done" / "match" / f"{signal}.json")
+        if not isinstance(marker, dict) or (key is not None and marker.get("key") != key):
+            return None
+        result = marker["result"]
+        return result if isinstance(result, dict) else None
+
+    def shard_problems(self) -> list[dict[str, str]]:
+        """The shards that could not be read to their end: ``source`` and ``problem``."""
+        shards = self.read_config()["shards"]
+        found = []
+        for number, source in enumerate(shards):
+            marker = read_json(self.path / ".done" / "scan" / f"{number:05d}.json") or {}
+            problem = marker.get("result", {}).get("problem")
+            if problem:
+                found.append({"source": source, "problem": problem})
+        return found
+
+    def read_config(self) -> dict[str, Any]:
+        """What was asked of this run.
+
+        Raises:
+            DedupkitError: there is no run here.
+        """
+        config = read_json(self.config)
+        if not isinstance(config, dict):
+            raise DedupkitError(f"{self.path} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR")
+        return config
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Make the folder this run's, or refuse it.
+
+        Raises:
+            DedupkitError: it holds something else, or another run; or it cannot be written.
+        """
+        try:
+            present = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
+        except NotADirectoryError:
+            raise DedupkitError(f"{self.path} is a file; --out takes a folder") from None
+        if present and not self.config.exists() and set(present) - {".lock"}:
+            raise DedupkitError(f"{self.path} is not empty and holds no run of dedupkit; choose another --out")
+        if self.config.exists():
+            before = self.read_config()
+            if before.get("sources") != config["sources"]:
+                raise DedupkitError(
+                    f"{self.path} holds a run over other sources ({', '.join(before.get('sources', []))}); "
+                    "choose another --out"
+                )
+        write_json(self.config, config)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone while writing into it.
+
+        Raises:
+            DedupkitError: another process is writing into it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DedupkitError(
+                    f"another run is writing into {self.path}; wait for it or choose another --out"
+                ) from None
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)

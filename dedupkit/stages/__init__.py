@@ -1,0 +1,1 @@
+"""The blocks of every workflow: scan, embed, match, verify, decide."""

@@ -1,0 +1,198 @@
+"""The embed stage: one shard in, one float16 file out, row for row beside its samples."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.embedding.embedder import Embedder, Pixels, Vectors
+from dedupkit.embedding.pixels import decode_rgb
+from dedupkit.embedding.precomputed import join_shard, shared_precomputed
+from dedupkit.embedding.spec import shared_embedder
+from dedupkit.errors import DedupkitError
+from dedupkit.images import ImageError
+from dedupkit.sources import Shard, ShardError
+from dedupkit.store import atomic_path, read_columns
+
+__all__ = ["BATCH_SIZE", "embed_shard"]
+
+BATCH_SIZE = 64
+
+Decoded = Pixels | ImageError
+
+
+def embed_shard(
+    shard: Shard,
+    path: str,
+    embedder: Embedder | str,
+    *,
+    samples_path: str,
+    batch_size: int = BATCH_SIZE,
+    threads: int = 2,
+    device: str | None = None,
+    what: str = "",
+) -> dict[str, Any]:
+    """Embed a shard's images; a task of the engine.
+
+    Args:
+        shard: the shard that was scanned, read again in the same order.
+        path: the ``.npy`` to write: (samples, dim) float16, unit rows; all zeros where a sample has no embedding.
+        embedder: the model, or its specification, then loaded once for this process; ``precomputed:PATH`` joins the
+            vectors that it names.
+        samples_path: what the scan wrote; only rows whose ``error`` is null are embedded.
+        batch_size: images a call of the model.
+        threads: that decode, while the model works.
+        device: of an embedder given by its specification.
+        what: the shard's name, for messages about this task.
+
+    Returns:
+        ``samples`` (rows), ``embedded``, ``failed`` (readable, but without embedding), ``failure`` (the first message;
+        None without one), ``name``, ``dim``, ``precision``; ``problem`` and ``retry`` where the shard could not be
+        read as far as the scan read it.
+
+    Raises:
+        DedupkitError: the shard is no longer the one that was scanned; see also
+            :func:`~dedupkit.embedding.spec.load_embedder`.
+    """
+    del what
+    if isinstance(embedder, str) and embedder.startswith("precomputed:"):
+        return join_shard(path, shared_precomputed(embedder), samples_path)
+    model = shared_embedder(embedder, device) if isinstance(embedder, str) else embedder
+    table = read_columns(Path(samples_path), ["key", "error"])
+    keys: list[str | None] = [
+        key if error is None else None
+        for key, error in zip(table["key"].to_pylist(), table["error"].to_pylist(), strict=True)
+    ]
+    matrix = _Matrix(model, keys)
+    images = _Images(shard, keys)
+    ahead = 2 * batch_size  # so that the next batches are decoded while the model works on this one
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        rows: list[int] = []
+        batch: list[Pixels] = []
+        for row, decoded in _in_order(images, pool, partial(_decode, model), ahead):
+            if isinstance(decoded, ImageError):
+                matrix.fail(row, str(decoded))
+                continue
+            rows.append(row)
+            batch.append(decoded)
+            if len(rows) == batch_size:
+                matrix.fill(rows, np.stack(batch))
+                rows, batch = [], []
+        if rows:
+            matrix.fill(rows, np.stack(batch))
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
+        np.save(stream, matrix.values)
+    summary = {"samples": len(keys), "name": model.name, "dim": model.dim, "precision": model.precision}
+    return summary | matrix.counts() | images.problem()
+
+
+def _decode(model: Embedder, data: bytes) -> Decoded:
+    try:
+        return model.preprocess(decode_rgb(data, model.min_side))
+    except ImageError as error:
+        return error
+    except Exception as error:
+        return ImageError(f"{type(error).__name__}: {error}")
+
+
+def _in_order(
+    images: Iterable[tuple[int, bytes]], pool: ThreadPoolExecutor, decode: Any, ahead: int
+) -> Iterator[tuple[int, Decoded]]:
+    """Decode in the pool, at most ``ahead`` images beyond the one that is handed out."""
+    waiting: deque[tuple[int, Future[Decoded]]] = deque()
+    for row, data in images:
+        waiting.append((row, pool.submit(decode, data)))
+        if len(waiting) > ahead:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for row, future in waiting:
+        yield row, future.result()
+
+
+class _Images:
+    """The stored bytes of the samples that have a key in ``keys``, with their row."""
+
+    def __init__(self, shard: Shard, keys: list[str | None]) -> None:
+        self._shard, self._keys = shard, keys
+        self._read = 0
+        self._failure: ShardError | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        try:
+            for row, sample in enumerate(self._shard.read()):
+                key = self._keys[row] if row < len(self._keys) else ""
+                if key is not None:
+                    if sample.key != key or sample.image is None:
+                        raise DedupkitError(
+                            f"{self._shard.source} has changed since it was scanned: sample {row} is {sample.key!r}, "
+                            f"it was {key!r}; run again, so that it is scanned again"
+                        )
+                    yield row, sample.image
+                self._read = row + 1
+        except ShardError as error:
+            self._failure = error
+
+    def problem(self) -> dict[str, Any]:
+        """What was readable in the scan and was not now."""
+        lost = sum(key is not None for key in self._keys[self._read :])
+        if not lost:
+            return {}
+        why = str(self._failure) if self._failure else "the shard is shorter than when it was scanned"
+        return {"problem": f"{lost} samples could not be read again: {why}", "retry": True}
+
+
+@dataclass(slots=True)
+class _Matrix:
+    """The embeddings of a shard, and what failed."""
+
+    model: Embedder
+    keys: list[str | None]
+    failed: int = 0
+    failure: str | None = None
+    embedded: int = 0
+    values: NDArray[np.float16] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.values = np.zeros((len(self.keys), self.model.dim), np.float16)
+
+    def fill(self, rows: list[int], batch: Pixels) -> None:
+        """Embed a batch; one that fails is tried again image by image, so that it costs only the culprits."""
+        try:
+            self._store(rows, self._encode(batch))
+            return
+        except Exception as error:
+            if len(rows) == 1:
+                self.fail(rows[0], f"{type(error).__name__}: {error}")
+                return
+        for index, row in enumerate(rows):
+            self.fill([row], batch[index : index + 1])
+
+    def fail(self, row: int, message: str) -> None:
+        """Count a row that stays zero."""
+        self.failed += 1
+        self.failure = self.failure or f"{self.keys[row]}: {message}"
+
+    def counts(self) -> dict[str, Any]:
+        """For the summary."""
+        return {"embedded": self.embedded, "failed": self.failed, "failure": self.failure}
+
+    def _encode(self, batch: Pixels) -> Vectors:
+        vectors = self.model.encode(batch)
+        if vectors.shape != (len(batch), self.model.dim):
+            raise DedupkitError(f"{self.model.name} gave {vectors.shape}, not {(len(batch), self.model.dim)}")
+        return vectors
+
+    def _store(self, rows: list[int], vectors: Vectors) -> None:
+        usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+        self.values[np.asarray(rows)[usable]] = vectors[usable]
+        self.embedded += int(usable.sum())
+        for row in np.asarray(rows)[~usable].tolist():
+            self.fail(row, f"{self.model.name} gives a vector of zeros or NaN")

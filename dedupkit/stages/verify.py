@@ -1,0 +1,222 @@
+"""The verify stage: candidate pairs whose images are looked at again, and what connects those that hold."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dedupkit.clustering import pairs_of_clauses
+from dedupkit.clustering.rules import Atom, Clause, Rule, implies
+from dedupkit.engine import Progress, Task, fingerprint, run_tasks
+from dedupkit.errors import RuleError, require
+from dedupkit.hashing.pdq import one_math_thread
+from dedupkit.images import ImageError, decode_luma
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.signals.columns import load_signal
+from dedupkit.sources import Shard
+from dedupkit.stages.plan import Job
+from dedupkit.store import atomic_path, read_columns, write_json
+from dedupkit.verification.pair import Features, local_features, verify_pair
+
+__all__ = ["covers_verified", "verify_candidates", "verify_chunk", "verify_pairs"]
+
+_PAIRS_PER_TASK = 512
+_MIN_SIDE = 320
+_FEATURES_KEPT = 256  # about 100 KB each
+_SCHEMA = pa.schema(
+    [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
+)  # a_is: what a is of b, in words; b_is: what b is of a
+_FORMAT = 2  # raise it when these columns or the verdicts change
+
+
+def verify_candidates(job: Job, key: str) -> None:
+    """Verify every pair for which the rule's verdict depends on it; pairs that another clause settles are spared.
+
+    Args:
+        job: what is computed.
+        key: fingerprint of all the edges that candidates come from.
+
+    Raises:
+        RuleError: ``verified`` stands alone in a clause; it needs another condition that finds candidates.
+        MissingExtraError: OpenCV is not installed.
+    """
+    folder = job.folder
+    tested = _candidate_clauses(job.rule)
+    key = fingerprint([key, [list(map(str, clause)) for clause in job.rule.clauses]])
+    if folder.joined("verified", key) is not None:
+        return
+    require("cv2", "verify")
+    a, b = _candidates(folder, len(job.shards), job.rule, tested)
+    parts = folder.edges("verified").parent / "parts"
+    table, unseen = verify_pairs(a, b, folder, job.shards, parts=parts, out=folder.path, key=key, workers=job.workers)
+    with atomic_path(folder.edges("verified")) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    shutil.rmtree(parts, ignore_errors=True)
+    result = {
+        "pairs": len(a),
+        "edges": table.num_rows,
+        "unseen": unseen,
+        "tested": [_as_json(clause) for clause in tested],
+        "settled": [_as_json(clause) for clause in _settled_clauses(job.rule)],
+    }
+    write_json(folder.path / ".done" / "match" / "verified.json", {"key": key, "result": result})
+
+
+def verify_pairs(
+    a: NDArray[np.integer],
+    b: NDArray[np.integer],
+    folder: RunFolder,
+    shards: Sequence[Shard | None],
+    *,
+    parts: Path,
+    out: Path,
+    key: str,
+    workers: int,
+) -> tuple[pa.Table, int]:
+    """Verify given pairs of samples, as tasks of the engine.
+
+    Args:
+        a: (m,) samples.
+        b: (m,) samples.
+        folder: of the run that they are in.
+        shards: of that run; those that the pairs need must be there.
+        parts: a folder for the results of the tasks; the caller removes it.
+        out: where the tasks leave their markers.
+        key: fingerprint of all that the pairs depend on.
+        workers: processes.
+
+    Returns:
+        The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), and how many could not be read again.
+    """
+    rows = [pq.read_metadata(folder.samples(shard)).num_rows for shard in range(len(shards))]
+    starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+    tasks = []
+    for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
+        left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))
+        touched = np.unique(np.searchsorted(starts, [*left, *right], side="right") - 1).tolist()
+        arguments = {
+            "path": str(parts / f"{number:05d}.parquet"),
+            "pairs": (left, right),
+            "shards": {shard: (shards[shard], str(folder.samples(shard)), int(starts[shard])) for shard in touched},
+            "what": f"pairs {first} to {first + len(left)}",
+        }
+        function = "dedupkit.stages.verify:verify_chunk"
+        tasks.append(Task("verify", f"{number:05d}", function, arguments, fingerprint([_FORMAT, key, left, right])))
+    with Progress("verify", len(tasks), "pairs") as progress:
+        results = run_tasks(tasks, out, workers=workers, on_done=lambda _, result: progress.advance(result["pairs"]))
+    tables = [read_columns(parts / f"{number:05d}.parquet") for number in range(len(tasks))]
+    return pa.concat_tables([_SCHEMA.empty_table(), *tables]), sum(result["unseen"] for result in results)
+
+
+def covers_verified(rule: Rule, facts: Mapping[str, Any]) -> bool:
+    """Whether every pair that a rule needs verified was, given what the stage says of its edges.
+
+    A pair was looked at if a tested clause made it a candidate and no settled one spared it.
+    """
+    tested, settled = ([_from_json(clause) for clause in facts[name]] for name in ("tested", "settled"))
+    now_settled = _settled_clauses(rule)
+    return all(any(implies(clause, earlier) for earlier in tested) for clause in _candidate_clauses(rule)) and all(
+        any(implies(spared, clause) for clause in now_settled) for spared in settled
+    )
+
+
+def verify_chunk(
+    path: str,
+    pairs: tuple[Sequence[int], Sequence[int]],
+    shards: Mapping[int, tuple[Shard, str, int]],
+    what: str,
+) -> dict[str, Any]:
+    """Verify some pairs of samples; a task of the engine.
+
+    Args:
+        path: the Parquet file to write: the pairs that hold, their agreement and what connects them.
+        pairs: the samples, a and b.
+        shards: by number, for every sample: the shard, its samples file, its first sample.
+        what: for messages about this task.
+
+    Returns:
+        ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again.
+    """
+    del what
+    features = _feature_reader(shards)
+    found: list[tuple[int, int, float, str, str]] = []
+    unseen = 0
+    with one_math_thread():
+        for a, b in zip(*pairs, strict=True):
+            try:
+                verdict = verify_pair(features(a), features(b))
+            except (ImageError, OSError):
+                unseen += 1
+                continue
+            if verdict.verified:
+                found.append((a, b, verdict.agreement, verdict.describe(), verdict.swapped().describe()))
+    columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in _SCHEMA]
+    with atomic_path(Path(path)) as temporary:
+        pq.write_table(pa.table(columns, schema=_SCHEMA), temporary, compression="zstd")
+    return {"pairs": len(pairs[0]), "verified": len(found), "unseen": unseen}
+
+
+def _candidate_clauses(rule: Rule) -> list[Clause]:
+    """The clauses that need verification, without that condition."""
+    clauses = []
+    for clause in rule.clauses:
+        rest = tuple(atom for atom in clause if atom.signal != "verified")
+        if len(rest) == len(clause):
+            continue
+        if not rest:
+            raise RuleError("'verified' finds no pairs of its own; write e.g. (lite>=0.45 and verified)")
+        clauses.append(rest)
+    return clauses
+
+
+def _settled_clauses(rule: Rule) -> list[Clause]:
+    """The clauses that hold or not without verification."""
+    return [clause for clause in rule.clauses if all(atom.signal != "verified" for atom in clause)]
+
+
+def _as_json(clause: Clause) -> list[list[Any]]:
+    return [[atom.signal, atom.bound, atom.similarity] for atom in clause]
+
+
+def _from_json(clause: Sequence[Sequence[Any]]) -> Clause:
+    return tuple(Atom(*fields) for fields in clause)
+
+
+def _candidates(
+    folder: RunFolder, shards: int, rule: Rule, tested: list[Clause]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    settled = _settled_clauses(rule)
+    names = {atom.signal for clause in (*settled, *tested) for atom in clause} | {"exact"}
+    signals = {name: load_signal(folder, shards, name) for name in names}
+    exact = signals["exact"].first
+    leaders = np.flatnonzero(exact == np.arange(len(exact))).astype(np.int32)
+    a, b = pairs_of_clauses(tested, signals, leaders)
+    done_a, done_b = pairs_of_clauses(settled, signals, leaders)
+    open_pairs = ~np.isin(a.astype(np.int64) * len(exact) + b, done_a.astype(np.int64) * len(exact) + done_b)
+    return a[open_pairs], b[open_pairs]
+
+
+def _feature_reader(shards: Mapping[int, tuple[Shard, str, int]]) -> Callable[[int], Features]:
+    """A function from sample to features, which keeps the latest."""
+    starts = {number: start for number, (_, _, start) in shards.items()}
+    tables = {
+        number: read_columns(Path(samples), ["key", "offset", "nbytes"]) for number, (_, samples, _) in shards.items()
+    }
+
+    @lru_cache(maxsize=_FEATURES_KEPT)
+    def features(sample: int) -> Features:
+        number = max((number for number in starts if starts[number] <= sample), key=starts.__getitem__)
+        row = tables[number].slice(sample - starts[number], 1).to_pylist()[0]
+        data = shards[number][0].fetch(row["key"], row["offset"], row["nbytes"])
+        luma = decode_luma(data, min_side=_MIN_SIDE)
+        return local_features(luma.plane, size=(luma.width, luma.height))
+
+    return features

@@ -1,0 +1,1 @@
+"""What is done for start-up time and memory: lazy names, the allocator, compiled code kept on disk."""

@@ -1,0 +1,106 @@
+"""What verification keeps of an image: local features, the reduced luminance, and what lies inside a border."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.errors import import_optional
+from dedupkit.verification.maps import Box
+
+__all__ = ["FLAT", "Features", "local_features"]
+
+FLAT = 4.0  # standard deviation in grey levels below which an area is even
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What is kept of an image for all the pairs it is in.
+
+    Attributes:
+        width: of the full image in pixels.
+        height: of the full image in pixels.
+        keypoints: (k, 2) float32, x and y in pixels of the full image, see :mod:`dedupkit.verification.maps`.
+        descriptors: (k, 128) uint8, RootSIFT times 255.
+        plane: (h, w) uint8, the reduced luminance.
+        content: bounds (left, top, right, bottom) of what lies inside an even border, as fractions.
+    """
+
+    width: int
+    height: int
+    keypoints: NDArray[np.float32]
+    descriptors: NDArray[np.uint8]
+    plane: NDArray[np.uint8]
+    content: Box
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the full image."""
+        return self.width, self.height
+
+    @property
+    def pixel(self) -> float:
+        """Side of a pixel of the plane, in pixels of the full image."""
+        return max(self.size) / float(max(self.plane.shape))
+
+
+def local_features(
+    luma: NDArray[np.uint8], *, side: int = 320, most: int = 500, size: tuple[int, int] | None = None
+) -> Features:
+    """Compute the features of an image, 20 to 35 ms a core at the default size.
+
+    Args:
+        luma: (h, w) uint8, the luminance, of any size.
+        side: the longer side is reduced to this many pixels.
+        most: keep this many features, those of the highest contrast.
+        size: (width, height) of the full image where ``luma`` is a reduction of it.
+
+    Raises:
+        ValueError: ``luma`` is no plane of bytes.
+        MissingExtraError: OpenCV is not installed.
+    """
+    if luma.ndim != 2 or not luma.size or luma.dtype != np.uint8:
+        raise ValueError(f"luma must be a plane (h, w) of uint8, not {luma.shape} of {luma.dtype}")
+    cv2 = import_optional("cv2", "verify")
+    height, width = luma.shape
+    full = size or (width, height)
+    shrink = side / max(height, width)
+    plane = np.ascontiguousarray(luma)
+    if shrink < 1:
+        reduced = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        plane = cv2.resize(plane, reduced, interpolation=cv2.INTER_AREA)
+    rows, columns = plane.shape
+    found, raw = [], None
+    if min(rows, columns) >= 8:
+        # Without the precise doubling all points are displaced by a quarter pixel, and in a mirror image otherwise.
+        found, raw = cv2.SIFT_create(most, enable_precise_upscale=True).detectAndCompute(plane, None)
+    points = np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2)
+    points = (points + 0.5) * np.array([full[0] / columns, full[1] / rows], dtype=np.float32)
+    descriptors = np.zeros((0, 128), dtype=np.uint8) if raw is None else _root(raw)
+    return Features(full[0], full[1], points, descriptors, plane, _content(plane))
+
+
+def _root(raw: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """RootSIFT in bytes: whole numbers, so that products of descriptors are exact in whatever order they are summed."""
+    share = raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-9)
+    root: NDArray[np.uint8] = np.rint(255 * np.sqrt(share)).astype(np.uint8)
+    return root
+
+
+def _content(plane: NDArray[np.uint8]) -> Box:
+    """Trim rows and columns at the edges as long as they are even and of the grey of the edge."""
+
+    def even(lines: NDArray[np.float32]) -> int:
+        means = lines.mean(axis=1)
+        same = (lines.std(axis=1) < FLAT) & (abs(means - means[0]) < 2 * FLAT)
+        return len(lines) if same.all() else int(np.argmin(same))
+
+    values = plane.astype(np.float32)
+    top, left = even(values), even(values.T)
+    rows, columns = plane.shape
+    if top == rows or left == columns:
+        return (0.0, 0.0, 1.0, 1.0)
+    bottom, right = rows - even(values[::-1]), columns - even(values.T[::-1])
+    return (left / columns, top / rows, right / columns, bottom / rows)

@@ -1,0 +1,198 @@
+"""Whether two images show the same picture: local features, one affine map, and the pixels under it.
+
+A descriptor says that two images look alike; what a copy has beyond that is one map under which the pixels agree.
+Candidate pairs come from hashes or embeddings, each is decided here on its own, in a few milliseconds:
+
+1. RootSIFT features (Lowe 2004; Arandjelovic & Zisserman 2012), computed once per image. Matches are mutual nearest
+   neighbours that pass the ratio test (Lowe 2004, section 7.1).
+2. One affine map by RANSAC. A mirrored copy needs no second set of features: the descriptor of a mirrored patch is a
+   permutation of the patch's own (Guo et al. 2009, "MIFT").
+3. How the matches err from the map. Edits leave noise of a fraction of a pixel. Two shots of a scene differ by depth
+   and motion, which no affine map follows: however well the best one fits, neighbours err in the same direction.
+4. How the pixels agree, tile by tile, over the area that the two share. A caption or a logo spoils few tiles;
+   another picture in the same template spoils a block of them.
+
+Images in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their pixels,
+to a stricter standard. Nothing here draws random numbers that depend on anything but the pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.errors import import_optional
+from dedupkit.verification.features import Features, local_features
+from dedupkit.verification.maps import Affine, Verification, apply, inverse
+from dedupkit.verification.pixels import BLOCK, compare_pixels
+
+__all__ = ["Features", "Verification", "local_features", "verify_pair"]
+
+LENGTH = 255.0**2  # squared norm of a descriptor: the nearest is that with the largest product
+RATIO = 0.8  # nearest over second nearest descriptor, Lowe 2004, figure 11
+REACH = 3.0  # pixels of the reduced b within which a match follows a map while the map is sought
+MAX_DEVIATION = 1.2  # median distance of matches from the map, in pixels of the coarser image
+MAX_COHERENCE, EXACT = 0.45, 0.25  # of deviations from the map, where their median exceeds EXACT pixels
+NEIGHBOUR = 40.0  # pixels within which two matches are neighbours
+MAX_STRETCH = 4.0  # change of the aspect
+MIN_OVERLAP = 0.4  # of the image of which more is shared: less is a neighbouring view, not a copy
+OTHER = 0.4  # mean correlation of a block of tiles below which it shows something else
+FEW, FEW_AGREEMENT, FEW_TILES = 5, 0.9, 12  # fewer inliers do, down to FEW, where so many tiles agree so well
+ENOUGH = 100  # features of an image that would match if there were anything to match
+IN_PLACE = 0.9  # agreement where no features help, of what rows and columns do not explain
+
+# A 128-value descriptor is 4 rows x 4 columns x 8 directions, in the frame of the feature's own orientation. Mirroring
+# reverses the rows, and the sense in which directions are counted.
+_MIRROR = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].reshape(-1)
+
+
+def verify_pair(a: Features, b: Features, *, min_inliers: int = 15, min_agreement: float = 0.85) -> Verification:
+    """Decide whether two images show the same picture, one perhaps a crop, a mirror image, an edit of the other.
+
+    Args:
+        a: features of one image.
+        b: features of the other.
+        min_inliers: local features that must follow one map; with fewer the pixels must agree all the better.
+        min_agreement: the correlation of pixels that 60 % of the shared, textured area must reach.
+
+    Returns:
+        The verdict, and the map from a to b where one was found.
+
+    Raises:
+        MissingExtraError: OpenCV is not installed.
+    """
+    cv2 = import_optional("cv2", "verify")
+    best = Verification(False, "no matching points", None, a.size, b.size)
+    for mirrored in (False, True):
+        matches = _matches(a.descriptors[:, _MIRROR] if mirrored else a.descriptors, b.descriptors)
+        matrix, inliers = _fit(cv2, a, b, matches, mirrored)
+        if matrix is not None and inliers > best.inliers:
+            best = _judge(cv2, a, b, matrix, matches, inliers, min_inliers, min_agreement)
+        if best.verified:
+            return best
+    if best.inliers >= min_inliers or min(len(a.keypoints), len(b.keypoints)) >= ENOUGH:
+        return best
+    for matrix in _placements(a, b):
+        agreement, tiles, worst = compare_pixels(cv2, a, b, matrix, detail=True)
+        if tiles >= FEW_TILES and agreement >= IN_PLACE and worst >= OTHER:
+            return Verification(True, "", matrix, a.size, b.size, agreement=agreement, bordered=_bordered(a, b, matrix))
+    return best
+
+
+def _judge(
+    cv2: Any,
+    a: Features,
+    b: Features,
+    matrix: Affine,
+    matches: NDArray[np.intp],
+    inliers: int,
+    min_inliers: int,
+    min_agreement: float,
+) -> Verification:
+    """Hold a map that the features propose against every criterion."""
+    unit = max(b.pixel, a.pixel * float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+    points = apply(matrix, a.keypoints[matches[:, 0]]) / unit
+    errors = points - b.keypoints[matches[:, 1]] / unit
+    deviation = float(np.median(np.linalg.norm(errors, axis=1)))
+    coherence = _coherence(points, errors)
+    agreement, tiles, worst = compare_pixels(cv2, a, b, matrix) if inliers >= FEW else (0.0, 0, 0.0)
+    found = Verification(
+        True, "", matrix, a.size, b.size, inliers, deviation, coherence, agreement, _bordered(a, b, matrix)
+    )
+    convinces = tiles >= FEW_TILES and agreement >= max(FEW_AGREEMENT, min_agreement)
+    if inliers < FEW or (inliers < min_inliers and not convinces):
+        reason = f"{inliers} matching points"
+    elif found.overlap < MIN_OVERLAP:
+        reason = f"only {100 * found.overlap:.0f} % of the area is shared"
+    elif deviation > MAX_DEVIATION or (deviation > EXACT and coherence > MAX_COHERENCE):
+        reason = f"another shot, matching points lie {deviation:.1f} pixels off"
+    elif tiles < BLOCK or agreement < min_agreement or worst < OTHER:
+        reason = f"other content, the pixels agree to {agreement:.2f}"
+    else:
+        return found
+    return replace(found, verified=False, reason=reason)
+
+
+def _coherence(points: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
+    """Correlate the errors of matches with those of their neighbours: about 0 for noise, near 1 for depth and motion.
+
+    Args:
+        points: (k, 2) where the map puts the matches, in pixels.
+        errors: (k, 2) how far off that is, in pixels; matches outside ``REACH`` do not count.
+    """
+    follows = np.linalg.norm(errors, axis=1) < REACH
+    every = 1 + int(follows.sum()) // 300
+    points, errors = points[follows][::every], errors[follows][::every]
+    if len(points) < 8:
+        return 0.0
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    apart[apart < REACH] = np.inf  # one corner can give several features, which err together
+    nearest = apart.argmin(axis=1)
+    near = apart.min(axis=1) < NEIGHBOUR
+    here, there = errors[near], errors[nearest[near]]
+    return float(2 * (here * there).sum() / max(float((here**2).sum() + (there**2).sum()), 1e-9))
+
+
+def _matches(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Rows (i, j) of mutual nearest neighbours that are clearly nearer than the second nearest, on both sides."""
+    if min(len(a), len(b)) < 2:
+        return np.empty((0, 2), dtype=np.intp)
+    x, y = a.astype(np.float32), b.astype(np.float32)
+    product = x @ y.T
+    across = np.ascontiguousarray(product.T)
+    rows, nearest = np.arange(len(x)), product.argmax(axis=1)
+    mutual = across.argmax(axis=1)[nearest] == rows
+    rows, nearest = rows[mutual], nearest[mutual]
+    best = product[rows, nearest]
+    product[rows, nearest] = across[nearest, rows] = -np.inf
+    second = np.maximum(product[rows].max(axis=1), across[nearest].max(axis=1))
+    clear = LENGTH - best < RATIO * RATIO * (LENGTH - second)
+    return np.column_stack([rows[clear], nearest[clear]])
+
+
+def _fit(cv2: Any, a: Features, b: Features, matches: NDArray[np.intp], mirrored: bool) -> tuple[Affine | None, int]:
+    """The affine map that most matches follow, and how many do; OpenCV seeds this RANSAC anew in every call."""
+    if len(matches) < 4:
+        return None, 0
+    source, target = a.keypoints[matches[:, 0]] / a.pixel, b.keypoints[matches[:, 1]] / b.pixel
+    found, follows = cv2.estimateAffine2D(
+        source, target, ransacReprojThreshold=REACH, maxIters=1000, confidence=0.999, refineIters=10
+    )
+    if found is None or not np.isfinite(found).all():
+        return None, 0
+    matrix = np.column_stack([found[:, :2] * (b.pixel / a.pixel), found[:, 2] * b.pixel])
+    large, small = np.linalg.svd(found[:, :2], compute_uv=False)
+    if small < 1 / 32 or large > MAX_STRETCH * small or (np.linalg.det(found[:, :2]) < 0) != mirrored:
+        return None, 0
+    return matrix, int(follows.sum())
+
+
+def _placements(a: Features, b: Features) -> list[Affine]:
+    """Content of a upon content of b, and frame upon frame, each in four mirrorings."""
+    whole = (0.0, 0.0, 1.0, 1.0)
+    boxes = [(a.content, b.content)] + ([(whole, whole)] if (a.content, b.content) != (whole, whole) else [])
+    maps = []
+    for box_a, box_b in boxes:
+        (left, top), (right, bottom) = (np.array(box_a).reshape(2, 2) * a.size).tolist()
+        (x0, y0), (x1, y1) = (np.array(box_b).reshape(2, 2) * b.size).tolist()
+        for p, q, r, s in ((x0, x1, y0, y1), (x1, x0, y0, y1), (x0, x1, y1, y0), (x1, x0, y1, y0)):
+            across, down = (q - p) / (right - left), (s - r) / (bottom - top)
+            if max(abs(across), abs(down)) <= MAX_STRETCH * min(abs(across), abs(down)):
+                maps.append(np.array([[across, 0, p - across * left], [0, down, r - down * top]]))
+    return maps
+
+
+def _bordered(a: Features, b: Features, matrix: Affine) -> tuple[bool, bool]:
+    """Whether what one shows fills the other up to an even border, for both."""
+
+    def fills(inner: Features, outer: Features, into: Affine) -> bool:
+        if outer.content == (0.0, 0.0, 1.0, 1.0):
+            return False
+        corners = np.array([[0, 0], [1, 1]]) * inner.size
+        placed = np.sort(apply(into, corners), axis=0) / outer.size
+        return bool(np.abs(placed - np.array(outer.content).reshape(2, 2)).max() < 0.03)
+
+    return fills(b, a, inverse(matrix)), fills(a, b, matrix)

@@ -1,0 +1,1 @@
+"""What a user asks for: the whole job, a finished run, calibration."""

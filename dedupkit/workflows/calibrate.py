@@ -1,0 +1,161 @@
+"""Calibration of a finished run: planted copies, strangers, judged pairs, and the thresholds that follow."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from dedupkit.calibration.curves import axes_of
+from dedupkit.calibration.findings import Known, write_findings
+from dedupkit.calibration.impostors import Strangers, measure_strangers, read_strangers, write_strangers
+from dedupkit.calibration.judged import found_pairs
+from dedupkit.calibration.result import FILE, Calibration
+from dedupkit.calibration.synthetic import Copies, measure_copies, read_copies, write_copies
+from dedupkit.clustering.rules import parse_rule
+from dedupkit.embedding.spec import parse_spec
+from dedupkit.engine import fingerprint
+from dedupkit.errors import DedupkitError
+from dedupkit.images.transformations import EDITS
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.signals.columns import hash_column
+from dedupkit.signals.scores import BITS
+from dedupkit.signals.table import signal_kinds
+from dedupkit.sources.reread import Originals
+from dedupkit.store import read_columns, read_json
+
+__all__ = ["calibrate"]
+
+_MEASURES = 2  # raise it when what is measured changes its meaning
+
+
+def calibrate(
+    run: str | Path,
+    *,
+    sample: int = 300,
+    precision: float = 0.99,
+    judge: bool = False,
+    per_band: int = 20,
+    port: int = 0,
+    seed: int = 0,
+    workers: int | None = None,
+    device: str | None = None,
+    keep_copies: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Calibration:
+    """Measure a finished run's rule on its own data, and propose thresholds; see docs/calibrate.md.
+
+    What was measured before is not measured again unless it depends on something that has changed.
+
+    Args:
+        run: the run folder.
+        sample: images of which copies are planted; all that the run keeps if there are fewer.
+        precision: the precision that thresholds are proposed for, in (0, 1).
+        judge: serve a page on which a person judges found pairs; returns when they are finished.
+        per_band: pairs to judge of each band of score.
+        port: of that page; any that is free by default.
+        seed: of every choice at random.
+        workers: processes; the number of cores by default.
+        device: for torch.
+        keep_copies: leave the planted files in the run folder.
+        tell: called with the page's address; by default the browser opens it.
+
+    Returns:
+        The calibration, which is also in ``calibration.json`` of the run.
+
+    Raises:
+        DedupkitError: no finished run, a folder in use, a source that is gone or has changed, a number out of range.
+        OSError: the run folder cannot be written, or the port is taken.
+    """
+    if sample < 1 or per_band < 1 or seed < 0 or not 0 < precision < 1:
+        raise DedupkitError("sample and per-band are at least 1, the seed 0, and the precision lies between 0 and 1")
+    known = _open(Path(run), seed, workers or os.cpu_count() or 1)
+    originals = Originals(known.folder)
+    with known.folder.locked():
+        copies = _copies(known, originals, sample, device, keep_copies=keep_copies)
+        strangers = _strangers(known, originals)
+        found = found_pairs(known.folder, known.shards, known.rule, known.axes)
+        write_findings(known, copies, strangers, found, sample, precision)
+    if judge:
+        from dedupkit.calibration.judge import judge_pairs
+
+        judge_pairs(known.folder, originals, found, known.home / "answers.jsonl", per_band, seed, port, tell)
+        with known.folder.locked():
+            write_findings(known, copies, strangers, found, sample, precision)
+    return Calibration(read_json(known.folder.path / FILE), str(known.rule))
+
+
+def _open(path: Path, seed: int, workers: int) -> Known:
+    from dedupkit.workflows.run import Run
+
+    config = Run(path).config
+    folder = RunFolder(path)
+    embedders: dict[str, str] = config.get("embedders", {})
+    rule = parse_rule(config["rule_expanded"], signal_kinds(embedders))
+    for name, spec in embedders.items():
+        if name in rule.signals and parse_spec(spec).background():
+            raise DedupkitError(f"{name} has a background, and normalised scores cannot be calibrated yet")
+    joined = ((name, folder.joined(name)) for name in rule.signals)
+    floors = {name: float(facts["bound"]) for name, facts in joined if facts and "bound" in facts}
+    models = {n: s for n, s in embedders.items() if n in rule.signals and not s.startswith("precomputed:")}
+    table = read_columns(folder.manifest, ["sample", "verdict"])
+    kept = table.filter(pc.equal(table["verdict"], "keep"))
+    if not kept.num_rows:
+        raise DedupkitError(f"the run in {path} keeps no image, so there is nothing to calibrate on")
+    return Known(
+        folder=folder,
+        shards=len(config["shards"]),
+        rule=rule,
+        models=models,
+        axes=axes_of(rule, floors, BITS),
+        kept=kept["sample"].to_numpy(),
+        readable=int(pc.sum(pc.not_equal(table["verdict"], "unreadable")).as_py()),
+        seed=seed,
+        workers=workers,
+    )
+
+
+def _scanned(known: Known) -> list[Any]:
+    """What the run's fingerprints depend on."""
+    done = known.folder.path / ".done"
+    stages = ["scan", *(f"embed-{name}" for name in known.rule.signals)]
+    files = [done / stage / f"{shard:05d}.json" for stage in stages for shard in range(known.shards)]
+    return [(read_json(file) or {}).get("key") for file in files]
+
+
+def _copies(known: Known, originals: Originals, sample: int, device: str | None, *, keep_copies: bool) -> Copies:
+    chosen = np.random.default_rng([known.seed, 0]).permutation(len(known.kept))[:sample]
+    samples = np.sort(known.kept[chosen]).tolist()
+    rule = str(known.rule) if "verified" in known.rule.signals else sorted(known.rule.signals)
+    key = fingerprint([_MEASURES, samples, _scanned(known), rule, [edit.name for edit in EDITS]])
+    file, work = known.home / "copies.parquet", known.home / "work"
+    copies = read_copies(file, key)
+    if copies is None:
+        options: dict[str, Any] = {"key": key, "workers": known.workers, "device": device}
+        copies = measure_copies(originals, samples, known.rule, known.models, work, **options)
+        write_copies(file, copies, key)
+        if not keep_copies:
+            shutil.rmtree(work)
+    return copies
+
+
+def _strangers(known: Known, originals: Originals) -> dict[str, Strangers]:
+    signals = list(dict.fromkeys(axis.atom.signal for axis in known.axes))
+    verified = importlib.util.find_spec("cv2") is not None
+    key = fingerprint([_MEASURES, _scanned(known), signals, known.seed, verified])
+    file, work = known.home / "strangers.npz", known.home / "work-strangers"
+    found = read_strangers(file, key)
+    if found is None:
+        options: dict[str, Any] = {"seed": known.seed, "workers": known.workers}
+        first, _ = hash_column(known.folder, known.shards, "exact")
+        images = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
+        found = measure_strangers(originals, known.folder, signals, images, work, **options)
+        write_strangers(file, found, key)
+        shutil.rmtree(work, ignore_errors=True)
+    return found

@@ -1,0 +1,166 @@
+"""The whole job: scan every shard, embed it, match what the rule names, decide."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dedupkit import __version__
+from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
+from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
+from dedupkit.engine import workers_ahead
+from dedupkit.errors import DedupkitError
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.signals.table import HASHES, SIGNALS, signal_kinds
+from dedupkit.sources import Shard, find_shards
+from dedupkit.stages.plan import Job
+from dedupkit.stages.run import run_stages
+from dedupkit.store import read_json, refuse_inside, write_json
+
+if TYPE_CHECKING:
+    from dedupkit.workflows.run import Run
+
+__all__ = ["dedup"]
+
+_DEFAULT_EMBEDDER = "lite"
+
+
+def dedup(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    rule: str = "copies",
+    embed: str | Sequence[str] = (),
+    keep: str = DEFAULT_POLICY,
+    hashes: Sequence[str] = (),
+    workers: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    target_recall: float = 0.99,
+) -> Run:
+    """Find duplicates in image-caption shards and decide which samples to keep.
+
+    Args:
+        sources: tars, Parquet files, folders, brace patterns or globs, local or remote; see
+            :func:`dedupkit.sources.find_shards`.
+        out: the run folder. A run that was interrupted goes on where it was; the same call with another rule or
+            policy decides again and computes only what is missing.
+        rule: a preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
+        embed: embedders by specification (:data:`dedupkit.embedding.FORMS`); each is a signal that the rule can name.
+            A preset over an embedder takes the first, or ``lite``.
+        keep: the keep policy, e.g. ``"-pixels, -clip_score, nbytes, sample"``.
+        hashes: further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
+            ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
+        workers: processes; the number of cores by default. The result does not depend on it.
+        seed: of everything that samples.
+        device: for torch, e.g. ``cuda``; a GPU where there is one by default.
+        target_recall: of a search that is clustered because the exact one would take long.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RuleError: the rule or the policy cannot be read.
+        DedupkitError: no such source, a folder that holds something else, a folder in use, a worker that died.
+        MissingExtraError: an embedder needs a package that is not installed.
+        OSError: the run folder cannot be written. What was done is kept.
+    """
+    folder = RunFolder(out)
+    # What an earlier call computed stays, so that one can go back and forth between rules.
+    before = read_json(folder.config) or {}
+    embedders = _embedders([embed] if isinstance(embed, str) else embed, rule, before.get("embedders", {}))
+    parsed = parse_rule(rule, signal_kinds(embedders), embedder=next(iter(embedders), None))
+    policy = parse_policy(keep)
+    requested = _hashes_to_scan(parsed, hashes)
+    shards = find_shards(sources)
+    listed = [sources] if isinstance(sources, str | Path) else list(sources)
+    refuse_inside(folder.path, [*map(str, listed), *(shard.source for shard in shards)])
+    workers = workers or os.cpu_count() or 1
+    # A new run reads every shard: its workers load while this process does. An old one may have nothing left to read,
+    # and a single lane is this process.
+    lanes = min(workers, len(shards))
+    ahead = lanes if lanes > 1 and not before else 0
+    with workers_ahead(ahead, "dedupkit.stages.scan"), folder.locked():
+        requested = [name for name in HASHES if name in requested or name in before.get("hashes", [])]
+        config = _config([str(source) for source in listed], shards, parsed, policy, requested, embedders, seed)
+        folder.claim(config)
+        run_stages(
+            Job(
+                folder,
+                shards,
+                parsed,
+                requested,
+                embedders,
+                workers,
+                seed,
+                device,
+                target_recall,
+            )
+        )
+        _decide(folder, [shard.source for shard in shards], parsed, policy)
+    from dedupkit.workflows.run import Run
+
+    return Run(folder.path)
+
+
+def _embedders(specs: Sequence[str], rule: str, before: Mapping[str, str]) -> dict[str, str]:
+    """Signal name to specification: those named now, then those of earlier calls."""
+    specs = specs or ([_DEFAULT_EMBEDDER] if needs_embedder(rule) and not before else [])
+    embedders: dict[str, str] = {}
+    if specs:
+        from dedupkit.embedding.spec import embedder_name
+    for spec in specs:
+        name = embedder_name(spec)
+        if name in embedders or name in SIGNALS:
+            raise DedupkitError(f"two signals are called {name!r}; rename this one: {spec}?name=OTHER")
+        embedders[name] = spec
+    return {**embedders, **{name: spec for name, spec in before.items() if name not in embedders}}
+
+
+def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
+    known = ("exact", "pdq", *HASHES)
+    unknown = [name for name in extra if name not in known]
+    if unknown:
+        raise DedupkitError(f"unknown hash {unknown[0]!r}; known: {', '.join(known)}")
+    return [name for name in HASHES if name in (*rule.signals, *extra)]
+
+
+def _config(
+    sources: list[str],
+    shards: Sequence[Shard],
+    rule: Rule,
+    policy: Policy,
+    hashes: list[str],
+    embedders: Mapping[str, str],
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        "dedupkit": __version__,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("numpy", "pillow", "simplejpeg", "pyarrow", "numba")},
+        "sources": sources,
+        "shards": [shard.source for shard in shards],
+        "rule": rule.text,
+        "rule_expanded": str(rule),
+        "keep": str(policy),
+        "hashes": hashes,
+        "embedders": dict(embedders),
+        "seed": seed,
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _decide(folder: RunFolder, sources: list[str], rule: Rule, policy: Policy) -> None:
+    from dedupkit.stages.decide import decide_and_write
+
+    write_json(folder.path / ".done" / "decide.json", decide_and_write(folder, sources, rule, policy))
