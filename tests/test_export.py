@@ -186,7 +186,7 @@ def test_a_folder_of_images_becomes_shards_with_captions(tmp_path, pictures):
     (images / "same.jpeg").write_bytes(pictures[4])
     run(str(images), tmp_path / "out").apply(tmp_path / "clean")
     samples = {s["__key__"]: s for s in wds.WebDataset(str(tmp_path / "clean" / "00000.tar"), shardshuffle=False)}
-    assert samples["sub.dir/one_two"]["txt"] == b"a photo"
+    assert samples["sub.dir/one%2Etwo"]["txt"] == b"a photo"
     assert len(samples) == 3
 
 

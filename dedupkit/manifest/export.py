@@ -18,7 +18,8 @@ from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing.exact import stored_hash
 from dedupkit.manifest.lists import LISTS
-from dedupkit.manifest.shards import SHARD_WRITERS, tar_key
+from dedupkit.manifest.names import archive_name, short_key
+from dedupkit.manifest.shards import SHARD_WRITERS
 from dedupkit.sources import Sample, Shard, find_shards
 from dedupkit.store import atomic_path, read_columns, read_json, refuse_inside, stamp, write_json
 
@@ -192,7 +193,7 @@ def _kept_keys(manifest: Path, rows: tuple[int, int]) -> list[str]:
     """Keys of the kept samples among some rows, as they are written."""
     only = [("sample", ">=", rows[0]), ("sample", "<", rows[1]), ("verdict", "=", "keep")]
     table = read_columns(manifest, ["key"], only)
-    return [tar_key(key, key.rpartition(".")[2].lower()) for key in table["key"].to_pylist()]
+    return [archive_name(short_key(key, key.rpartition(".")[2].lower())) for key in table["key"].to_pylist()]
 
 
 def _same_shards(config: dict[str, Any]) -> list[Shard]:

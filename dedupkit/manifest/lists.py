@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ import pyarrow.parquet as pq
 from dedupkit.errors import DedupkitError
 from dedupkit.store import atomic_path
 
-__all__ = ["LISTS", "write_datacomp", "write_keys", "write_urls"]
+__all__ = ["LISTS", "escape", "read_keys", "unescape", "write_datacomp", "write_keys", "write_urls"]
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_TEXTS = {escaped: text for text, escaped in _ESCAPES.items()}
+_UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\(?:u([0-9A-F]{4})|[tnr\\])")
 
 
 def write_urls(manifest: Path, to: Path) -> int:
@@ -54,14 +60,47 @@ def write_datacomp(manifest: Path, to: Path) -> int:
 
 
 def write_keys(manifest: Path, to: Path) -> int:
-    """``keys.tsv``: source and key of each kept sample, one a line, in the order of the manifest."""
+    r"""``keys.tsv``: source and key of each kept sample, one a line, in the order of the manifest.
+
+    A tab, a line break or a backslash in one of them is written as ``\t``, ``\n``, ``\r`` or ``\\``, as PostgreSQL's
+    COPY has it, and any other control character or line separator as ``\uXXXX``; :func:`read_keys` undoes it.
+    """
     count = 0
-    with atomic_path(to / "keys.tsv") as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with atomic_path(to / "keys.tsv") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for table in _kept(manifest, "source", "key"):
             rows = zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True)
-            stream.writelines(f"{source}\t{key}\n" for source, key in rows)
+            stream.writelines(f"{escape(source)}\t{escape(key)}\n" for source, key in rows)
             count += table.num_rows
     return count
+
+
+def read_keys(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Source and key of each line of a ``keys.tsv``.
+
+    Raises:
+        DedupkitError: A line is not two fields.
+        OSError: The file cannot be read.
+    """
+    with Path(path).open(encoding="utf-8", newline="\n") as stream:
+        for number, line in enumerate(stream, 1):
+            fields = line.removesuffix("\n").split("\t")
+            if len(fields) != 2:
+                raise DedupkitError(f"{path}, line {number}: expected source and key with one tab between them")
+            yield unescape(fields[0]), unescape(fields[1])
+
+
+def escape(text: str) -> str:
+    r"""Text as one field of a line.
+
+    >>> print(escape("a\tb\n"), unescape(escape("a\tb\n")) == "a\tb\n")
+    a\tb\n True
+    """
+    return _UNSAFE.sub(lambda match: _ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04X}", text)
+
+
+def unescape(field: str) -> str:
+    """The text of a field; the inverse of :func:`escape`."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else _TEXTS[match[0]], field)
 
 
 LISTS: dict[str, Callable[[Path, Path], int]] = {

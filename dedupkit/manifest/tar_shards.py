@@ -1,0 +1,96 @@
+"""Cleaned WebDataset tars: bytes copied, never re-encoded."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dedupkit.manifest.names import ArchiveNames, safe_extension
+from dedupkit.sources import Sample
+from dedupkit.store import write_json
+
+__all__ = ["TarShardWriter"]
+
+_BLOCK = 512
+
+
+class TarShardWriter:
+    """A WebDataset tar: members in source order, ``mtime=0``, names as ustar where they fit, else pax.
+
+    Every sample has a ``json``: the source's own, byte for byte, where the name in the tar is the key; with
+    ``original_key`` added where it is not (see :mod:`dedupkit.manifest.names`); and where the source has none,
+    ``key``, ``original_key``, ``caption``, ``url`` and ``uid``.
+    """
+
+    suffix = ".tar"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names = ArchiveNames()
+
+    def __enter__(self) -> TarShardWriter:
+        self._stream = self._path.open("wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._stream.write(bytes(2 * _BLOCK))
+        self._stream.close()
+
+    def add(self, sample: Sample, row: Mapping[str, Any]) -> None:
+        """Append every file of the sample under its key."""
+        members = dict(sample.members)
+        stated = _json_object(members.get("json"))
+        # JSON that is no object can hold no key, so the name must keep all of it.
+        name = self._names.give(row["key"], None if stated is None else sample.image_ext)
+        if "json" not in members:
+            known = {field: row.get(field) for field in ("caption", "url", "uid")}
+            members["json"] = _dump({**known, "key": name, "original_key": row["key"]})
+        elif stated is not None and name != row["key"]:
+            members["json"] = _dump({**stated, "original_key": row["key"]})
+        for extension, data in members.items():
+            header = tarfile.TarInfo(f"{name}.{safe_extension(extension)}")
+            header.size = len(data)
+            try:
+                block = header.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
+            except ValueError:  # a name of more than 100 bytes that no prefix splits
+                block = header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            self._stream.write(block)
+            self._stream.write(data)
+            self._stream.write(bytes(-len(data) % _BLOCK))
+
+    @staticmethod
+    def finish(path: Path, count: int) -> None:
+        """img2dataset's ``_stats.json``; its times are zero, so that the same input gives the same bytes."""
+        write_json(
+            path.with_name(path.name.removesuffix(".tar") + "_stats.json"),
+            {
+                "count": count,
+                "successes": count,
+                "failed_to_download": 0,
+                "failed_to_resize": 0,
+                "duration": 0.0,
+                "start_time": 0.0,
+                "end_time": 0.0,
+                "status_dict": {"success": count},
+            },
+        )
+
+
+def _json_object(data: bytes | None) -> dict[str, Any] | None:
+    """The object in a sample's JSON, empty where there is no JSON; None where it is something else."""
+    try:
+        value = {} if data is None else json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode()
