@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-__all__ = ["DedupkitError", "MissingExtraError", "RuleError", "import_optional", "require"]
+__all__ = ["DedupkitError", "MissingExtraError", "RereadError", "RuleError", "import_optional", "require"]
 
 
 class DedupkitError(Exception):
@@ -15,6 +15,10 @@ class DedupkitError(Exception):
 
 class RuleError(DedupkitError, ValueError):
     """A rule or keep policy that cannot be read; the message points at the character."""
+
+
+class RereadError(DedupkitError):
+    """An image of a finished scan that cannot be read again as it was: its file moved, changed or is unreadable."""
 
 
 class MissingExtraError(DedupkitError, ImportError):

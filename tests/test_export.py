@@ -171,7 +171,7 @@ def test_a_source_that_changed_after_the_run_is_not_copied(tmp_path, pictures):
     source = write_tar(tmp_path / "in.tar", [("a.jpg", pictures[0]), ("b.jpg", pictures[2])])
     finished = run(str(source), tmp_path / "out")
     write_tar(source, [("a.jpg", pictures[4]), ("b.jpg", pictures[2])])
-    with pytest.raises(dk.DedupkitError, match="changed since the run"):
+    with pytest.raises(dk.DedupkitError, match="has changed since it was scanned"):
         finished.apply(tmp_path / "clean")
     assert not list((tmp_path / "clean").glob("*.tar"))
 

@@ -254,7 +254,7 @@ class TestSourceGone:
         tar.write_bytes(bytes(tar.stat().st_size))
         page = write_report(moved).read_text("utf-8")
         assert not images_in(page)
-        assert "has changed since the run" in page
+        assert "has changed since it was scanned" in page
 
 
 class TestOtherSources:

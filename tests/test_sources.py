@@ -21,6 +21,7 @@ from PIL import Image
 
 from dedupkit.errors import DedupkitError
 from dedupkit.sources import Sample, Shard, ShardError, find_shards
+from dedupkit.sources.sample import Place
 from dedupkit.sources.webdataset import split_name
 
 
@@ -50,14 +51,18 @@ def names(sources: Any) -> list[str]:
 
 
 def assert_fetches(shards: list[Shard]) -> int:
-    """``fetch`` gives the bytes that ``read`` gave, also in another process."""
+    """``fetch_many`` gives the bytes that ``read`` gave, in whatever order it is asked, also in another process."""
     count = 0
     for shard in shards:
         again = pickle.loads(pickle.dumps(shard))
-        for sample in shard.read():
+        stored = {}
+        for row, sample in enumerate(shard.read()):
             if sample.image is not None:
-                assert again.fetch(sample.key, sample.offset, len(sample.image)) == sample.image
-                count += 1
+                stored[Place(row, 0, sample.key, sample.offset, len(sample.image), None)] = sample.image
+        assert dict(again.fetch_many(list(stored)[::-1])) == stored
+        some = list(stored)[1::2]
+        assert [place for place, _ in again.fetch_many(some[::-1])] == some  # in the order of storage
+        count += len(stored)
     return count
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from dedupkit.calibration.judged import Drawn, Found, append_answer, draw_pairs, keys_of, read_answers
 from dedupkit.calibration.judging import JudgingServer, Question
-from dedupkit.errors import DedupkitError
+from dedupkit.errors import DedupkitError, RereadError
 from dedupkit.images import open_image
 from dedupkit.report.tables import Manifest
 from dedupkit.report.thumbnails import thumbnail
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources.reread import Originals
+from dedupkit.sources.sample import Place
 
 __all__ = ["judge_pairs"]
 
 _SIDE = 900
+_PAIRS_AT_ONCE = 8
 
 
 def judge_pairs(
@@ -72,13 +75,45 @@ def judge_pairs(
         pair = waiting[number]
         append_answer(file, pair, [keys[pair.a], keys[pair.b]], same)
 
-    def picture(sample: int) -> bytes:
-        return thumbnail(open_image(originals.read(sample)), _SIDE)
-
-    server = JudgingServer(questions, picture, record, port)
+    thumbnails = _Thumbnails(originals, [(question.a, question.b) for question in questions])
+    server = JudgingServer(questions, thumbnails.get, record, port)
     (tell or _open_browser)(server.url)
     server.serve()
     return len(waiting)
+
+
+class _Thumbnails:
+    """Thumbnails of the pairs to judge, made for a few questions at a time: a compressed tar is read once for each."""
+
+    def __init__(self, originals: Originals, pairs: Sequence[tuple[int, int]]) -> None:
+        self._originals = originals
+        self._batch: dict[int, list[int]] = {}
+        for first in range(0, len(pairs), _PAIRS_AT_ONCE):
+            batch = sorted({sample for pair in pairs[first : first + _PAIRS_AT_ONCE] for sample in pair})
+            for sample in batch:
+                self._batch.setdefault(sample, batch)
+        self._made: dict[int, bytes | Exception] = {}
+        self._lock = Lock()
+
+    def get(self, sample: int) -> bytes:
+        """The JPEG of one sample; raises what made it impossible."""
+        with self._lock:
+            if sample not in self._made:
+                self._read(self._batch[sample])
+            made = self._made[sample]
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def _read(self, samples: list[int]) -> None:
+        def failed(place: Place, error: RereadError) -> None:
+            self._made[place.sample] = error
+
+        for place, data in self._originals.read(samples, failed):
+            try:
+                self._made[place.sample] = thumbnail(open_image(data), _SIDE)
+            except Exception as error:  # a decoder may raise anything; the page shows that the image is missing
+                self._made[place.sample] = error
 
 
 def _question(pair: Drawn, rows: Mapping[int, dict[str, Any]], turned: bool) -> Question:

@@ -30,8 +30,8 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.scores import pair_scores
 from dedupkit.signals.table import HASHES
 from dedupkit.sources import Shard, find_shards
-from dedupkit.sources.reread import Originals, Place, read_images
-from dedupkit.sources.sample import IMAGE_EXTENSIONS
+from dedupkit.sources.reread import Originals, read_images
+from dedupkit.sources.sample import IMAGE_EXTENSIONS, Place
 from dedupkit.store import atomic_path, read_columns
 
 __all__ = ["Copies", "measure_copies", "plant_chunk", "read_copies", "write_copies"]
@@ -119,8 +119,8 @@ def plant_chunk(path: str, places: Sequence[Place], shards: dict[int, Shard], wh
             except ImageError:  # grey was all that the scan needed
                 continue
             image.thumbnail((_MOST_SIDE, _MOST_SIDE))
-            name = f"{place['sample']:012d}"
-            extension = place["format"] if place["format"] in IMAGE_EXTENSIONS else "jpg"
+            name = f"{place.sample:012d}"
+            extension = place.format if place.format in IMAGE_EXTENSIONS else "jpg"
             _add(tar, f"{name}-original.{extension}", data)
             for number, edit in enumerate(EDITS):
                 _add(tar, f"{name}-{number}.jpg", edit.file(image))
@@ -145,7 +145,7 @@ def _plant(originals: Originals, samples: Sequence[int], work: Path, folder: Pat
             "what": f"copies of {len(chunk)} images",
         }
         function = "dedupkit.calibration.synthetic:plant_chunk"
-        asked = fingerprint([key, [place["sample"] for place in chunk]])
+        asked = fingerprint([key, [place.sample for place in chunk]])
         tasks.append(Task("plant", f"{number:05d}", function, arguments, asked))
     planned = {Path(task.arguments["path"]) for task in tasks}
     for stale in set(folder.glob("*.tar")) - planned:  # of an interrupted call that asked for more

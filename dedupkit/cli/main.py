@@ -30,6 +30,11 @@ _INTERRUPTED = 130  # how typer exits on Ctrl-C
 
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
 
+Source = Annotated[
+    list[str] | None,
+    typer.Option("--source", help="Where the data lies now, if it moved since the run (repeatable)."),
+]
+
 
 def _version(value: bool) -> None:
     if value:
@@ -96,6 +101,7 @@ def apply(
     to: Annotated[Path, typer.Option(help="Where the cleaned data goes.")],
     format: Annotated[str, typer.Option(help="webdataset, parquet, urls, datacomp or keys.")] = "webdataset",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    source: Source = None,
     json_output: Json = False,
 ) -> None:
     """Write what the run in DIR keeps."""
@@ -104,7 +110,7 @@ def apply(
 
     if format not in FORMATS:
         raise typer.BadParameter(f"{format!r}; choose one of {', '.join(FORMATS)}", param_hint="--format")
-    written = Run(directory).apply(to, format=format, workers=workers)
+    written = Run(directory).apply(to, format=format, workers=workers, source=source or None)
     if json_output:
         typer.echo(json.dumps(written))
     else:
@@ -114,12 +120,13 @@ def apply(
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
+    source: Source = None,
     json_output: Json = False,
 ) -> None:
     """Write report.html, report.json and DATASET_CARD.md into DIR."""
     from dedupkit.workflows.run import Run
 
-    path = Run(directory).report()
+    path = Run(directory).report(source=source or None)
     typer.echo(json.dumps({"report": str(path)}) if json_output else f"wrote {path}")
 
 
@@ -135,6 +142,7 @@ def calibrate(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, …; a GPU where there is one.")] = None,
     keep_copies: Annotated[bool, typer.Option("--keep-copies", help="Leave the planted files in DIR.")] = False,
+    source: Source = None,
     json_output: Json = False,
 ) -> None:
     """Measure the rule of the run in DIR on copies of its own images, and propose thresholds."""
@@ -143,6 +151,7 @@ def calibrate(
     from dedupkit.workflows.calibrate import calibrate as measure
 
     options: dict[str, Any] = {"seed": seed, "workers": workers, "device": device, "keep_copies": keep_copies}
+    options["source"] = source or None
     done = measure(
         directory,
         sample=sample,

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
-from dedupkit.hashing.exact import stored_hash
 from dedupkit.manifest.lists import LISTS
 from dedupkit.manifest.names import archive_name, short_key
 from dedupkit.manifest.shards import SHARD_WRITERS
-from dedupkit.sources import Sample, Shard, find_shards
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.sources import Sample, Shard
+from dedupkit.sources.again import Moved, moved_to
+from dedupkit.sources.reread import Originals, Scanned, read_samples
 from dedupkit.store import atomic_path, read_columns, read_json, refuse_inside, stamp, write_json
 
 __all__ = ["FORMATS", "apply", "write_part"]
@@ -31,7 +33,14 @@ FORMATS = (*SHARD_WRITERS, *LISTS)
 _Part = list[tuple[int, int, int]]
 
 
-def apply(run: str | Path, to: str | Path, *, format: str = "webdataset", workers: int | None = None) -> dict[str, Any]:
+def apply(
+    run: str | Path,
+    to: str | Path,
+    *,
+    format: str = "webdataset",
+    workers: int | None = None,
+    source: Moved | None = None,
+) -> dict[str, Any]:
     """Write the kept samples of a run.
 
     Args:
@@ -40,6 +49,7 @@ def apply(run: str | Path, to: str | Path, *, format: str = "webdataset", worker
         format: ``webdataset`` (tars of about the source's size, ``sizes.json``, ``_stats.json``), ``parquet`` (with
             the images), ``urls``, ``datacomp`` or ``keys``.
         workers: processes; all cores by default.
+        source: Where the data lies now, if it moved since the run; or a mapping from old to new starts of paths.
 
     Returns:
         ``samples`` and ``files`` written, ``format`` and ``to``.
@@ -55,15 +65,15 @@ def apply(run: str | Path, to: str | Path, *, format: str = "webdataset", worker
     manifest = run / "manifest.parquet"
     if not manifest.exists():
         raise DedupkitError(f"{run} holds no finished run (no manifest.parquet)")
-    refuse_inside(to, [*config["sources"], *config["shards"]])
+    refuse_inside(to, [*config["sources"], *config["shards"], *moved_to(source)])
     state = run / ".done" / f"apply-{fingerprint(str(to.absolute()))}"
     _claim(to, state / "plan.json", format)
     if format in LISTS:
         name = {"urls": "urls.parquet", "datacomp": "subset.npy", "keys": "keys.tsv"}[format]
         _replace_plan(to, state / "plan.json", format, [name])
         return {"samples": LISTS[format](manifest, to), "files": 1, "format": format, "to": str(to)}
-    shards = _same_shards(config)
-    parts = _plan(run, manifest, len(shards))
+    originals = Originals(RunFolder(run), source)
+    parts = _plan(run, manifest, len(originals.shards))
     suffix = SHARD_WRITERS[format].suffix
     names = [f"{number:05d}{suffix}" for number in range(len(parts))]
     beside = [f"{number:05d}_stats.json" for number in range(len(parts))] + ["sizes.json"]
@@ -75,7 +85,7 @@ def apply(run: str | Path, to: str | Path, *, format: str = "webdataset", worker
             "dedupkit.manifest.export:write_part",
             {
                 "run": str(run),
-                "pieces": [(shards[shard], shard, first, last) for shard, first, last in part],
+                "pieces": [(originals.shard(shard), shard, first, last) for shard, first, last in part],
                 "path": str(to / names[number]),
                 "format": format,
                 "what": names[number],
@@ -126,19 +136,12 @@ def _kept(run: Path, shard: Shard, number: int, first: int, last: int) -> Iterat
     columns = ["key", "source", "verdict", "sha256", "caption", "url", "uid", "width", "height"]
     only = [("sample", ">=", start), ("sample", "<", stop)]
     rows = read_columns(run / "manifest.parquet", columns, only).to_pylist()
-    kept = 0
-    for sample, row in zip(shard.read(), rows, strict=False):
-        if kept >= last:
-            return
-        if row["verdict"] != "keep":
-            continue
-        if kept >= first:
-            if sample.key != row["key"] or sample.image is None or stored_hash(sample.image).hex() != row["sha256"]:
-                raise DedupkitError(f"{shard.source} changed since the run (at {row['key']}); run it again first")
-            yield sample, row
-        kept += 1
-    if kept < last:
-        raise DedupkitError(f"{shard.source} is shorter than when the run was made; run it again first")
+    wanted: list[Scanned | None] = [None] * len(rows)
+    kept = [number for number, row in enumerate(rows) if row["verdict"] == "keep"]
+    for number in kept[first:last]:
+        wanted[number] = Scanned(rows[number]["key"], bytes.fromhex(rows[number]["sha256"]))
+    for number, sample in read_samples(shard, wanted):
+        yield sample, rows[number]
 
 
 def _row_ranges(run: Path, shards: int) -> list[tuple[int, int]]:
@@ -194,14 +197,6 @@ def _kept_keys(manifest: Path, rows: tuple[int, int]) -> list[str]:
     only = [("sample", ">=", rows[0]), ("sample", "<", rows[1]), ("verdict", "=", "keep")]
     table = read_columns(manifest, ["key"], only)
     return [archive_name(short_key(key, key.rpartition(".")[2].lower())) for key in table["key"].to_pylist()]
-
-
-def _same_shards(config: dict[str, Any]) -> list[Shard]:
-    """The shards of the run, found again."""
-    shards = find_shards(config["sources"])
-    if [shard.source for shard in shards] != config["shards"]:
-        raise DedupkitError("the source has other shards than when the run was made; run it again first")
-    return shards
 
 
 def _claim(to: Path, plan: Path, format: str) -> None:

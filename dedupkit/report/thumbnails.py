@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
+from dedupkit.errors import RereadError
 from dedupkit.images import ImageError, luma_of, open_image
-from dedupkit.sources.again import Fetch, fetcher, find_again
-from dedupkit.store import read_columns, read_json
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.sources.again import Moved
+from dedupkit.sources.reread import Originals
+from dedupkit.sources.sample import Place
 
 __all__ = ["Thumbnails", "thumbnail"]
 
@@ -31,14 +31,16 @@ class Thumbnails:
     Args:
         run: the run folder; ``run.json`` names the shards, ``samples/`` says where in them an image lies.
         side: of the square that a thumbnail fits in, in pixels.
+        moved: Where the data lies now, if it moved since the run.
 
     Attributes:
         missing: why a sample has no thumbnail, by sample.
     """
 
-    def __init__(self, run: Path, side: int = 160) -> None:
+    def __init__(self, run: Path, side: int = 160, moved: Moved | None = None) -> None:
         self._run = run
         self._side = side
+        self._moved = moved
         self.missing: dict[int, str] = {}
 
     def get(self, samples: Iterable[int]) -> dict[int, str]:
@@ -46,28 +48,27 @@ class Thumbnails:
         wanted = np.unique(np.fromiter(samples, np.int64))
         if not len(wanted):
             return {}
-        config = read_json(self._run / "run.json") or {}
-        names = list(config.get("shards", []))
-        shards = find_again(config.get("sources", []), names)
+        originals = Originals(RunFolder(self._run), self._moved)
         found: dict[int, str] = {}
-        start = 0
+        waiting: deque[tuple[int, Future[tuple[str, str | None]]]] = deque()
+
+        def collect(most: int) -> None:
+            while len(waiting) > most:
+                sample, made = waiting.popleft()
+                uri, problem = made.result()
+                if problem is None:
+                    found[sample] = uri
+                else:
+                    self.missing[sample] = problem
+
+        def failed(place: Place, error: RereadError) -> None:
+            self.missing[place.sample] = str(error)
+
         with ThreadPoolExecutor(_THREADS) as pool:
-            for number, name in enumerate(names):
-                file = self._run / "samples" / f"{number:05d}.parquet"
-                rows = pq.read_metadata(file).num_rows
-                here = wanted[(wanted >= start) & (wanted < start + rows)]
-                if len(here):
-                    table = read_columns(file, ["key", "offset", "nbytes", "sha256"])
-                    places = table.take(pa.array(here - start)).to_pylist()
-                    shard = shards[number]
-                    fetch = None if shard is None else fetcher(shard, places)
-                    jobs = ((fetch, name, place, self._side) for place in places)
-                    for sample, (uri, problem) in zip(here.tolist(), pool.map(_make, jobs), strict=True):
-                        if problem is None:
-                            found[sample] = uri
-                        else:
-                            self.missing[sample] = problem
-                start += rows
+            for place, data in originals.read(wanted.tolist(), failed):
+                waiting.append((place.sample, pool.submit(_make, data, self._side)))
+                collect(2 * _THREADS)
+            collect(0)
         return found
 
     @property
@@ -101,22 +102,12 @@ def thumbnail(image: Image.Image, side: int = 160) -> bytes:
     return buffer.getvalue()
 
 
-def _make(job: tuple[Fetch | None, str, dict[str, Any], int]) -> tuple[str, str | None]:
+def _make(data: bytes, side: int) -> tuple[str, str | None]:
     """A thumbnail's address, or why there is none."""
-    fetch, name, place, side = job
-    if fetch is None:
-        return "", f"{name} is not where it was when the run read it"
-    if place["nbytes"] is None:
-        return "", "the sample has no image"
     try:
-        data = fetch(place)
-        if hashlib.sha256(data).digest() != place["sha256"]:
-            return "", f"{name} has changed since the run"
         small = thumbnail(open_image(data), side)
-    except OSError as error:
-        return "", f"{name} cannot be read: {error.strerror or error}"
     except ImageError as error:
         return "", str(error)
-    except Exception as error:  # a store or a decoder may raise anything, and a report must still appear
-        return "", f"{name} cannot be read: {type(error).__name__}"
+    except Exception as error:  # a decoder may raise anything, and a report must still appear
+        return "", f"the image cannot be shown: {type(error).__name__}"
     return "data:image/jpeg;base64," + base64.b64encode(small).decode(), None

@@ -13,6 +13,7 @@ from dedupkit.calibration.result import read_calibration
 from dedupkit.report.facts import collect
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.report.words import LIMITS, PROMISES, policy_words, read_rule, rule_words, score_words
+from dedupkit.sources.again import Moved
 from dedupkit.store import atomic_path, write_json
 
 __all__ = ["write_report"]
@@ -20,7 +21,7 @@ __all__ = ["write_report"]
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#!~])")
 
 
-def write_report(run: Path, path: str | Path | None = None) -> Path:
+def write_report(run: Path, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
     """Write ``report.html``, ``report.json`` and ``DATASET_CARD.md`` of a finished run.
 
     The same run gives the same files. Where the source has moved, pictures are replaced by placeholders.
@@ -28,6 +29,7 @@ def write_report(run: Path, path: str | Path | None = None) -> Path:
     Args:
         run: the run folder.
         path: where the HTML page goes; ``report.html`` in the run folder by default.
+        source: Where the data lies now, if it moved since the run.
 
     Returns:
         The HTML page.
@@ -39,7 +41,7 @@ def write_report(run: Path, path: str | Path | None = None) -> Path:
     run = Path(run)
     page = run / "report.html" if path is None else Path(path)
     facts = collect(run)
-    thumbnails = Thumbnails(run)
+    thumbnails = Thumbnails(run, moved=source)
     pictures = thumbnails.get(_pictured(facts))
     templates = _templates()
     rule = read_rule(facts["rule"])

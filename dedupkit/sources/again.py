@@ -1,71 +1,114 @@
-"""A run's shards again, later: which of them are still there, and some of their images."""
+"""The shards of a finished run, found again: where they were, or where their data lies now."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from dedupkit import store
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.find import find_shards
-from dedupkit.sources.sample import Shard, ShardError
-from dedupkit.sources.webdataset import TarShard
+from dedupkit.sources.sample import Shard
 
-__all__ = ["Fetch", "fetcher", "find_again"]
+__all__ = ["Moved", "find_again", "moved_to"]
 
-Fetch = Callable[[dict[str, Any]], bytes]
+Moved = str | Path | Sequence[str | Path] | Mapping[str, str]
+"""Where moved data lies now: one or several sources, or a mapping from the old start of a path to the new one."""
 
 
-def find_again(sources: Sequence[str], names: Sequence[str]) -> list[Shard | None]:
-    """The run's shards in its order; None for one that is gone.
+def find_again(
+    sources: Sequence[str], names: Sequence[str], *, directory: str | None = None, moved: Moved | None = None
+) -> list[Shard | None]:
+    """Find the shards of a run again, in its order.
 
-    Shards of one folder share a name, so the n-th of a name then is the n-th of that name now.
+    Shards of one folder of images share a name, so the n-th shard of a name is the n-th of that name now.
 
     Args:
-        sources: as the user named them.
-        names: ``source`` of each shard of the run.
+        sources: The sources as the user named them.
+        names: The ``source`` of each shard of the run.
+        directory: The folder in which relative paths were named; the current one by default.
+        moved: Where the data lies now, if it moved. Shards are then matched by their names below the old place and
+            the new one.
+
+    Returns:
+        One shard per name; None for one that is gone.
+
+    Raises:
+        DedupkitError: ``moved`` names a source that does not exist.
     """
+    if isinstance(moved, Mapping):
+        sources = [_renamed(source, moved) for source in sources]
+        names = [_renamed(name, moved) for name in names]
+    elif moved is not None:
+        return _matched_by_name(names, find_shards(moved))
     present: dict[str, list[Shard]] = defaultdict(list)
     for source in sources:
-        try:
-            for shard in find_shards(source):
-                present[shard.source].append(shard)
-        except (DedupkitError, OSError, ImportError):
-            continue
+        for shard in _present(source, directory):
+            present[shard.source].append(shard)
     taken: dict[str, int] = defaultdict(int)
     shards: list[Shard | None] = []
     for name in names:
-        again, number = present.get(name, []), taken[name]
-        shards.append(again[number] if number < len(again) else None)
+        shards.append(_nth(present.get(name) or present.get(_absolute(name, directory), []), taken[name]))
         taken[name] += 1
     return shards
 
 
-def fetcher(shard: Shard, places: Sequence[dict[str, Any]]) -> Fetch:
-    """How to read some images of a shard: by seeking, or in one pass over a tar that is compressed.
+def moved_to(moved: Moved | None) -> list[str]:
+    """The places that ``moved`` names."""
+    if moved is None:
+        return []
+    if isinstance(moved, Mapping):
+        return list(moved.values())
+    return [str(moved)] if isinstance(moved, str | Path) else [str(source) for source in moved]
 
-    Args:
-        shard: where they are.
-        places: ``key``, ``offset`` and ``nbytes`` of each, as the scan noted them.
 
-    Returns:
-        A function from one of the places to the stored bytes; it raises OSError where they cannot be read.
+def _present(source: str, directory: str | None) -> list[Shard]:
+    """The shards of one source; none where it is gone or cannot be asked."""
+    for place in dict.fromkeys((source, _absolute(source, directory))):
+        try:
+            return find_shards(place)
+        except (DedupkitError, OSError, ImportError):
+            continue
+    return []
+
+
+def _absolute(path: str, directory: str | None) -> str:
+    return path if directory is None or store.is_remote(path) else str(Path(directory, path))
+
+
+def _renamed(path: str, moved: Mapping[str, str]) -> str:
+    """The path with the longest of the old starts that it has replaced by the new one."""
+    for old in sorted(moved, key=len, reverse=True):
+        if path == old or path.startswith(old.rstrip("/") + "/"):
+            return moved[old].rstrip("/") + path[len(old.rstrip("/")) :]
+    return path
+
+
+def _matched_by_name(names: Sequence[str], shards: Sequence[Shard]) -> list[Shard | None]:
+    """Match the names with the shards whose paths end alike, those with the longest common end first.
+
+    A folder of images has no name below itself: if the run read one folder and one is given, they are the same.
     """
-    if not isinstance(shard, TarShard) or any(place["offset"] is not None for place in places):
-        return lambda place: shard.fetch(place["key"], place["offset"], place["nbytes"])
-    wanted = {place["key"] for place in places}
-    held: dict[str, bytes] = {}
-    with suppress(OSError):  # what was read before the tar broke off is good
-        for sample in shard.read():
-            if sample.key in wanted and sample.image is not None:
-                held[sample.key] = sample.image
-                if len(held) == len(wanted):
-                    break
+    if len(set(names)) == len({shard.source for shard in shards}) == 1:
+        return [_nth(shards, number) for number in range(len(names))]
+    matched: dict[int, Shard] = {}
+    free = list(shards)
+    for length in range(max((name.count("/") + 1 for name in names), default=0), 0, -1):
+        by_end: dict[str, deque[Shard]] = defaultdict(deque)
+        for shard in free:
+            by_end[_end(shard.source, length)].append(shard)
+        for number, name in enumerate(names):
+            if number not in matched and by_end.get(_end(name, length)):
+                matched[number] = by_end[_end(name, length)].popleft()
+        free = [shard for left in by_end.values() for shard in left]
+    return [matched.get(number) for number in range(len(names))]
 
-    def fetch(place: dict[str, Any]) -> bytes:
-        if place["key"] not in held:
-            raise ShardError(f"{place['key']} was not found in it")
-        return held[place["key"]]
 
-    return fetch
+def _end(path: str, length: int) -> str:
+    """The last components of a path; all of it where it has fewer."""
+    return "/".join(path.split("/")[-length:])
+
+
+def _nth(shards: Sequence[Shard], number: int) -> Shard | None:
+    return shards[number] if number < len(shards) else None

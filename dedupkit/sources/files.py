@@ -6,14 +6,14 @@ import csv
 import io as _io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dedupkit import store
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.img2dataset import failed_row, metadata_rows, parse_json
-from dedupkit.sources.sample import Sample, as_score, clean_text, first_present, image_extension
+from dedupkit.sources.sample import Place, Sample, ShardError, as_score, clean_text, first_present, image_extension
 
 __all__ = ["FolderShard", "folder_shards", "read_captions"]
 
@@ -51,15 +51,30 @@ class FolderShard:
         """One sample a file, in name order; then img2dataset's rows that have no file."""
         rows = metadata_rows(self.metadata) if self.metadata else {}
         for name in self.names:
-            key = name.rpartition(".")[0] if self.metadata else name
+            key = self._key(name)
             yield self._sample(name, key, rows.pop(key, None))
         for key, row in rows.items():
             yield failed_row(key, row, None)
 
-    def fetch(self, key: str, offset: int | None, nbytes: int) -> bytes:
-        """Read the file again."""
-        name = key if not self.metadata else next(n for n in self.names if n.rpartition(".")[0] == key)
-        return self._bytes(name)
+    def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
+        """Read the files again, in name order."""
+        wanted = {place.key: place for place in places}
+        for name in self.names:
+            place = wanted.pop(clean_text(self._key(name)) or "", None)
+            if place is not None:
+                yield place, self._bytes_or_error(name)
+        for place in wanted.values():
+            yield place, ShardError("there is no such file any more")
+
+    def _bytes_or_error(self, name: str) -> bytes | OSError:
+        try:
+            return self._bytes(name)
+        except OSError as error:
+            return error
+
+    def _key(self, name: str) -> str:
+        """img2dataset names a file by its key; in any other folder the name is the key."""
+        return name.rpartition(".")[0] if self.metadata else name
 
     def _sample(self, name: str, key: str, row: dict[str, Any] | None) -> Sample:
         extension = name.rpartition(".")[2].lower()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from dedupkit import store
 from dedupkit.sources.sample import (
     ALIASES,
     IMAGE_EXTENSIONS,
+    Place,
     Sample,
     ShardError,
     as_rows,
@@ -56,7 +59,7 @@ class ParquetShard:
                 wanted = _READ | {column, "key", "status", "error_message"}
                 names = [name for name in file.schema_arrow.names if name in wanted]
                 number = 0
-                for batch in file.iter_batches(batch_size=_BATCH, columns=names):
+                for batch in _batches(file, names, range(file.num_row_groups)):
                     for row in as_rows(batch):
                         key = clean_text(row["key"]) if keyed and row["key"] is not None else f"{number:08d}"
                         yield _sample(key or "", row, column, number)
@@ -66,23 +69,76 @@ class ParquetShard:
         except (OSError, pa.ArrowException) as error:
             raise (error if isinstance(error, ShardError) else ShardError(f"broken Parquet: {error}")) from error
 
-    def fetch(self, key: str, offset: int | None, nbytes: int) -> bytes:
-        """Read the one row group that holds row number ``offset``."""
+    def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
+        """Read each row group that holds one of the rows once, and of it the column of images alone."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with store.open_binary(self.source) as stream:
-            file = pq.ParquetFile(stream)
-            column = image_column(file.schema_arrow)
-            row = -1 if offset is None else offset
-            for group in range(file.metadata.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if column is not None and 0 <= row < rows:
-                    value = file.read_row_group(group, columns=[column])[column][row].as_py()
-                    data = value.get("bytes") if isinstance(value, dict) else value
-                    if data is not None:
-                        return bytes(data)
-                row -= rows
-        raise ShardError(f"{self.source} no longer holds {key}")
+        wanted = {-1 if place.offset is None else place.offset: place for place in places}
+        try:
+            with store.open_binary(self.source) as stream:
+                file = pq.ParquetFile(stream)
+                column = image_column(file.schema_arrow)
+                groups, rows = _groups_of(file, wanted)
+                numbers = iter(rows)
+                for batch in _batches(file, [column], groups) if column is not None else ():
+                    values = batch.column(0)
+                    for place_in_batch, number in zip(range(batch.num_rows), numbers, strict=False):
+                        if number in wanted:
+                            data = stored_bytes(values[place_in_batch].as_py())
+                            place = wanted.pop(number)
+                            yield place, ShardError("the row no longer stores an image") if data is None else data
+                    if not wanted:
+                        return
+        except pa.ArrowException as error:
+            raise ShardError(f"broken Parquet: {error}") from error
+        for place in wanted.values():
+            yield place, ShardError("the file no longer has this row")
+
+
+def stored_bytes(value: Any) -> bytes | None:
+    """The image in a cell: plain bytes, or the field ``bytes`` of a struct."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return None if data is None else bytes(data)
+
+
+def _groups_of(file: Any, wanted: Iterable[int]) -> tuple[list[int], Iterator[int]]:
+    """The row groups that hold wanted rows, and the numbers of all their rows in order."""
+    numbers = sorted(wanted)
+    groups: list[int] = []
+    ranges: list[range] = []
+    start = 0
+    for group in range(file.num_row_groups):
+        rows = range(start, start := start + file.metadata.row_group(group).num_rows)
+        if bisect_left(numbers, rows.start) < bisect_left(numbers, rows.stop):
+            groups.append(group)
+            ranges.append(rows)
+    return groups, chain.from_iterable(ranges)
+
+
+def _batches(file: Any, columns: Sequence[str], groups: Sequence[int]) -> Iterator[Any]:
+    """Batches of rows, those before a break in the file included.
+
+    Raises:
+        pyarrow.ArrowException, OSError: the rest cannot be read.
+    """
+    import pyarrow as pa
+
+    done = 0
+    try:
+        for batch in file.iter_batches(batch_size=_BATCH, row_groups=list(groups), columns=list(columns)):
+            done += batch.num_rows
+            yield batch
+    except (pa.ArrowException, OSError):
+        # The batch that broke may begin with sound rows, in this row group or in the ones before.
+        for group in groups:
+            rows = file.metadata.row_group(group).num_rows
+            if done < rows:
+                for number, row in enumerate(file.iter_batches(1, row_groups=[group], columns=list(columns))):
+                    if number >= done:
+                        yield row
+            done = max(0, done - rows)
+        raise
 
 
 def image_column(schema: Any) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 __all__ = [
-    "IMAGE_EXTENSIONS", "Sample", "Shard", "ShardError", "as_rows", "as_score", "clean_text", "first_present",
-    "image_extension",
+    "IMAGE_EXTENSIONS", "Place", "Sample", "Shard", "ShardError", "as_rows", "as_score", "clean_text",
+    "first_present", "image_extension",
 ]  # fmt: skip
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
@@ -66,6 +66,29 @@ class Sample:
         return None if self.image_ext is None else self.members[self.image_ext]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a scanned image lies.
+
+    Attributes:
+        sample: row number in the run.
+        shard: number of its shard.
+        key: its name in the shard.
+        offset: position in the shard, as the reader gave it.
+        nbytes: size of the stored image; None where the sample has none.
+        sha256: digest of the stored image.
+        format: what the decoder found, e.g. ``jpeg``.
+    """
+
+    sample: int
+    shard: int
+    key: str
+    offset: int | None
+    nbytes: int | None
+    sha256: bytes | None
+    format: str | None = None
+
+
 class Shard(Protocol):
     """A readable piece of a source: small, picklable, read by one task."""
 
@@ -84,8 +107,17 @@ class Shard(Protocol):
             ShardError: the rest of the shard cannot be read.
         """
 
-    def fetch(self, key: str, offset: int | None, nbytes: int) -> bytes:
-        """The stored bytes of one image again, without reading the whole shard where that can be avoided."""
+    def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
+        """Read some images again, each once, in the order in which they lie in the shard.
+
+        :mod:`dedupkit.sources.reread` calls this and checks what comes back; nothing else should.
+
+        Yields:
+            Each place with the stored bytes, or with the reason why this one cannot be read.
+
+        Raises:
+            OSError: the rest of the shard cannot be read.
+        """
 
 
 def clean_text(value: Any) -> str | None:

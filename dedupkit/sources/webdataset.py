@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from dedupkit import store
 from dedupkit.sources.img2dataset import failed_row, metadata_rows, parse_json
-from dedupkit.sources.sample import IMAGE_EXTENSIONS, Sample, ShardError, as_score, clean_text, first_present
+from dedupkit.sources.sample import IMAGE_EXTENSIONS, Place, Sample, ShardError, as_score, clean_text, first_present
 from dedupkit.sources.tar_stream import TarMember, iter_tar
 
 __all__ = ["TarShard", "split_name"]
@@ -48,18 +48,27 @@ class TarShard:
         if failure is not None:
             raise failure
 
-    def fetch(self, key: str, offset: int | None, nbytes: int) -> bytes:
-        """Seek to the image's bytes; a compressed tar is read from its start."""
-        if offset is not None:
-            with store.open_binary(self.source) as stream:
-                stream.seek(offset)
-                return stream.read(nbytes)
-        for found, members, _ in self._grouped():
-            if found == key:
-                image = _sample(key, members, None, None, seekable=False).image
-                if image is not None:
-                    return image
-        raise ShardError(f"{self.source} no longer holds {key}")
+    def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
+        """Seek from image to image; a compressed tar is read once, as far as the last of them."""
+        if self._is_compressed():
+            yield from self._fetch_in_one_pass(places)
+            return
+        with store.open_binary(self.source) as stream:
+            for place in sorted(places, key=lambda place: place.offset or 0):
+                stream.seek(place.offset or 0)
+                yield place, stream.read(place.nbytes or 0)
+
+    def _fetch_in_one_pass(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
+        wanted = {place.key: place for place in places}
+        for key, members, _ in self._grouped():
+            if not wanted:
+                return
+            name = clean_text(key) or ""
+            image = _sample(key, members, None, None, seekable=False).image if name in wanted else None
+            if image is not None:
+                yield wanted.pop(name), image
+        for place in wanted.values():
+            yield place, ShardError("it is no longer in the archive")
 
     def _grouped(self) -> Iterator[tuple[str, list[tuple[str, TarMember]], str | None]]:
         """Runs of contiguous members of one key as (extension, member), and what is wrong with the run."""

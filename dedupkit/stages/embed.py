@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,8 @@ from dedupkit.embedding.precomputed import join_shard, shared_precomputed
 from dedupkit.embedding.spec import shared_embedder
 from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError
-from dedupkit.sources import Shard, ShardError
+from dedupkit.sources import Shard
+from dedupkit.sources.reread import Scanned, read_samples
 from dedupkit.store import atomic_path, read_columns
 
 __all__ = ["BATCH_SIZE", "embed_shard"]
@@ -66,13 +67,10 @@ def embed_shard(
     if isinstance(embedder, str) and embedder.startswith("precomputed:"):
         return join_shard(path, shared_precomputed(embedder), samples_path)
     model = shared_embedder(embedder, device) if isinstance(embedder, str) else embedder
-    table = read_columns(Path(samples_path), ["key", "error"])
-    keys: list[str | None] = [
-        key if error is None else None
-        for key, error in zip(table["key"].to_pylist(), table["error"].to_pylist(), strict=True)
-    ]
-    matrix = _Matrix(model, keys)
-    images = _Images(shard, keys)
+    rows_scanned = read_columns(Path(samples_path), ["key", "sha256", "error"]).to_pylist()
+    wanted = [Scanned(row["key"], row["sha256"]) if row["error"] is None else None for row in rows_scanned]
+    matrix = _Matrix(model, [None if scanned is None else scanned.key for scanned in wanted])
+    images = _Images(shard, wanted)
     ahead = 2 * batch_size  # so that the next batches are decoded while the model works on this one
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         rows: list[int] = []
@@ -90,7 +88,7 @@ def embed_shard(
             matrix.fill(rows, np.stack(batch))
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
         np.save(stream, matrix.values)
-    summary = {"samples": len(keys), "name": model.name, "dim": model.dim, "precision": model.precision}
+    summary = {"samples": len(wanted), "name": model.name, "dim": model.dim, "precision": model.precision}
     return summary | matrix.counts() | images.problem()
 
 
@@ -118,35 +116,28 @@ def _in_order(
 
 
 class _Images:
-    """The stored bytes of the samples that have a key in ``keys``, with their row."""
+    """The stored bytes of the samples that are to be embedded, with their row."""
 
-    def __init__(self, shard: Shard, keys: list[str | None]) -> None:
-        self._shard, self._keys = shard, keys
+    def __init__(self, shard: Shard, wanted: Sequence[Scanned | None]) -> None:
+        self._shard, self._wanted = shard, wanted
         self._read = 0
-        self._failure: ShardError | None = None
+        self._failure: OSError | None = None
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         try:
-            for row, sample in enumerate(self._shard.read()):
-                key = self._keys[row] if row < len(self._keys) else ""
-                if key is not None:
-                    if sample.key != key or sample.image is None:
-                        raise DedupkitError(
-                            f"{self._shard.source} has changed since it was scanned: sample {row} is {sample.key!r}, "
-                            f"it was {key!r}; run again, so that it is scanned again"
-                        )
-                    yield row, sample.image
+            for row, sample in read_samples(self._shard, self._wanted):
                 self._read = row + 1
-        except ShardError as error:
+                if sample.image is not None:
+                    yield row, sample.image
+        except OSError as error:
             self._failure = error
 
     def problem(self) -> dict[str, Any]:
         """What was readable in the scan and was not now."""
-        lost = sum(key is not None for key in self._keys[self._read :])
-        if not lost:
+        if self._failure is None:
             return {}
-        why = str(self._failure) if self._failure else "the shard is shorter than when it was scanned"
-        return {"problem": f"{lost} samples could not be read again: {why}", "retry": True}
+        lost = sum(scanned is not None for scanned in self._wanted[self._read :])
+        return {"problem": f"{lost} samples could not be read again: {self._failure}", "retry": True}
 
 
 @dataclass(slots=True)

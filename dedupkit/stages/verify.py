@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from dedupkit.images import ImageError, decode_luma
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import load_signal
 from dedupkit.sources import Shard
+from dedupkit.sources.reread import places_of, read_images
+from dedupkit.sources.sample import Place
 from dedupkit.stages.plan import Job
 from dedupkit.store import atomic_path, read_columns, write_json
 from dedupkit.verification.pair import Features, local_features, verify_pair
@@ -30,7 +32,7 @@ __all__ = ["covers_verified", "verify_candidates", "verify_chunk", "verify_pairs
 
 _PAIRS_PER_TASK = 512
 _MIN_SIDE = 320
-_FEATURES_KEPT = 256  # about 100 KB each
+_PAIRS_AT_ONCE = 256  # features of at most twice as many images are held, about 100 KB each
 _SCHEMA = pa.schema(
     [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
 )  # a_is: what a is of b, in words; b_is: what b is of a
@@ -146,18 +148,21 @@ def verify_chunk(
         ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again.
     """
     del what
-    features = _feature_reader(shards)
     found: list[tuple[int, int, float, str, str]] = []
     unseen = 0
+    a, b = pairs
     with one_math_thread():
-        for a, b in zip(*pairs, strict=True):
-            try:
-                verdict = verify_pair(features(a), features(b))
-            except (ImageError, OSError):
-                unseen += 1
-                continue
-            if verdict.verified:
-                found.append((a, b, verdict.agreement, verdict.describe(), verdict.swapped().describe()))
+        for first in range(0, len(a), _PAIRS_AT_ONCE):
+            together = slice(first, first + _PAIRS_AT_ONCE)
+            features = _features({*a[together], *b[together]}, shards)
+            for left, right in zip(a[together], b[together], strict=True):
+                if left not in features or right not in features:
+                    unseen += 1
+                    continue
+                verdict = verify_pair(features[left], features[right])
+                if verdict.verified:
+                    swapped = verdict.swapped().describe()
+                    found.append((left, right, verdict.agreement, verdict.describe(), swapped))
     columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in _SCHEMA]
     with atomic_path(Path(path)) as temporary:
         pq.write_table(pa.table(columns, schema=_SCHEMA), temporary, compression="zstd")
@@ -204,19 +209,18 @@ def _candidates(
     return a[open_pairs], b[open_pairs]
 
 
-def _feature_reader(shards: Mapping[int, tuple[Shard, str, int]]) -> Callable[[int], Features]:
-    """A function from sample to features, which keeps the latest."""
-    starts = {number: start for number, (_, _, start) in shards.items()}
-    tables = {
-        number: read_columns(Path(samples), ["key", "offset", "nbytes"]) for number, (_, samples, _) in shards.items()
-    }
-
-    @lru_cache(maxsize=_FEATURES_KEPT)
-    def features(sample: int) -> Features:
-        number = max((number for number in starts if starts[number] <= sample), key=starts.__getitem__)
-        row = tables[number].slice(sample - starts[number], 1).to_pylist()[0]
-        data = shards[number][0].fetch(row["key"], row["offset"], row["nbytes"])
-        luma = decode_luma(data, min_side=_MIN_SIDE)
-        return local_features(luma.plane, size=(luma.width, luma.height))
-
-    return features
+def _features(samples: Iterable[int], shards: Mapping[int, tuple[Shard, str, int]]) -> dict[int, Features]:
+    """The features of some samples; those whose image cannot be read again or decoded are left out."""
+    wanted = np.array(sorted(samples), np.int64)
+    places: list[Place] = []
+    for number, (_, file, start) in shards.items():
+        stop = start + pq.read_metadata(file).num_rows
+        here = wanted[(wanted >= start) & (wanted < stop)].tolist()
+        places += places_of(Path(file), number, start, here) if here else []
+    found: dict[int, Features] = {}
+    readable = {number: shard for number, (shard, _, _) in shards.items()}
+    for place, data in read_images(readable, places, failed=lambda _place, _error: None):
+        with suppress(ImageError, OSError):
+            luma = decode_luma(data, min_side=_MIN_SIDE)
+            found[place.sample] = local_features(luma.plane, size=(luma.width, luma.height))
+    return found

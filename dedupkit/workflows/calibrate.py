@@ -27,6 +27,7 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import hash_column
 from dedupkit.signals.scores import BITS
 from dedupkit.signals.table import signal_kinds
+from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
 from dedupkit.store import read_columns, read_json
 
@@ -47,6 +48,7 @@ def calibrate(
     workers: int | None = None,
     device: str | None = None,
     keep_copies: bool = False,
+    source: Moved | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Calibration:
     """Measure a finished run's rule on its own data, and propose thresholds; see docs/calibrate.md.
@@ -64,6 +66,7 @@ def calibrate(
         workers: processes; the number of cores by default.
         device: for torch.
         keep_copies: leave the planted files in the run folder.
+        source: Where the data lies now, if it moved since the run.
         tell: called with the page's address; by default the browser opens it.
 
     Returns:
@@ -76,7 +79,7 @@ def calibrate(
     if sample < 1 or per_band < 1 or seed < 0 or not 0 < precision < 1:
         raise DedupkitError("sample and per-band are at least 1, the seed 0, and the precision lies between 0 and 1")
     known = _open(Path(run), seed, workers or os.cpu_count() or 1)
-    originals = Originals(known.folder)
+    originals = Originals(known.folder, source)
     with known.folder.locked():
         copies = _copies(known, originals, sample, device, keep_copies=keep_copies)
         strangers = _strangers(known, originals)

@@ -143,6 +143,7 @@ def _config(
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("numpy", "pillow", "simplejpeg", "pyarrow", "numba")},
         "sources": sources,
+        "directory": str(Path.cwd()),  # where relative sources are found again
         "shards": [shard.source for shard in shards],
         "rule": rule.text,
         "rule_expanded": str(rule),

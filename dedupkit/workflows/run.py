@@ -17,6 +17,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.table import HASHES, is_hash, signal_kinds
+from dedupkit.sources.again import Moved
 from dedupkit.store import read_columns, read_json, write_json
 
 __all__ = ["Group", "Groups", "Run"]
@@ -114,7 +115,7 @@ class Run:
             per_band: pairs to judge of each band of score.
             seed: of every choice at random.
             workers: processes; the number of cores by default.
-            options: ``port``, ``device``, ``keep_copies`` and ``tell``; for these and the errors see
+            options: ``port``, ``device``, ``keep_copies``, ``source`` and ``tell``; for these and the errors see
                 :func:`dedupkit.workflows.calibrate.calibrate`.
         """
         from dedupkit.workflows.calibrate import calibrate
@@ -122,17 +123,29 @@ class Run:
         options |= {"seed": seed, "workers": workers}
         return calibrate(self.path, sample=sample, precision=precision, judge=judge, per_band=per_band, **options)
 
-    def apply(self, to: str | Path, *, format: str = "webdataset", workers: int | None = None) -> dict[str, Any]:
+    def apply(
+        self,
+        to: str | Path,
+        *,
+        format: str = "webdataset",
+        workers: int | None = None,
+        source: Moved | None = None,
+    ) -> dict[str, Any]:
         """Write what the manifest keeps; see :func:`dedupkit.manifest.export.apply`."""
         from dedupkit.manifest.export import apply
 
-        return apply(self.path, to, format=format, workers=workers)
+        return apply(self.path, to, format=format, workers=workers, source=source)
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write report.html (or to ``path``), report.json and DATASET_CARD.md; returns the HTML file."""
+    def report(self, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
+        """Write report.html (or to ``path``), report.json and DATASET_CARD.md; returns the HTML file.
+
+        Args:
+            path: Where the page goes.
+            source: Where the data lies now, if it moved since the run.
+        """
         from dedupkit.report import write_report
 
-        return write_report(self.path, path)
+        return write_report(self.path, path, source=source)
 
     def keep_filter(self) -> KeepFilter:
         """The kept samples as a predicate; see :func:`dedupkit.keep_filter`."""
