@@ -23,7 +23,7 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources import Sample, Shard
 from dedupkit.sources.again import Moved, moved_to
 from dedupkit.sources.reread import Originals, Scanned, read_samples
-from dedupkit.store import atomic_path, read_columns, read_json, refuse_inside, stamp, write_json
+from dedupkit.store import atomic_path, read_columns, read_json, refuse_inside, stamp, sweep, write_json
 
 __all__ = ["FORMATS", "apply", "write_part"]
 
@@ -214,6 +214,5 @@ def _replace_plan(to: Path, plan: Path, format: str, names: list[str]) -> None:
     """Remember what is written, and remove what an earlier call wrote and this one does not."""
     for stale in set((read_json(plan) or {}).get("files", [])) - set(names):
         (to / stale).unlink(missing_ok=True)
-    for leftover in to.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    sweep(to)
     write_json(plan, {"format": format, "files": names})

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dedupkit.errors import DedupkitError
-from dedupkit.store import read_json, write_json
+from dedupkit.store import is_temporary, read_json, sweep
 
 __all__ = ["RunFolder"]
+
+_LOCK = ".lock"
+_FOLDERS = (".done", "samples", "embeddings", "edges", "calibration")
 
 
 class RunFolder:
@@ -78,46 +81,51 @@ class RunFolder:
             raise DedupkitError(f"{self.path} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR")
         return config
 
-    def claim(self, config: dict[str, Any]) -> None:
-        """Make the folder this run's, or refuse it.
+    def refuse_foreign(self, sources: Sequence[str] | None = None) -> None:
+        """Refuse a folder that is not for this run, without touching it.
+
+        Args:
+            sources: What the run reads, as the user named it; None to accept any run.
 
         Raises:
-            DedupkitError: it holds something else, or another run; or it cannot be written.
+            DedupkitError: It is a file, holds something else than a run, or a run over other sources.
         """
         try:
-            present = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
+            present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
         except NotADirectoryError:
             raise DedupkitError(f"{self.path} is a file; --out takes a folder") from None
-        if present and not self.config.exists() and set(present) - {".lock"}:
-            raise DedupkitError(f"{self.path} is not empty and holds no run of dedupkit; choose another --out")
-        if self.config.exists():
-            before = self.read_config()
-            if before.get("sources") != config["sources"]:
-                raise DedupkitError(
-                    f"{self.path} holds a run over other sources ({', '.join(before.get('sources', []))}); "
-                    "choose another --out"
-                )
-        write_json(self.config, config)
+        if not self.config.exists():
+            if any(name != _LOCK and not is_temporary(name) for name in present):
+                raise DedupkitError(f"{self.path} is not empty and holds no run of dedupkit; choose another --out")
+            return
+        before = self.read_config().get("sources")
+        if sources is not None and before != list(sources):
+            raise DedupkitError(
+                f"{self.path} holds a run over other sources ({', '.join(before or [])}); choose another --out"
+            )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder alone while writing into it.
+    def locked(self, sources: Sequence[str] | None = None) -> Iterator[None]:
+        """Hold the folder alone while writing into it; what a killed process left half-written is removed.
+
+        Args:
+            sources: What the run reads, as the user named it; None to accept any run.
 
         Raises:
-            DedupkitError: another process is writing into it.
+            DedupkitError: The folder is not for this run (then nothing in it was touched), or another process is
+                writing into it.
         """
+        self.refuse_foreign(sources)
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / _LOCK).open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DedupkitError(
                     f"another run is writing into {self.path}; wait for it or choose another --out"
                 ) from None
-            self._sweep()
+            self.refuse_foreign(sources)  # another process may have come first
+            sweep(self.path)
+            for name in _FOLDERS:
+                sweep(self.path / name, recursive=True)
             yield
-
-    def _sweep(self) -> None:
-        """Remove what a killed process left half-written."""
-        for leftover in self.path.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from dedupkit.neighbors.cosine.join import iter_cosine_pairs
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import hash_column, write_edges
-from dedupkit.store import atomic_path
+from dedupkit.store import atomic_path, temporary_path
 
 __all__ = ["match_vectors"]
 
@@ -72,7 +72,7 @@ def match_vectors(
             reached = score >= np.float32(floor)
             yield leaders[pairs.a[reached]], leaders[pairs.b[reached]], score[reached]
 
-    gathered = folder.edges(signal).with_name(".vectors.npy.tmp")
+    gathered = temporary_path(folder.edges(signal).with_name("vectors.npy"))
     gathered.parent.mkdir(parents=True, exist_ok=True)
     try:
         vectors = _gather(folder, shards, signal, leaders, gathered)

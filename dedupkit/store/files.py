@@ -11,6 +11,7 @@ import io as _io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,12 +22,14 @@ from typing import IO, Any
 from dedupkit.errors import DedupkitError
 
 __all__ = [
-    "atomic_path", "exists", "expand_braces", "is_dir", "is_remote", "join", "leave_pandas_out", "list_dir",
-    "list_glob", "open_binary", "read_columns", "read_json", "refuse_inside", "stamp", "walk_files", "write_json",
+    "atomic_path", "exists", "expand_braces", "is_dir", "is_remote", "is_temporary", "join", "leave_pandas_out",
+    "list_dir", "list_glob", "open_binary", "read_columns", "read_json", "refuse_inside", "remove_tree",
+    "stamp", "sweep", "temporary_path", "walk_files", "write_json",
 ]  # fmt: skip
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
+_TEMPORARY = re.compile(r"\.dedupkit-\d+-[0-9a-f]{8}-.+\.tmp", re.DOTALL)
 
 
 def is_remote(path: str) -> bool:
@@ -191,17 +194,65 @@ def stamp(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` for a file that is not finished; see :func:`is_temporary`.
+
+    No two calls give the same name, so that two threads, processes or machines may write one file at once.
+    """
+    return path.with_name(f".dedupkit-{os.getpid()}-{os.urandom(4).hex()}-{path.name}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one that :func:`temporary_path` gives.
+
+    >>> is_temporary(temporary_path(Path("runs/manifest.parquet")).name), is_temporary(".notes.tmp")
+    (True, False)
+    """
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed onto it when the block ends and removed when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         yield temporary
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path, *, recursive: bool = False) -> None:
+    """Remove what a killed process left unfinished in a folder: entries with a name of :func:`temporary_path`.
+
+    Args:
+        folder: A folder of dedupkit's own; it need not exist.
+        recursive: Whether to look into its subfolders too; links are not followed.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in filter(is_temporary, files):
+            Path(parent, name).unlink(missing_ok=True)
+        for name in filter(is_temporary, folders):
+            shutil.rmtree(Path(parent, name), ignore_errors=True)
+        if not recursive:
+            return
+        folders[:] = [name for name in folders if not is_temporary(name)]
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder whole or not at all: it gets a temporary name first, which :func:`sweep` knows.
+
+    Args:
+        folder: A folder of dedupkit's own; it need not exist.
+    """
+    doomed = temporary_path(folder)
+    try:
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

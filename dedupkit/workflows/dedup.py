@@ -77,17 +77,18 @@ def dedup(
     policy = parse_policy(keep)
     requested = _hashes_to_scan(parsed, hashes)
     shards = find_shards(sources)
-    listed = [sources] if isinstance(sources, str | Path) else list(sources)
-    refuse_inside(folder.path, [*map(str, listed), *(shard.source for shard in shards)])
+    listed = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
+    refuse_inside(folder.path, [*listed, *(shard.source for shard in shards)])
+    folder.refuse_foreign(listed)
     workers = workers or os.cpu_count() or 1
     # A new run reads every shard: its workers load while this process does. An old one may have nothing left to read,
     # and a single lane is this process.
     lanes = min(workers, len(shards))
     ahead = lanes if lanes > 1 and not before else 0
-    with workers_ahead(ahead, "dedupkit.stages.scan"), folder.locked():
+    with workers_ahead(ahead, "dedupkit.stages.scan"), folder.locked(listed):
         requested = [name for name in HASHES if name in requested or name in before.get("hashes", [])]
-        config = _config([str(source) for source in listed], shards, parsed, policy, requested, embedders, seed)
-        folder.claim(config)
+        config = _config(listed, shards, parsed, policy, requested, embedders, seed)
+        write_json(folder.config, config)
         run_stages(
             Job(
                 folder,
