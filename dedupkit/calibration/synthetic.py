@@ -138,7 +138,7 @@ def _plant(originals: Originals, samples: Sequence[int], work: Path, folder: Pat
     tasks = []
     for number, first in enumerate(range(0, len(places), _IMAGES_PER_TASK)):
         chunk = places[first : first + _IMAGES_PER_TASK]
-        arguments = {
+        arguments: dict[str, Any] = {
             "path": str(folder / f"{number:05d}.tar"),
             "places": chunk,
             "shards": originals.needed(chunk),
@@ -146,7 +146,7 @@ def _plant(originals: Originals, samples: Sequence[int], work: Path, folder: Pat
         }
         function = "dedupkit.calibration.synthetic:plant_chunk"
         asked = fingerprint([key, [place.sample for place in chunk]])
-        tasks.append(Task("plant", f"{number:05d}", function, arguments, asked))
+        tasks.append(Task("plant", f"{number:05d}", function, arguments, asked, (arguments["path"],)))
     planned = {Path(task.arguments["path"]) for task in tasks}
     for stale in set(folder.glob("*.tar")) - planned:  # of an interrupted call that asked for more
         stale.unlink()

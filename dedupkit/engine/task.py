@@ -31,6 +31,7 @@ class Task:
         function: import path ``module:function``; called with ``arguments``, returns a JSON-able summary.
         arguments: keyword arguments, picklable.
         key: fingerprint of everything that the result depends on; another key means that the task is not done.
+        outputs: The files that it writes; where one is missing, the task is not done.
     """
 
     stage: str
@@ -38,6 +39,7 @@ class Task:
     function: str
     arguments: Mapping[str, Any]
     key: str
+    outputs: tuple[str, ...] = ()
 
     def marker(self, out: Path) -> Path:
         """The completion marker in the run folder."""
@@ -51,13 +53,15 @@ def fingerprint(value: Any) -> str:
 
 
 def done_result(task: Task, out: Path) -> dict[str, Any] | None:
-    """The summary of a task that is done with this very key, else None.
+    """The summary of a task that is done with this very key and whose files are there, else None.
 
     A summary with ``"retry": true`` (a shard that could not be read to its end) counts as done for the run that made
     it, and is tried again by the next.
     """
     marker = read_json(task.marker(out))
     if not isinstance(marker, dict) or marker.get("key") != task.key:
+        return None
+    if not all(Path(path).is_file() for path in task.outputs):
         return None
     result = marker.get("result")
     return result if isinstance(result, dict) and not result.get("retry") else None

@@ -40,13 +40,14 @@ def _scan(job: Job) -> list[str]:
     for number, shard in enumerate(job.shards):
         stamps = [stamp(path) for path in shard.paths]
         key = fingerprint([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, job.hashes])
-        arguments = {
+        arguments: dict[str, Any] = {
             "shard": shard,
             "path": str(job.folder.samples(number)),
             "hashes": job.hashes,
             "what": shard.source,
         }
-        tasks.append(Task("scan", f"{number:05d}", "dedupkit.stages.scan:scan_shard", arguments, key))
+        outputs = (arguments["path"],)
+        tasks.append(Task("scan", f"{number:05d}", "dedupkit.stages.scan:scan_shard", arguments, key, outputs))
     watch = _load_ahead if "pdq" in job.rule.signals else None
     results = _run(job, "scan", tasks, job.workers, watch)
     return [fingerprint([task.key, result]) for task, result in zip(tasks, results, strict=True)]
@@ -98,7 +99,7 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
             arguments["what"] = shard.source
         function = f"dedupkit.{'stages.embed:embed_shard' if vectors is None else 'embedding:join_shard'}"
         key = fingerprint([model, scanned[number]])
-        tasks.append(Task(f"embed-{name}", f"{number:05d}", function, arguments, key))
+        tasks.append(Task(f"embed-{name}", f"{number:05d}", function, arguments, key, (arguments["path"],)))
     results = _run(job, f"embed {name}", tasks, 1)
     failures = [result["failure"] for result in results if result["failed"]]
     if failures and not any(result["embedded"] for result in results):

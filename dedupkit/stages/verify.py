@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ from dedupkit.sources import Shard
 from dedupkit.sources.reread import places_of, read_images
 from dedupkit.sources.sample import Place
 from dedupkit.stages.plan import Job
-from dedupkit.store import atomic_path, read_columns, write_json
+from dedupkit.store import atomic_path, read_columns, remove_tree, write_json
 from dedupkit.verification.pair import Features, local_features, verify_pair
 
 __all__ = ["covers_verified", "verify_candidates", "verify_chunk", "verify_pairs"]
@@ -53,15 +52,15 @@ def verify_candidates(job: Job, key: str) -> None:
     folder = job.folder
     tested = _candidate_clauses(job.rule)
     key = fingerprint([key, [list(map(str, clause)) for clause in job.rule.clauses]])
+    parts = folder.edges("verified").parent / "parts"
     if folder.joined("verified", key) is not None:
+        remove_tree(parts)  # of a run that was killed after it had written its marker
         return
     require("cv2", "verify")
     a, b = _candidates(folder, len(job.shards), job.rule, tested)
-    parts = folder.edges("verified").parent / "parts"
     table, unseen = verify_pairs(a, b, folder, job.shards, parts=parts, out=folder.path, key=key, workers=job.workers)
     with atomic_path(folder.edges("verified")) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    shutil.rmtree(parts, ignore_errors=True)
     result = {
         "pairs": len(a),
         "edges": table.num_rows,
@@ -70,6 +69,7 @@ def verify_candidates(job: Job, key: str) -> None:
         "settled": [_as_json(clause) for clause in _settled_clauses(job.rule)],
     }
     write_json(folder.path / ".done" / "match" / "verified.json", {"key": key, "result": result})
+    remove_tree(parts)  # last: before the marker, a kill would leave tasks that are done and nothing to show for it
 
 
 def verify_pairs(
@@ -104,14 +104,15 @@ def verify_pairs(
     for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
         left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))
         touched = np.unique(np.searchsorted(starts, [*left, *right], side="right") - 1).tolist()
-        arguments = {
+        arguments: dict[str, Any] = {
             "path": str(parts / f"{number:05d}.parquet"),
             "pairs": (left, right),
             "shards": {shard: (shards[shard], str(folder.samples(shard)), int(starts[shard])) for shard in touched},
             "what": f"pairs {first} to {first + len(left)}",
         }
         function = "dedupkit.stages.verify:verify_chunk"
-        tasks.append(Task("verify", f"{number:05d}", function, arguments, fingerprint([_FORMAT, key, left, right])))
+        asked = fingerprint([_FORMAT, key, left, right])
+        tasks.append(Task("verify", f"{number:05d}", function, arguments, asked, (arguments["path"],)))
     with Progress("verify", len(tasks), "pairs") as progress:
         results = run_tasks(tasks, out, workers=workers, on_done=lambda _, result: progress.advance(result["pairs"]))
     tables = [read_columns(parts / f"{number:05d}.parquet") for number in range(len(tasks))]

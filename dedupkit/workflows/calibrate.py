@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from dedupkit.signals.scores import BITS
 from dedupkit.signals.table import signal_kinds
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
-from dedupkit.store import read_columns, read_json
+from dedupkit.store import read_columns, read_json, remove_tree
 
 __all__ = ["calibrate"]
 
@@ -143,8 +142,8 @@ def _copies(known: Known, originals: Originals, sample: int, device: str | None,
         options: dict[str, Any] = {"key": key, "workers": known.workers, "device": device}
         copies = measure_copies(originals, samples, known.rule, known.models, work, **options)
         write_copies(file, copies, key)
-        if not keep_copies:
-            shutil.rmtree(work)
+    if not keep_copies:
+        remove_tree(work)  # also what a call left that was killed after it had written its result
     return copies
 
 
@@ -160,5 +159,5 @@ def _strangers(known: Known, originals: Originals) -> dict[str, Strangers]:
         images = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
         found = measure_strangers(originals, known.folder, signals, images, work, **options)
         write_strangers(file, found, key)
-        shutil.rmtree(work, ignore_errors=True)
+    remove_tree(work)  # also what a call left that was killed after it had written its result
     return found

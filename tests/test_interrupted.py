@@ -1,0 +1,142 @@
+"""Killed before any change of a file, the same command again ends as if nothing had happened.
+
+Not at random moments: the changes that a small run makes are listed, and each of them is the last once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import killing
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import encode, environment, write_tar
+from PIL import Image
+
+pytest.importorskip("cv2")
+
+RULE = "exact or pdq<=31 or (mine>=0.5 and verified)"
+HOSTILE = bool(os.environ.get("DEDUPKIT_HOSTILE"))
+EVERY, EVERY_OF_WORKERS = (1, 1) if HOSTILE else (3, 7)
+"""The suite kills before every third change (with workers, which take a second to start, before every seventh);
+``make hostile`` before all."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Image.Image]) -> Path:
+    """Two shards of five images, a crop and a copy among them, and a vector for each image."""
+    root = tmp_path_factory.mktemp("killed")
+    one, two, three = (photos[name].convert("RGB").resize((256, 256)) for name in ("astronaut", "coffee", "chelsea"))
+    write_tar(root / "data" / "0.tar", [("a.jpg", encode(one)), ("b.jpg", encode(two))])
+    crop = encode(one.crop((30, 30, 230, 230)))
+    write_tar(root / "data" / "1.tar", [("c.jpg", crop), ("d.jpg", encode(three)), ("e.jpg", encode(two, quality=30))])
+    vectors = np.eye(5, 8, dtype=np.float32)
+    vectors[2] += 2 * vectors[0]
+    pq.write_table(pa.table({"key": list("abcde"), "embedding": vectors.tolist()}), root / "vectors.parquet")
+    shutil.copytree(root / "data", root / "warm" / "data")
+    return root
+
+
+def options(folder: Path) -> dict[str, Any]:
+    return {"rule": RULE, "embed": f"precomputed:{folder / 'vectors.parquet'}?name=mine", "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def do(folder: Path) -> Iterator[killing.Server]:
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with killing.server(environment(threads), ("run", str(folder / "warm"), options(folder))) as server:
+        yield server
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but for the lock and what depends on when a manifest was written."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith((".lock", ".done/apply"))}
+
+
+def restore(folder: Path, before: Path | None) -> None:
+    for name in ("out", "clean"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        if before is not None and (before / name).exists():
+            shutil.copytree(before / name, folder / name)
+
+
+# What is done, and what was done before it.
+JOBS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "run": ([], {}),
+    "run again": (["run"], {"rule": "exact or pdq<=20 or (mine>=0.9 and verified)", "hashes": ["phash"]}),
+    "rethreshold": (["run"], {"rule": "exact"}),
+    "apply": (["run"], {"workers": 1}),
+    "apply again": (["run", "apply", "rethreshold"], {"workers": 1}),
+    "calibrate": (["run"], {"workers": 1, "sample": 2}),
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_killed_before_any_change_the_same_command_ends_the_same(
+    do: killing.Server, folder: Path, tmp_path: Path, job: str
+) -> None:
+    first, asked = JOBS[job]
+    asked = options(folder) | asked if job.startswith("run") else asked
+    name = job.split()[0]
+    restore(folder, None)
+    for earlier in first:
+        more = options(folder) if earlier == "run" else JOBS[earlier][1]
+        assert do(earlier, folder, None, **more)[0] == 0
+    shutil.copytree(folder, tmp_path / "before")
+    status, changes = do(name, folder, None, **asked)
+    assert status == 0
+    assert len(changes) > 8
+    expected = contents(folder / "out"), contents(folder / "clean")
+    for at in range(len(job) % EVERY, len(changes), EVERY):
+        change = changes[at]
+        restore(folder, tmp_path / "before")
+        killed, reached = do(name, folder, at, **asked)
+        assert (killed, reached) == (killing.KILLED, []), change
+        again, _ = do(name, folder, None, **asked)
+        assert again == 0, f"killed before {at}: {change}"
+        assert (contents(folder / "out"), contents(folder / "clean")) == expected, f"killed before {at}: {change}"
+
+
+HOOK = """
+import os, sys
+sys.path.insert(0, os.environ["DEDUPKIT_KILLING"])
+if "dedupkit.engine.worker" in " ".join(sys.orig_argv):
+    import killing
+    killing.Killer(os.environ["DEDUPKIT_KILL_BELOW"], int(os.environ["DEDUPKIT_KILL_AT"]))
+"""
+
+
+def test_killed_workers_are_replaced_or_named_and_the_same_command_goes_on(folder: Path, tmp_path: Path) -> None:
+    """Every worker dies at its n-th change: with luck another does its task, else the run ends with one line."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
+    work = tmp_path / "work"
+    shutil.copytree(folder / "data", work / "data")
+    out = work / "out"
+    command = [sys.executable, "-m", "dedupkit.cli", "run", str(work / "data"), "--out", str(out), "--workers", "2"]
+    command += ["--rule", RULE, "--embed", options(folder)["embed"]]
+
+    def go(at: int) -> subprocess.CompletedProcess[str]:
+        hook = {"DEDUPKIT_KILLING": str(Path(__file__).parent), "DEDUPKIT_KILL_BELOW": str(out)}
+        path = os.pathsep.join([str(tmp_path / "hook"), environment()["PYTHONPATH"]])
+        env = environment() | hook | {"DEDUPKIT_KILL_AT": str(at), "PYTHONPATH": path}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+    assert go(1_000).returncode == 0
+    expected = contents(out)
+    for at in range(0, 21, EVERY_OF_WORKERS):
+        shutil.rmtree(out)
+        killed = go(at)
+        assert killed.returncode in (0, 1), killed.stderr
+        assert killed.returncode == 0 or "a worker process died" in killed.stderr
+        assert go(1_000).returncode == 0
+        assert contents(out) == expected, at
