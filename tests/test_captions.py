@@ -77,8 +77,8 @@ def test_the_vocabulary_gives_back_the_words_of_every_text(texts):
     folding = Folding()
     for number, text in enumerate(texts):
         folded = folding(text)
-        expected = words(folded).split() or ([folded] if folded else [])
-        assert [known[token] for token in tokens[offsets[number] : offsets[number + 1]]] == expected
+        mine = [known[token] for token in tokens[offsets[number] : offsets[number + 1]]]
+        assert mine == words(folded).split() or len(mine) == bool(folded) == (not words(folded))
     assert len(set(known)) == len(known)
 
 
@@ -104,6 +104,13 @@ def test_near_captions_are_paired_by_their_first_rows():
 
 def test_a_caption_without_words_equals_only_itself():
     assert pairs(["!!!", "???", "!!!", "…", "a"]) == {(0, 2): 1.0}
+
+
+@given(st.lists(st.text("!?\u2026\x80\x1b\u200d", max_size=4), min_size=2, max_size=2))
+@settings(max_examples=200, deadline=None)
+def test_texts_without_words_are_equal_only_if_they_are_the_same(texts):
+    one, other = map(Folding(), texts)
+    assert pairs(texts) == ({(0, 1): 1.0} if one == other != "" else {})
 
 
 def test_a_template_is_one_text_with_many_rows():

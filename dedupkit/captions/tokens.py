@@ -13,6 +13,7 @@ from dedupkit.captions.folding import Folding, words
 __all__ = ["Vocabulary", "tokenize"]
 
 _BLOCK = 1 << 16  # texts folded before they are numbered
+_PRIVATE = {code: chr(0xE000 + code) for code in range(128)}
 
 
 class Vocabulary:
@@ -99,7 +100,12 @@ def tokenize(
     stream = iter(texts)
     while block := list(islice(stream, _BLOCK)):
         folded = (folding(text) if text else "" for text in block)
-        ends, numbers = vocabulary.encode(text if text.isascii() else words(text, ngram) or text for text in folded)
+        ends, numbers = vocabulary.encode(text if text.isascii() else _separated(text, ngram) for text in folded)
         offsets.append(ends[1:] + offsets[-1][-1])
         tokens.append(numbers)
     return np.concatenate(offsets), np.concatenate(tokens), vocabulary
+
+
+def _separated(text: str, ngram: int) -> str:
+    """The words of a text with characters beyond ASCII; a text without any is one word, so no ASCII may part it."""
+    return words(text, ngram) or text.translate(_PRIVATE)
