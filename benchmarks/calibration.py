@@ -17,8 +17,9 @@ from known_answers import arguments
 
 import dedupkit as dk
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.columns import hash_column
-from dedupkit.signals.scores import pair_scores, rows_of
+from dedupkit.signals import find_signal
+from dedupkit.signals.columns import Scanned
+from dedupkit.signals.edges import pair_scores
 
 BLOCK = 50_000  # pairs scored at a time
 
@@ -55,16 +56,17 @@ def strangers_at(
     folder: RunFolder, shards: int, signal: str, photos: np.ndarray, thresholds: np.ndarray, *, similarity: bool
 ) -> np.ndarray:
     """Pairs of different images of different photos at or within each threshold."""
-    first, _ = hash_column(folder, shards, "exact")
+    scanned, measured = Scanned(folder, shards), find_signal(signal)
+    first = find_signal("exact").labels(scanned)
     samples = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
-    present, _ = rows_of(folder, shards, signal, samples)
+    present, _ = measured.rows(scanned, samples)
     samples = samples[present]
     a, b = (samples[side] for side in np.triu_indices(len(samples), 1))
     apart = photos[a] != photos[b]
     a, b = a[apart], b[apart]
     counts = np.zeros(len(thresholds), np.int64)
     for top in range(0, len(a), BLOCK):
-        score = pair_scores(folder, shards, signal, a[top : top + BLOCK], b[top : top + BLOCK])[:, None]
+        score = pair_scores(measured, scanned, a[top : top + BLOCK], b[top : top + BLOCK])[:, None]
         counts += (score >= thresholds if similarity else score <= thresholds).sum(axis=0)
     return counts
 

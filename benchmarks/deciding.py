@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 
-from dedupkit.clustering import Signal, decide, parse_policy, parse_rule
+from dedupkit.clustering import Matches, decide, parse_policy, parse_rule
 
 
-def make(samples: int, edges: int, seed: int = 0) -> tuple[Signal, Signal]:
+def make(samples: int, edges: int, seed: int = 0) -> tuple[Matches, Matches]:
     """Signals ``exact`` and ``pdq`` over some samples."""
     draw = np.random.default_rng(seed)
     first = np.arange(samples, dtype=np.int32)
@@ -36,7 +36,7 @@ def make(samples: int, edges: int, seed: int = 0) -> tuple[Signal, Signal]:
     a = np.minimum(left[apart], right[apart]).astype(np.int32)
     b = np.maximum(left[apart], right[apart]).astype(np.int32)
     score = draw.integers(0, 32, len(a)).astype(np.float32)
-    return Signal.identity(first), Signal(first, a, b, score)
+    return Matches.identity(first), Matches(first, a, b, score)
 
 
 def main() -> None:

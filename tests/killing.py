@@ -121,8 +121,7 @@ def _serve() -> None:
 
     import dedupkit.manifest.export
     import dedupkit.stages.decide
-    import dedupkit.stages.match_hashes
-    import dedupkit.stages.match_vectors
+    import dedupkit.stages.match
     import dedupkit.stages.scan
     import dedupkit.stages.verify
     import dedupkit.workflows.calibrate  # noqa: F401

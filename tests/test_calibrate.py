@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import dedupkit as dk
-from dedupkit.calibration.closest import closest_pairs, hash_sides, vector_sides
+from dedupkit.calibration.closest import closest_pairs
 from dedupkit.calibration.curves import axes_of, grid, steps
 from dedupkit.calibration.judged import read_answers
 from dedupkit.calibration.judging import JudgingServer, Question
@@ -38,8 +38,8 @@ from dedupkit.hashing import pdq
 from dedupkit.images.transformations import EDITS, PROTOCOL, crop_area, crop_sides
 from dedupkit.neighbors.hamming.crops import iter_crop_pairs
 from dedupkit.neighbors.hamming.dihedral import dihedral_distance
-from dedupkit.signals.scores import BITS
-from dedupkit.signals.table import signal_kinds
+from dedupkit.signals import find_signal, known_signals
+from dedupkit.signals.impostors import Products, hash_sides
 
 NAMES = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins")
 
@@ -166,8 +166,8 @@ class TestDrawing:
         assert ((counts - 200) ** 2 / 180).sum() < 86  # chi squared, 49 degrees of freedom: 0.999 quantile
 
     def test_bands_hold_their_loose_end_and_stored_cosines_of_it(self):
-        rule = parse_rule("pdq<=31 or lite>=0.9", signal_kinds(["lite"]))
-        bits, cosine = axes_of(rule, {"pdq": 31, "lite": 0.9}, BITS)
+        rule = parse_rule("pdq<=31 or lite>=0.9", known_signals(["lite"]))
+        bits, cosine = axes_of(rule, {"pdq": 31, "lite": 0.9}, known_signals(["lite"]))
         place = band_of(bits.closeness(np.array([0, 7, 8, 31, 32, 95, 96])), bits.closeness(grid(bits)))
         assert place.tolist() == [0, 0, 1, 3, 4, 11, 12]
         scores = np.array([1.0, 0.95, 0.9499, 0.9, 0.30, 0.2], np.float32)
@@ -175,13 +175,13 @@ class TestDrawing:
 
     def test_the_grid_stays_when_the_rule_moves(self):
         for text, floor in (("pdq<=31", 31), ("pdq<=12", 31)):
-            (axis,) = axes_of(parse_rule(text, signal_kinds([])), {"pdq": floor}, BITS)
+            (axis,) = axes_of(parse_rule(text, known_signals([])), {"pdq": floor}, known_signals(["lite"]))
             assert grid(axis).tolist() == list(range(7, 96, 8))
             assert {axis.bound, axis.floor} <= set(steps(axis).tolist())
 
     def test_pairs_that_are_verified_are_known_to_the_rules_own_bound(self):
-        rule = parse_rule("exact or (verified and lite>=0.6)", signal_kinds(["lite"]))
-        (axis,) = axes_of(rule, {"lite": 0.3}, BITS)
+        rule = parse_rule("exact or (verified and lite>=0.6)", known_signals(["lite"]))
+        (axis,) = axes_of(rule, {"lite": 0.3}, known_signals(["lite"]))
         assert (axis.reason, axis.atom.signal, axis.floor) == ("verified and lite", "lite", 0.6)
 
 
@@ -221,7 +221,7 @@ class TestTails:
 
     def test_random_hashes_are_counted_right_where_seen_and_not_too_low_beyond(self):
         hashes = np.random.default_rng(0).integers(0, 256, (2_000, 8), dtype=np.uint8)
-        closest = closest_pairs(hash_sides(hashes), np.arange(2_000), bits=64)
+        closest = closest_pairs(Products(hash_sides(hashes), 64), np.arange(2_000), whole=True)
         distances = np.array([closest.start * -1, 16.0, 12.0, 8.0])
         _, expected = expected_pairs(closest, -distances, 100_000)
         chance = [sum(math.comb(64, k) for k in range(int(d) + 1)) / 2**64 for d in distances]
@@ -261,15 +261,14 @@ class TestClosestPairs:
         groups = draw.integers(0, 40, 60)
         if kind == "cosine":
             rows = draw.normal(size=(60, 16)).astype(np.float16)
-            sides, bits = vector_sides(rows), None
+            scorer = find_signal("lite").scorer(rows)
         else:
             width = {"pdq": 32, "crops": 192, "phash": 8}[kind]
             rows = draw.integers(0, 256, (60, width), dtype=np.uint8)
             if kind == "crops":
                 rows[5, 64:96] = 0
-            sides = hash_sides(rows, views=6 if kind == "crops" else 1, turned=kind != "phash")
-            bits = 64 if kind == "phash" else 256
-        closest = closest_pairs(sides, groups, bits=bits)
+            scorer = find_signal(kind).scorer(rows)
+        closest = closest_pairs(scorer, groups, whole=kind != "cosine")
         i, j = np.triu_indices(60, 1)
         apart = groups[i] != groups[j]
         assert closest.pairs == apart.sum()

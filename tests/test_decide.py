@@ -1,13 +1,16 @@
 """The keep-set and the decision, against definitions written out as loops (promises 2, 3 and 4)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dedupkit.clustering import Signal, components, decide, keep_set, parse_rule
+from dedupkit.clustering import Matches, components, decide, keep_set, parse_rule
 
-KINDS = {"exact": "identity", "pixels": "identity", "pdq": "distance", "phash": "distance"}
+KINDS = {"exact": "identity", "pixels": "identity", "pdq": "distance", "phash": "distance", "caption": "distance"}
+ORIGINS = {"exact": "bytes", "caption": "sample"}
 
 
 @st.composite
@@ -66,12 +69,15 @@ RULES = [
     "exact or (pdq<=3 and phash<=1)",
     "(exact and phash<=5) or pdq<=1 or phash<=0",
     "pixels or exact",
+    "exact or caption<=1",
+    "(exact and caption<=1) or pdq<=1",
+    "caption<=0 or pdq<=0",
 ]
 
 
 @st.composite
 def fingerprints(draw):
-    """Samples with small integers as hashes; equal bytes imply equal hashes, as they do for images."""
+    """Samples with small integers as hashes; equal bytes imply equal hashes, but not equal captions."""
     count = draw(st.integers(1, 14))
     files = draw(
         st.lists(
@@ -88,20 +94,21 @@ def fingerprints(draw):
         "pixels": [files[which[i]][0] if usable[i] else None for i in range(count)],
         "pdq": [files[which[i]][1] if usable[i] else None for i in range(count)],
         "phash": [files[which[i]][2] if usable[i] else None for i in range(count)],
+        "caption": [draw(st.none() | st.integers(0, 4)) if usable[i] else None for i in range(count)],
     }
     return values, np.array(usable), np.array(order)
 
 
-def signal_of(values, joined):
+def signal_of(values, joined, origin="image"):
     first: dict[int, int] = {}
     label = []
     for position, value in enumerate(values):
         label.append(-1 if value is None else first.setdefault(value, position))
     if not joined:
-        return Signal.identity(np.array(label, np.int32))
+        return Matches.identity(np.array(label, np.int32), origin)
     pairs = [(first[x], first[y], abs(x - y)) for x in first for y in first if first[x] < first[y]]
     a, b, d = (np.array([p[i] for p in pairs]) for i in range(3))
-    return Signal(np.array(label, np.int32), a.astype(np.int32), b.astype(np.int32), d.astype(np.float32))
+    return Matches(np.array(label, np.int32), a.astype(np.int32), b.astype(np.int32), d.astype(np.float32), origin)
 
 
 def clause_that_holds(rule, values, x, y):
@@ -126,7 +133,9 @@ def clause_that_holds(rule, values, x, y):
 def test_the_decision_is_the_greedy_walk_over_all_pairs(data, text):
     values, usable, order = data
     rule = parse_rule(text, KINDS)
-    signals = {name: signal_of(values[name], KINDS[name] == "distance") for name in rule.signals}
+    signals = {
+        name: signal_of(values[name], KINDS[name] == "distance", ORIGINS.get(name, "image")) for name in rule.signals
+    }
     decision = decide(rule, signals, order, usable)
 
     count = len(order)
@@ -158,8 +167,10 @@ def test_the_decision_is_the_greedy_walk_over_all_pairs(data, text):
 def test_a_photo_with_a_hundred_thousand_copies_is_one_vertex():
     count = 100_000
     rule = parse_rule("exact or pdq<=31", KINDS)
-    same = Signal.identity(np.zeros(count, np.int32))
-    decision = decide(rule, {"exact": same, "pdq": same}, np.arange(count)[::-1], np.ones(count, bool))
+    same = Matches.identity(np.zeros(count, np.int32))
+    decision = decide(
+        rule, {"exact": replace(same, origin="bytes"), "pdq": same}, np.arange(count)[::-1], np.ones(count, bool)
+    )
     assert decision.vertices == 1
     assert decision.edges == 0
     assert (decision.witness[:-1] == count - 1).all()

@@ -19,7 +19,7 @@ from dedupkit.clustering.rules import PRESETS, needs_embedder, parse_rule
 from dedupkit.embedding.spec import embedder_name
 from dedupkit.manifest.export import FORMATS
 from dedupkit.manifest.tables import GROUPS_SCHEMA, MANIFEST_SCHEMA
-from dedupkit.signals.table import SIGNALS, signal_kinds
+from dedupkit.signals import SIGNALS, known_signals
 
 PAGES = sorted(
     path for path in [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"] if path.exists()
@@ -92,7 +92,7 @@ def test_command_lines_parse(page, tmp_path):
         embedders = [embedder_name(spec) for spec in values.get("embed") or ()]
         if "rule" in values:
             default = embedders or (["lite"] if needs_embedder(values["rule"]) else [])
-            parse_rule(values["rule"], signal_kinds(default), embedder=next(iter(default), None))
+            parse_rule(values["rule"], known_signals(default), embedder=next(iter(default), None))
         assert values.get("format", "keys") in FORMATS
 
 

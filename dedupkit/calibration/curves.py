@@ -9,14 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.clustering.rules import Atom, Clause, Rule, reason_of
+from dedupkit.signals import Signal
 
 __all__ = ["Axis", "axes_of", "grid", "holds", "steps"]
-
-_COSINE_STEP = 0.05
-_BITS_STEP = {64: 2, 256: 8}
-_REACH = {64: 20, 256: 96}
-"""Thresholds beyond this many bits would match strangers."""
-_LOWEST_COSINE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +22,13 @@ class Axis:
         reason: the signals of the alternative, as the manifest names it, e.g. ``lite and verified``.
         clause: the alternative, the condition with the threshold first.
         floor: the loosest threshold at which the run knows its pairs.
-        bits: of the hash; None for cosines.
+        signal: whose threshold it is.
     """
 
     reason: str
     clause: Clause
     floor: float
-    bits: int | None
+    signal: Signal
 
     @property
     def atom(self) -> Atom:
@@ -55,14 +50,14 @@ class Axis:
         return values if self.atom.similarity else -values
 
 
-def axes_of(rule: Rule, floors: Mapping[str, float], bits: Mapping[str, int]) -> list[Axis]:
+def axes_of(rule: Rule, floors: Mapping[str, float], signals: Mapping[str, Signal]) -> list[Axis]:
     """The alternatives with a threshold, each by its first bounded condition.
 
     Args:
         rule: of two alternatives with the same signals the looser one counts.
         floors: for each bounded signal, how far the run's pairs reach. Pairs that must be verified are known only as
             far as they were, so there the rule's own threshold is the floor.
-        bits: length of each hash, by signal.
+        signals: the signals of the rule, by name.
     """
     axes: dict[str, Axis] = {}
     for clause in rule.clauses:
@@ -71,10 +66,10 @@ def axes_of(rule: Rule, floors: Mapping[str, float], bits: Mapping[str, int]) ->
             continue
         atom = numeric[0]
         reason = reason_of(clause)
-        verified = any(part.signal == "verified" for part in clause)
+        verified = any(not signals[part.signal].finds_pairs for part in clause)
         floor = float(atom.bound or 0.0) if verified else floors.get(atom.signal, float(atom.bound or 0.0))
         ordered = (atom, *(part for part in clause if part is not atom))
-        axis = Axis(reason, ordered, floor, None if atom.similarity else bits.get(atom.signal, 64))
+        axis = Axis(reason, ordered, floor, signals[atom.signal])
         before = axes.get(reason)
         if before is None or atom.covers(before.atom):
             axes[reason] = axis
@@ -86,16 +81,13 @@ def grid(axis: Axis) -> NDArray[np.float64]:
 
     They do not depend on the rule, so that pairs judged once stay a random sample of their band when the rule moves.
     """
-    if axis.bits is None:
-        return np.round(np.arange(1 - _COSINE_STEP, _LOWEST_COSINE - 1e-9, -_COSINE_STEP), 4)
-    step = _BITS_STEP.get(axis.bits, 8)
-    return np.arange(step - 1, _REACH.get(axis.bits, 96), step, dtype=np.float64)
+    return np.array(axis.signal.strata(), np.float64)
 
 
 def steps(axis: Axis) -> NDArray[np.float64]:
     """Thresholds that are reported, the strictest first: the grid, the rule's own, and the floor."""
     every = np.unique([*grid(axis), axis.bound, axis.floor])
-    return every[::-1] if axis.bits is None else every
+    return every[::-1] if axis.atom.similarity else every
 
 
 def holds(rule: Rule, scores: Mapping[str, NDArray[np.float32]]) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from dedupkit.calibration.tail import Expected, expected_pairs
 from dedupkit.clustering.rules import Rule
 from dedupkit.images.transformations import EDITS
 from dedupkit.runfolder.folder import RunFolder
+from dedupkit.signals import find_signal
 from dedupkit.store import write_json
 
 __all__ = ["Known", "write_findings"]
@@ -113,7 +114,9 @@ def _copies_facts(known: Known, copies: Copies, asked: int) -> dict[str, Any]:
         "found": int(found.sum()),
         # Images were drawn, not copies: those of one image stand and fall together.
         **_share(interval(float(found.mean()) * originals, originals), "recall"),
-        "unmeasured": [name for name in known.rule.signals if name not in copies.scores and name != "verified"],
+        "unmeasured": [
+            name for name in known.rule.signals if name not in copies.scores and find_signal(name).finds_pairs
+        ],
         "edits": edits,
     }
 
@@ -190,11 +193,8 @@ def _proposal(
 
 
 def _proposable(axis: Axis) -> NDArray[np.float64]:
-    """Thresholds that can be proposed by strangers: every number of bits, every hundredth of a cosine."""
-    if axis.bits is not None:
-        return np.arange(0, math.floor(axis.floor) + 1, dtype=np.float64)
-    count = math.floor((1 - axis.floor) * 100 + 1e-6)
-    return np.unique([*(round(1 - k / 100, 2) for k in range(count + 1)), axis.floor])[::-1]
+    """Thresholds that can be proposed by strangers, as far as the run's pairs reach."""
+    return np.array(axis.signal.thresholds(axis.floor), np.float64)
 
 
 def _judged(bands: Sequence[Band]) -> dict[str, Any] | None:

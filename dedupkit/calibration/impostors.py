@@ -19,12 +19,14 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.calibration.closest import Sides, closest_pairs, hash_sides, rows_for, vector_sides
+from dedupkit.calibration.closest import closest_pairs, rows_for
 from dedupkit.calibration.tail import Closest
 from dedupkit.clustering import components
 from dedupkit.engine import fingerprint
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.scores import BITS, VIEWS, rows_of
+from dedupkit.signals import find_signal
+from dedupkit.signals.columns import Scanned
+from dedupkit.signals.impostors import PairScorer
 from dedupkit.sources.reread import Originals
 from dedupkit.stages.verify import verify_pairs
 from dedupkit.store import atomic_path
@@ -35,7 +37,6 @@ _LOOKED_AT = 200
 _MOST_LOOKED_AT = 2_000
 _FEW = 0.02
 """Of the pairs last looked at: with fewer copies among them, those further down can be taken for strangers."""
-_WIDTH = 1280  # values of a vector, for planning the work
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +97,26 @@ def measure_strangers(
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """Images drawn for one signal, and their fingerprints as products."""
+    """Images drawn for one signal, and the scores of their pairs."""
 
     samples: NDArray[np.int64]
-    sides: Sides
-    bits: int | None
+    scorer: PairScorer
+    whole: bool
 
     def closest(self, pictures: NDArray[np.int32]) -> Closest:
         """The closest pairs of images that show different pictures, as far as is known."""
-        return closest_pairs(self.sides, pictures[self.samples], bits=self.bits)
+        return closest_pairs(self.scorer, pictures[self.samples], whole=self.whole)
 
 
-def _products(folder: RunFolder, shards: int, signal: str, images: NDArray[np.int64], seed: int) -> _Drawn:
-    bits = BITS.get(signal)
-    views, turned = (VIEWS if signal == "crops" else 1), signal in ("pdq", "crops")
-    sides = (8 if turned else 1) * (2 * views - 1)
-    most = rows_for(sides, bits or _WIDTH)
+def _products(folder: RunFolder, shards: int, name: str, images: NDArray[np.int64], seed: int) -> _Drawn:
+    signal = find_signal(name)
+    most = rows_for(signal.pair_work)
     # Some have no fingerprint, so a few more are drawn.
     drawn = np.sort(np.random.default_rng([seed, 1]).permutation(len(images))[: 2 * most])
-    present, rows = rows_of(folder, shards, signal, images[drawn])
+    present, rows = signal.rows(Scanned(folder, shards), images[drawn])
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(rows))[:most])
     places = drawn[present][chosen]
-    products = vector_sides(rows[chosen]) if bits is None else hash_sides(rows[chosen], views=views, turned=turned)
-    return _Drawn(images[places], products, bits)
+    return _Drawn(images[places], signal.scorer(rows[chosen]), signal.whole)
 
 
 def _look_again(

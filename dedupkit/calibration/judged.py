@@ -24,7 +24,8 @@ from dedupkit.calibration.strata import Band, band_of, draw
 from dedupkit.clustering import Rule, scored_pairs
 from dedupkit.clustering.rules import reason_of
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.columns import load_signal, read_column
+from dedupkit.signals import find_signal
+from dedupkit.signals.columns import Scanned, read_column
 
 __all__ = ["Answers", "Drawn", "Found", "append_answer", "bands_of", "draw_pairs", "found_pairs", "read_answers"]
 
@@ -64,7 +65,7 @@ class Drawn:
 def found_pairs(folder: RunFolder, shards: int, rule: Rule, axes: Sequence[Axis]) -> list[Found]:
     """The pairs of each axis, samples with equal fingerprints counted as one."""
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
-    signals = {name: load_signal(folder, shards, name) for name in rule.signals}
+    signals = {name: find_signal(name).matches(Scanned(folder, shards)) for name in rule.signals}
     a, b, clause, _ = scored_pairs(rule, signals, readable)
     reasons = [reason_of(clause) for clause in rule.clauses]
     count = len(readable)
@@ -89,7 +90,7 @@ def draw_pairs(found: Sequence[Found], per_band: int, seed: int) -> list[Drawn]:
         band[band == len(bounds)] = -1
         for row in draw(pairs.a, pairs.b, band, per_band, seed).tolist():
             pair = (int(pairs.a[row]), int(pairs.b[row]))
-            score = float(abs(pairs.closeness[row])) if axis.bits else float(pairs.closeness[row])
+            score = float(pairs.closeness[row]) if axis.atom.similarity else float(abs(pairs.closeness[row]))
             drawn.setdefault(pair, {})[axis.reason] = round(score, 4)
     order = np.random.default_rng(seed).permutation(len(drawn)).tolist()
     every = [Drawn(a, b, scores) for (a, b), scores in sorted(drawn.items())]

@@ -27,8 +27,9 @@ from dedupkit.errors import DedupkitError, require
 from dedupkit.images import ImageError
 from dedupkit.images.transformations import EDITS
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.scores import pair_scores
-from dedupkit.signals.table import HASHES
+from dedupkit.signals import SIGNALS, find_signal
+from dedupkit.signals.columns import Scanned
+from dedupkit.signals.edges import pair_scores
 from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.reread import Originals, read_images
 from dedupkit.sources.sample import IMAGE_EXTENSIONS, Place
@@ -86,16 +87,18 @@ def measure_copies(
 
     folder = work / "planted"
     _plant(originals, samples, work, folder, key, workers)
-    hashes = [name for name in HASHES if name in rule.signals]
+    hashes = [name for name in rule.signals if name in SIGNALS and SIGNALS[name].scan_columns]
     # The rule "exact" joins nothing: the run is for its fingerprints.
     options: dict[str, Any] = {"embed": list(embedders.values()), "hashes": hashes, "workers": workers}
     run = RunFolder(dedup(folder, work / "run", rule="exact", device=device, **options).path)
     shards = find_shards(folder)
     a, b, original, edit = _pairs(run, len(shards))
-    names = [name for name in rule.signals if name in embedders or name in ("exact", "pdq", *HASHES)]
-    scores = {name: pair_scores(run, len(shards), name, a, b) for name in names}
-    if "verified" in rule.signals:
-        scores["verified"] = _verified(rule, scores, run, shards, (a, b), work, workers)
+    names = [name for name in rule.signals if name in embedders or name in SIGNALS]
+    measured = [find_signal(name) for name in names if find_signal(name).finds_pairs]
+    scores = {signal.name: pair_scores(signal, Scanned(run, len(shards)), a, b) for signal in measured}
+    for name in names:
+        if name not in scores:
+            scores[name] = _verified(rule, scores, run, shards, (a, b), work, workers)
     return Copies(original, edit, scores)
 
 
@@ -186,7 +189,8 @@ def _verified(
     require("cv2", "verify")
     count = len(pairs[0])
     settled = holds(rule, scores)
-    possible = holds(rule, {**scores, "verified": np.ones(count, np.float32)})
+    unknown = [name for name in rule.signals if not find_signal(name).finds_pairs]
+    possible = holds(rule, {**scores, **dict.fromkeys(unknown, np.ones(count, np.float32))})
     asked = np.flatnonzero(possible & ~settled)
     a, b = pairs[0][asked], pairs[1][asked]
     parts = work / "verified"

@@ -15,34 +15,11 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering.graph import components, keep_set
 from dedupkit.clustering.rules import Atom, Clause, Rule
+from dedupkit.signals.matches import Matches
 
-__all__ = ["Decision", "Signal", "decide", "pairs_of_clauses", "scored_pairs"]
+__all__ = ["Decision", "decide", "pairs_of_clauses", "scored_pairs"]
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """What one signal says about n samples.
-
-    Attributes:
-        first: (n,) int32; the smallest sample with the same fingerprint (its own number where it is the first), -1
-            where the sample has none.
-        a: (m,) int32; edges between first samples of different fingerprints, each once.
-        b: (m,) int32; the other end.
-        score: (m,) float32 distance or similarity.
-    """
-
-    first: NDArray[np.int32]
-    a: NDArray[np.int32]
-    b: NDArray[np.int32]
-    score: NDArray[np.float32]
-
-    @classmethod
-    def identity(cls, first: NDArray[np.int32]) -> Signal:
-        """A signal that only holds between equal fingerprints."""
-        none = np.zeros(0, np.int32)
-        return cls(first, none, none, np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +44,7 @@ class Decision:
 
 
 def decide(
-    rule: Rule, signals: Mapping[str, Signal], order: NDArray[np.integer], candidates: NDArray[np.bool_]
+    rule: Rule, signals: Mapping[str, Matches], order: NDArray[np.integer], candidates: NDArray[np.bool_]
 ) -> Decision:
     """Apply a rule to scored edges.
 
@@ -115,7 +92,7 @@ def decide(
 
 
 def pairs_of_clauses(
-    clauses: Sequence[Clause], signals: Mapping[str, Signal], leaders: NDArray[np.int32]
+    clauses: Sequence[Clause], signals: Mapping[str, Matches], leaders: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Pairs of samples that satisfy any of some clauses.
 
@@ -137,7 +114,7 @@ def pairs_of_clauses(
 
 
 def scored_pairs(
-    rule: Rule, signals: Mapping[str, Signal], candidates: NDArray[np.bool_]
+    rule: Rule, signals: Mapping[str, Matches], candidates: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]:
     """The pairs that satisfy a rule, twins counted as one.
 
@@ -159,19 +136,21 @@ def scored_pairs(
 
 
 def _collapse(
-    rule: Rule, signals: Mapping[str, Signal], candidates: NDArray[np.bool_]
+    rule: Rule, signals: Mapping[str, Matches], candidates: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Number the vertices: for each sample its vertex (-1: none), for each vertex its smallest sample."""
     count = len(candidates)
-    names = [name for name in rule.signals if name != "exact"]
+    names = list(rule.signals)
     label = np.arange(count, dtype=np.int64)
-    if "exact" in rule.signals:
-        exact = signals["exact"].first
-        # Equal bytes have equal fingerprints, so they are twins wherever the rule holds between them.
-        held = _holds_for_twins(rule, signals, with_exact=True) & (exact >= 0)
+    # Equal bytes have equal fingerprints of the image, so they are twins wherever the rule holds between them.
+    implying = [name for name in names if signals[name].origin == "bytes"]
+    if implying and all(signals[name].origin != "sample" for name in names):
+        exact = signals[implying[0]].first
+        held = _holds_for_twins(rule, signals, names) & (exact >= 0)
         label[held] = exact[held]
+        names = [name for name in names if name not in implying]
     if names:
-        held = _holds_for_twins(rule, signals, with_exact=False)
+        held = _holds_for_twins(rule, signals, names)
         combined = np.zeros(count, np.int64)
         for name in names:
             combined = _pair_labels(combined, signals[name].first)
@@ -184,18 +163,14 @@ def _collapse(
     return np.where(candidates, number[label], -1).astype(np.int32), leaders
 
 
-def _holds_for_twins(rule: Rule, signals: Mapping[str, Signal], *, with_exact: bool) -> NDArray[np.bool_]:
-    """For each sample: does the rule hold between it and one with the same fingerprints?"""
-
-    def present(name: str) -> NDArray[np.bool_] | bool:
-        return with_exact if name == "exact" else signals[name].first >= 0
-
+def _holds_for_twins(rule: Rule, signals: Mapping[str, Matches], equal: Sequence[str]) -> NDArray[np.bool_]:
+    """For each sample: does the rule hold between it and one with the same fingerprints in the signals ``equal``?"""
     count = len(next(iter(signals.values())).first)
     held = np.zeros(count, bool)
     for clause in rule.clauses:
         every = np.ones(count, bool)
         for atom in clause:
-            every &= present(atom.signal)
+            every &= (signals[atom.signal].first >= 0) if atom.signal in equal else np.False_
         held |= every
     return held
 
@@ -221,7 +196,7 @@ def _first_by_rank(vertex_of: NDArray[np.int32], rank: Ints, count: int) -> Ints
 
 
 def _edges(
-    rule: Rule, signals: Mapping[str, Signal], leaders: NDArray[np.int32]
+    rule: Rule, signals: Mapping[str, Matches], leaders: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]:
     """Every pair of vertices that satisfies the rule, once, with the first clause that holds and its score."""
     views = {name: _View(signals[name], leaders) for name in rule.signals}
@@ -272,7 +247,7 @@ def _within(score: NDArray[np.float32], atom: Atom) -> NDArray[np.bool_]:
 class _View:
     """One signal seen from the vertices."""
 
-    def __init__(self, signal: Signal, leaders: NDArray[np.int32]) -> None:
+    def __init__(self, signal: Matches, leaders: NDArray[np.int32]) -> None:
         self._signal = signal
         self._count = len(signal.first)
         self.klass = signal.first[leaders]  # per vertex: the first sample with this fingerprint, or -1
@@ -347,7 +322,7 @@ class _View:
 
 
 def _twin_reason(
-    rule: Rule, signals: Mapping[str, Signal], samples: Ints, witness: Ints
+    rule: Rule, signals: Mapping[str, Matches], samples: Ints, witness: Ints
 ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     """The first clause that holds between samples and twins of theirs; identical in all that it names."""
     reason = np.full(len(samples), -1, np.int16)

@@ -8,12 +8,18 @@ so that the first clause that holds for a pair is the reason that the manifest s
 from __future__ import annotations
 
 import difflib
+import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 from dedupkit.errors import RuleError
+
+if TYPE_CHECKING:
+    from dedupkit.signals.signal import Signal
 
 __all__ = ["PRESETS", "Atom", "Clause", "Rule", "implies", "needs_embedder", "parse_rule", "reason_of"]
 
@@ -26,7 +32,8 @@ PRESETS: dict[str, str] = {
     "semdedup": "exact or {embedder}>=0.95",
     "thorough": "exact or pdq<=31 or (crops<=31 and verified) or ({embedder}>={low} and verified)",
 }
-"""Names that stand for a rule; ``{embedder}`` is the first one of the run, ``{low}`` its entry in :data:`LOW_FLOOR`.
+"""Names that stand for a rule; ``{embedder}`` is the first one of the run, ``{low}`` where its candidates for
+verification begin (:attr:`dedupkit.signals.embedded.Embedded.candidate_floor`).
 
 ``copies``: PDQ's published match radius, in any orientation, quality >= 50 on both. ``crops``: the same for nested
 central views of the images, which finds even crops and borders. ``sd3``, ``dinov2`` and ``sscd``: the thresholds of
@@ -35,15 +42,13 @@ copy descriptor. ``semdedup``: 1 - epsilon with epsilon = 0.05, for CLIP (2303.0
 every candidate that the hashes do not settle is verified.
 """
 
-LOW_FLOOR = {"lite": 0.6}
-"""Where candidates for verification begin. Cosines of different models cannot be compared: a copy descriptor's pairs
-of different photos lie below 0.45, which stands for every model not named here; ImageNet features lie higher."""
-
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<name>[A-Za-z_][\w\-]*)|(?P<op><=|>=|<|>|==|=)|(?P<paren>[()]))"
+    r"\s*(?:(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_][\w\-]*)"
+    r"|(?P<op><=|>=|<|>|==|=)|(?P<paren>[()]))"
 )
-_IDENTITY, _DISTANCE, _SIMILARITY = "identity", "distance", "similarity"
 _MAX_CLAUSES = 64
+_MAX_DEPTH = 50  # of parentheses
+_LOW_FLOOR = 0.45  # where nothing is known of the embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Atom:
     def __str__(self) -> str:
         if self.bound is None:
             return self.signal
-        return f"{self.signal}{'>=' if self.similarity else '<='}{self.bound:g}"
+        return f"{self.signal}{'>=' if self.similarity else '<='}{_written(self.bound)}"
 
     def covers(self, other: Atom) -> bool:
         """Whether every pair that satisfies ``other``, of the same signal, satisfies this one."""
@@ -114,26 +119,40 @@ def needs_embedder(text: str) -> bool:
     return "{embedder}" in PRESETS.get(text.strip(), "")
 
 
-def parse_rule(text: str, signals: Mapping[str, str], *, embedder: str | None = None) -> Rule:
+def parse_rule(text: str, signals: Mapping[str, Signal | str], *, embedder: str | None = None) -> Rule:
     """Parse a rule or the name of a preset.
 
+    >>> from dedupkit.signals import known_signals
+    >>> rule = parse_rule("exact or (lite>=0.6 and pdq<=64)", known_signals(["lite"]))
+    >>> str(rule), rule.signals
+    ('exact or (lite>=0.6 and pdq<=64)', ('exact', 'lite', 'pdq'))
+
     Args:
-        text: e.g. ``"exact or pdq<=31"``.
-        signals: the signals that exist, by name: ``"identity"`` (stands alone), ``"distance"`` (takes ``<=``) or
-            ``"similarity"`` (takes ``>=``).
-        embedder: the signal that presets over an embedder mean.
+        text: The rule, e.g. ``"exact or pdq<=31"``.
+        signals: The signals that exist, by name (:func:`dedupkit.signals.known_signals`); or, for scores of one's own,
+            their kinds: ``"identity"`` (stands alone), ``"distance"`` (takes ``<=``), ``"similarity"`` (takes ``>=``).
+        embedder: The signal that presets over an embedder mean.
+
+    Returns:
+        The rule. Its text parses to an equal one.
 
     Raises:
-        RuleError: the message shows the rule with a caret under the character where it goes wrong.
+        RuleError: The rule cannot be read, or states a bound that no score can reach; the message shows the rule with
+            a caret under the character where it goes wrong.
     """
     written = text.strip()
     if needs_embedder(written) and embedder is None:
         raise RuleError(f"the preset {written!r} needs an embedder; name one with --embed, e.g. --embed lite")
     expanded = PRESETS.get(written, text)
-    if embedder is not None:
-        low = f"{LOW_FLOOR.get(embedder, 0.45):g}"
-        expanded = expanded.replace("{embedder}", embedder).replace("{low}", low)
+    if embedder is not None and written in PRESETS:
+        low = getattr(signals.get(embedder), "candidate_floor", _LOW_FLOOR)
+        expanded = expanded.replace("{embedder}", embedder).replace("{low}", _written(low))
     return Rule(written, _Parser(expanded, signals).parse())
+
+
+def _written(bound: float) -> str:
+    """A bound as text that reads back as the same number."""
+    return str(int(bound)) if bound.is_integer() and abs(bound) < 2**53 else repr(bound)
 
 
 def _looseness(atom: Atom) -> float:
@@ -142,19 +161,45 @@ def _looseness(atom: Atom) -> float:
     return -atom.bound if atom.similarity else atom.bound
 
 
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """How a signal may be compared."""
+
+    kind: str
+    bounds: tuple[float, float]
+    whole: bool = False
+    finds_pairs: bool = True
+
+    @classmethod
+    def of(cls, signal: Signal | str) -> _Comparison:
+        """From the signal, or from its kind alone."""
+        if isinstance(signal, str):
+            return cls(signal, (-1.0, 1.0) if signal == "similarity" else (0.0, sys.float_info.max))
+        return cls(signal.kind, signal.bounds, signal.whole, signal.finds_pairs)
+
+
 class _Parser:
     """Recursive descent; each level returns clauses."""
 
-    def __init__(self, text: str, signals: Mapping[str, str]) -> None:
+    def __init__(self, text: str, signals: Mapping[str, Signal | str]) -> None:
         self._text = text
-        self._signals = signals
+        self._signals = {name: _Comparison.of(signal) for name, signal in signals.items()}
         self._tokens = list(self._tokenize())
         self._next = 0
+        self._depth = 0
 
     def parse(self) -> tuple[Clause, ...]:
         clauses = self._either()
         if self._peek()[0] != "end":
             self._fail("expected 'and', 'or' or the end")
+        for clause in clauses:
+            if not any(self._signals[atom.signal].finds_pairs for atom in clause):
+                name = clause[0].signal
+                position = next(at for kind, value, at in self._tokens if (kind, value) == ("name", name))
+                raise self._error(
+                    f"{name!r} finds no pairs of its own; join it to a condition that does, e.g. (pdq<=64 and {name})",
+                    position,
+                )
         return tuple(dict.fromkeys(clauses))
 
     def _tokenize(self) -> list[tuple[str, str, int]]:
@@ -182,50 +227,64 @@ class _Parser:
         clauses = self._both()
         while self._peek()[1] == "or":
             self._take()
-            clauses = clauses + self._both()
+            clauses = self._few([*clauses, *self._both()])
         return clauses
 
     def _both(self) -> list[Clause]:
         clauses = self._primary()
         while self._peek()[1] == "and":
             self._take()
-            clauses = [tuple(dict.fromkeys(left + right)) for left, right in product(clauses, self._primary())]
-            if len(clauses) > _MAX_CLAUSES:
-                self._fail(f"the rule has more than {_MAX_CLAUSES} alternatives")
+            clauses = self._few([tuple(dict.fromkeys(one + two)) for one, two in product(clauses, self._primary())])
         return clauses
+
+    def _few(self, clauses: list[Clause]) -> list[Clause]:
+        distinct = list(dict.fromkeys(clauses))
+        if len(distinct) > _MAX_CLAUSES:
+            self._fail(f"the rule has more than {_MAX_CLAUSES} alternatives")
+        return distinct
 
     def _primary(self) -> list[Clause]:
         kind, value, position = self._take()
         if value == "(":
+            self._depth += 1
+            if self._depth > _MAX_DEPTH:
+                raise self._error(f"parentheses are nested more than {_MAX_DEPTH} deep", position)
             clauses = self._either()
             if self._peek()[1] != ")":
                 self._fail("expected ')'")
             self._take()
+            self._depth -= 1
             return clauses
         if kind != "name":
             raise self._error("expected a signal or '('", position)
-        sort = self._signals.get(value)
-        if sort is None:
+        signal = self._signals.get(value)
+        if signal is None:
             near = difflib.get_close_matches(value, self._signals, n=1)
             hint = (
                 f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._signals)}; --embed adds an embedder"
             )
             raise self._error(f"unknown signal {value!r}; {hint}", position)
-        if sort == _IDENTITY:
+        if signal.kind == "identity":
             if self._peek()[0] == "op":
                 self._fail(f"{value!r} holds or does not; it takes no comparison")
             return [(Atom(value),)]
-        return [(self._comparison(value, sort),)]
+        return [(self._comparison(value, signal),)]
 
-    def _comparison(self, name: str, sort: str) -> Atom:
-        wanted = "<=" if sort == _DISTANCE else ">="
+    def _comparison(self, name: str, signal: _Comparison) -> Atom:
+        similarity = signal.kind == "similarity"
+        wanted = ">=" if similarity else "<="
         _, operator, position = self._take()
         if operator != wanted:
-            raise self._error(f"{name!r} is a {sort}: compare it with {wanted}", position)
+            raise self._error(f"{name!r} is a {signal.kind}: compare it with {wanted}", position)
         kind, number, position = self._take()
         if kind != "number":
             raise self._error("expected a number", position)
-        return Atom(name, float(number), similarity=sort == _SIMILARITY)
+        bound, (least, most) = float(number), signal.bounds
+        if not least <= bound <= min(most, sys.float_info.max):
+            span = f"from {_written(least)} to {_written(most)}" if most < sys.float_info.max else "0 or more"
+            unit = " (bits that differ)" if signal.whole else ""
+            raise self._error(f"the bound of {name!r} must be {span}{unit}", position)
+        return Atom(name, float(math.floor(bound)) if signal.whole else bound, similarity=similarity)
 
     def _fail(self, message: str) -> None:
         raise self._error(message, self._peek()[2])

@@ -39,7 +39,7 @@ from PIL import Image
 
 from dedupkit.hashing.transforms import dct_corner, haar_low, haar_without_mean
 
-__all__ = ["PERCEPTUAL_HASHES", "ahash", "dhash", "perceptual_hash", "perceptual_hashes", "phash", "whash"]
+__all__ = ["PERCEPTUAL_HASHES", "Views", "ahash", "dhash", "perceptual_hash", "perceptual_hashes", "phash", "whash"]
 
 Definition = Literal["imagehash", "imagededup"]
 Pixels = NDArray[np.uint8]
@@ -51,11 +51,12 @@ _DCT_SIZE = 32
 _WAVELET_SIZE = 256  # imagededup's fixed one; imagehash's follows the image
 
 
-def perceptual_hash(image: ImageLike, name: str) -> Pixels:
+def perceptual_hash(image: ImageLike | Views, name: str) -> Pixels:
     """Return one perceptual hash of an image.
 
     Args:
-        image: a Pillow image of any mode that Pillow converts to grey, or (H, W) or (H, W, 3) uint8 pixels.
+        image: a Pillow image of any mode that Pillow converts to grey, (H, W) or (H, W, 3) uint8 pixels, or the
+            :class:`Views` of an image that is hashed several times.
         name: one of :data:`PERCEPTUAL_HASHES`.
 
     Returns:
@@ -69,7 +70,7 @@ def perceptual_hash(image: ImageLike, name: str) -> Pixels:
     return perceptual_hashes(image, [name])[name]
 
 
-def perceptual_hashes(image: ImageLike, names: Iterable[str]) -> dict[str, Pixels]:
+def perceptual_hashes(image: ImageLike | Views, names: Iterable[str]) -> dict[str, Pixels]:
     """Return several perceptual hashes of an image, sharing the decoding, the conversions and the resizes.
 
     Args:
@@ -86,7 +87,7 @@ def perceptual_hashes(image: ImageLike, names: Iterable[str]) -> dict[str, Pixel
     for name in wanted:
         if name not in _HASHES:
             raise ValueError(f"unknown perceptual hash {name!r}; known: {', '.join(PERCEPTUAL_HASHES)}")
-    views = _Views(_as_image(image))
+    views = image if isinstance(image, Views) else Views(image)
     return {name: np.packbits(_HASHES[name](views)) for name in wanted}
 
 
@@ -145,15 +146,20 @@ def _as_image(image: ImageLike) -> Image.Image:
     return image
 
 
-class _Views:
-    """The small grey images that the hashes of one image need, each made once."""
+class Views:
+    """The small grey images that the hashes of one image need, each made once.
 
-    def __init__(self, image: Image.Image) -> None:
-        self.image = image
+    Raises:
+        ValueError: an image without pixels, or an array of another shape or dtype.
+    """
+
+    def __init__(self, image: ImageLike) -> None:
+        self.image = _as_image(image)
         self._resized: dict[tuple[str, int, int], Pixels] = {}
 
     @cached_property
     def grey(self) -> Image.Image:
+        """The image in grey, as imagehash converts it."""
         return self.image.convert("L")
 
     @cached_property
@@ -182,48 +188,48 @@ class _Views:
         return self._resized[key]
 
 
-def _phash(views: _Views) -> Bits:
+def _phash(views: Views) -> Bits:
     low = dct_corner(views.grey_resized(_DCT_SIZE, _DCT_SIZE))
     return low > np.median(low)
 
 
-def _phash_imagededup(views: _Views) -> Bits:
+def _phash_imagededup(views: Views) -> Bits:
     low = dct_corner(views.resized_grey(_DCT_SIZE, _DCT_SIZE))
     return low >= np.median(low.ravel()[1:])
 
 
-def _dhash(views: _Views) -> Bits:
+def _dhash(views: Views) -> Bits:
     pixels = views.grey_resized(_SIDE + 1, _SIDE)
     return pixels[:, 1:] > pixels[:, :-1]
 
 
-def _dhash_imagededup(views: _Views) -> Bits:
+def _dhash_imagededup(views: Views) -> Bits:
     pixels = views.resized_grey(_SIDE + 1, _SIDE)
     return pixels[:, 1:] > pixels[:, :-1]
 
 
-def _ahash(views: _Views) -> Bits:
+def _ahash(views: Views) -> Bits:
     pixels = views.grey_resized(_SIDE, _SIDE)
     return pixels > np.mean(pixels)
 
 
-def _ahash_imagededup(views: _Views) -> Bits:
+def _ahash_imagededup(views: Views) -> Bits:
     pixels = views.resized_grey(_SIDE, _SIDE)
     return pixels >= np.mean(pixels)
 
 
-def _whash(views: _Views) -> Bits:
+def _whash(views: Views) -> Bits:
     size = max(1 << (min(views.image.size).bit_length() - 1), _SIDE)
     low = haar_low(haar_without_mean(views.grey_resized(size, size) / 255.0), _SIDE)
     return low > np.median(low)
 
 
-def _whash_imagededup(views: _Views) -> Bits:
+def _whash_imagededup(views: Views) -> Bits:
     low = haar_low(views.resized_grey(_WAVELET_SIZE, _WAVELET_SIZE) / 255.0, _SIDE)
     return low >= np.median(low)
 
 
-_HASHES: dict[str, Callable[[_Views], Bits]] = {
+_HASHES: dict[str, Callable[[Views], Bits]] = {
     "phash": _phash,
     "dhash": _dhash,
     "ahash": _ahash,

@@ -36,7 +36,7 @@ from dedupkit.hashing import pdq, perceptual_hash
 from dedupkit.images import luma_of, open_image
 from dedupkit.neighbors.hamming.dihedral import dihedral_pairs
 from dedupkit.neighbors.hamming.join import Pairs, hamming_pairs
-from dedupkit.signals.table import MIN_PDQ_QUALITY
+from dedupkit.signals.pdq import MIN_PDQ_QUALITY
 
 __all__ = ["encode_image", "encode_images", "find_duplicates", "find_duplicates_to_remove", "plot_duplicates"]
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dedupkit.clustering.rules import Atom, parse_rule, reason_of
+from dedupkit.signals import SIGNALS, find_signal, known_signals
+
 __all__ = ["LIMITS", "PROMISES", "Atom", "Claim", "command", "policy_words", "read_rule", "rule_words", "score_words"]
 
-_ATOM = re.compile(r"([A-Za-z_][\w\-]*)(?:(<=|>=)([\d.]+(?:e[+-]?\d+)?))?")
-
-_HASHES = {"phash": "pHash", "dhash": "dHash", "ahash": "aHash", "whash": "wHash"}
+_SIMILARITY = re.compile(r"([A-Za-z_][\w\-]*)>=")
 
 _COLUMNS = {
     "pixels": ("fewest pixels", "most pixels"),
@@ -25,15 +26,6 @@ _COLUMNS = {
     "caption_length": ("shortest caption", "longest caption"),
     "sample": ("first in the input", "last in the input"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Atom:
-    """One condition of a rule: a signal and the bound on its score, None for signals that hold or do not."""
-
-    signal: str
-    bound: float | None = None
-    similarity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +79,14 @@ def read_rule(text: str) -> dict[str, tuple[Atom, ...]]:
     Returns:
         Reason to conditions, in order. Of two alternatives with one reason the looser first condition counts.
     """
+    # A similarity that is not in the table is that of one of the run's embedders.
+    embedders = [name for name in _SIMILARITY.findall(text) if name not in SIGNALS]
     clauses: dict[str, tuple[Atom, ...]] = {}
-    for clause in text.split(" or "):
-        atoms = tuple(
-            Atom(name, float(bound) if bound else None, sign == ">=") for name, sign, bound in _ATOM.findall(clause)
-            if name != "and"
-        )  # fmt: skip
-        reason = " and ".join(atom.signal for atom in atoms)
-        clauses[reason] = max(clauses.get(reason, atoms), atoms, key=lambda held: _looseness(held[0]))
+    for clause in parse_rule(text, known_signals(embedders)).clauses:
+        reason = reason_of(clause)
+        before = clauses.get(reason, clause)
+        clauses[reason] = clause if clause[0].covers(before[0]) else before
     return clauses
-
-
-def _looseness(atom: Atom) -> float:
-    return 0.0 if atom.bound is None else -atom.bound if atom.similarity else atom.bound
 
 
 def rule_words(rule: Mapping[str, tuple[Atom, ...]]) -> list[str]:
@@ -108,33 +95,15 @@ def rule_words(rule: Mapping[str, tuple[Atom, ...]]) -> list[str]:
 
 
 def _atom_words(atom: Atom) -> str:
-    if atom.signal == "exact":
-        return "their files are identical, byte for byte (SHA-256)"
-    if atom.signal == "pixels":
-        return "their decoded pixels are identical"
-    if atom.bound is None:
-        return f"{atom.signal} holds between them"
-    if atom.signal == "pdq":
-        return (
-            f"their PDQ hashes, 256 bits that sum up what a picture looks like, differ in at most {atom.bound:g} bits, "
-            "also when one is mirrored or turned by 90°, 180° or 270° (pictures too flat to hash, PDQ quality below "
-            "50, match nothing this way)"
-        )
-    kind, _, definition = atom.signal.partition("_")
-    if kind in _HASHES:
-        origin = f" ({definition}'s definition)" if definition else ""
-        return f"their 64-bit {_HASHES[kind]} hashes{origin} differ in at most {atom.bound:g} bits"
-    if atom.similarity:
-        return f"their similarity under {atom.signal} is at least {atom.bound:g}"
-    return f"their distance under {atom.signal} is at most {atom.bound:g}"
+    return find_signal(atom.signal).words(atom.bound)
 
 
 def score_words(rule: Mapping[str, tuple[Atom, ...]], reason: str | None, score: float | None) -> str:
     """A pair's score as a short label: ``distance 12``, ``similarity 0.913``, or nothing where the reason says all."""
     atom = next(iter(rule.get(reason or "", ())), None)
-    if atom is None or atom.bound is None or score is None:
+    if atom is None or score is None:
         return ""
-    return f"similarity {score:.3f}" if atom.similarity else f"distance {score:g}"
+    return find_signal(atom.signal).score_words(score)
 
 
 def policy_words(policy: str) -> str:

@@ -1,21 +1,66 @@
-"""What the run folder says about each signal: columns of all samples, and edges."""
+"""What a run folder holds for its signals: columns of all samples, and edges."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dedupkit.clustering import Signal
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.table import MIN_PDQ_QUALITY, SIGNALS
 from dedupkit.store import atomic_path, read_columns
 
-__all__ = ["hash_column", "load_signal", "read_column", "write_edges"]
+__all__ = ["Distinct", "Edges", "Scanned", "distinct_values", "read_column", "write_edges"]
+
+Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Pairs a and b, and their scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """The samples of a run whose scan is done.
+
+    Attributes:
+        folder: The run folder.
+        shards: Number of its shards.
+    """
+
+    folder: RunFolder
+    shards: int
+
+    def read(self, *names: str) -> pa.Table:
+        """Some columns of all samples, in the order of the manifest."""
+        return read_column(self.folder, self.shards, *names)
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """The fingerprints of all samples, equal ones collapsed.
+
+    Attributes:
+        first: (n,) int32, for each sample the smallest sample with the same fingerprint, -1 where it has none.
+        values: The distinct fingerprints in the order in which they first occur: (k, bytes) uint8 for columns of
+            fixed-width bytes, (k,) numbers for columns of numbers, else (k,) objects.
+    """
+
+    first: NDArray[np.int32]
+    values: NDArray[Any]
+
+    @property
+    def leaders(self) -> NDArray[np.int64]:
+        """(k,) int64, the first sample that has each of ``values``."""
+        return np.flatnonzero(self.first == np.arange(len(self.first)))
+
+    def rows_of(self, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Which of some samples have a fingerprint, and the fingerprints of these."""
+        mine = self.first[samples]
+        present = mine >= 0
+        return present, self.values[np.searchsorted(self.leaders, mine[present])]
 
 
 def read_column(folder: RunFolder, shards: int, *names: str) -> pa.Table:
@@ -23,48 +68,41 @@ def read_column(folder: RunFolder, shards: int, *names: str) -> pa.Table:
     return pa.concat_tables(read_columns(folder.samples(shard), names) for shard in range(shards))
 
 
-def hash_column(folder: RunFolder, shards: int, signal: str) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """One signal's fingerprints, equal ones collapsed.
+def distinct_values(
+    scanned: Scanned, column: str, also: tuple[str, ...], usable: Callable[[pa.Table], Any]
+) -> Distinct:
+    """The fingerprints that one column of the samples holds, equal ones collapsed.
 
-    Returns:
-        For each sample the smallest sample with the same fingerprint, (n,) int32, -1 where it has none; and the
-        distinct fingerprints, (k, bytes) uint8, in the order in which they first occur.
+    Args:
+        scanned: The samples.
+        column: The column of fingerprints.
+        also: Further columns that ``usable`` looks at.
+        usable: Table of these columns to booleans, one per sample: whether its fingerprint counts.
     """
     import pyarrow.compute as pc
 
-    names = ("pdq", "pdq_quality") if signal == "pdq" else ("sha256" if signal == "exact" else signal, "error")
-    table = read_column(folder, shards, *names)
-    # A row with an error takes no part, even where its bytes could be hashed.
-    usable = pc.greater_equal(table["pdq_quality"], MIN_PDQ_QUALITY) if signal == "pdq" else table["error"].is_null()
-    column = table[names[0]].combine_chunks()
-    usable = pc.and_(pc.fill_null(usable, False), column.is_valid())  # flat images have no crops
-    rows = np.flatnonzero(usable.to_numpy()).astype(np.int32)
-    encoded = column.take(pa.array(rows)).dictionary_encode()
+    table = scanned.read(*dict.fromkeys((column, *also)))
+    values = table[column].combine_chunks()
+    counts = pc.and_(pc.fill_null(usable(table), False), values.is_valid())
+    rows = np.flatnonzero(counts.to_numpy()).astype(np.int32)
+    encoded = values.take(pa.array(rows)).dictionary_encode()
     indices = encoded.indices.to_numpy()
     first = np.empty(len(encoded.dictionary), np.int32)
     first[indices[::-1]] = rows[::-1]  # the last write is the smallest sample
     label = np.full(table.num_rows, -1, np.int32)
     label[rows] = first[indices]
-    width = column.type.byte_width
-    distinct = encoded.dictionary
-    flat = np.frombuffer(distinct.buffers()[1], np.uint8)[distinct.offset * width :][: len(distinct) * width]
-    return label, flat.reshape(-1, width)
+    return Distinct(label, _as_array(encoded.dictionary))
 
 
-def load_signal(folder: RunFolder, shards: int, signal: str) -> Signal:
-    """A signal as ``decide`` takes it."""
-    if SIGNALS.get(signal) is None:  # an embedder
-        first = np.load(folder.labels(signal))
-    else:
-        first, _ = hash_column(folder, shards, "exact" if signal == "verified" else signal)
-    if signal in ("exact", "pixels"):
-        return Signal.identity(first)
-    table = read_columns(folder.edges(signal))
-    a, b, score = (table[name].to_numpy() for name in ("a", "b", "score"))
-    return Signal(first, a.astype(np.int32), b.astype(np.int32), score.astype(np.float32))
+def _as_array(values: pa.Array) -> NDArray[Any]:
+    if not pa.types.is_fixed_size_binary(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+    width = values.type.byte_width
+    flat = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * width :][: len(values) * width]
+    return flat.reshape(-1, width)
 
 
-def write_edges(path: Path, blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]) -> int:
+def write_edges(path: Path, blocks: Iterable[Edges]) -> int:
     """Write scored pairs of samples (a < b), block by block; returns their number."""
     schema = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32())])
     count = 0

@@ -1,36 +1,61 @@
-"""The signals that a rule can name."""
+"""The table of signals: what a rule can name, beside the embedders of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-__all__ = ["HASHES", "MIN_PDQ_QUALITY", "SIGNALS", "is_hash", "signal_kinds"]
+from dedupkit.signals.embedded import Embedded
+from dedupkit.signals.hamming import PerceptualHash
+from dedupkit.signals.identity import Exact, PixelIdentity
+from dedupkit.signals.pdq import Crops, Pdq
+from dedupkit.signals.signal import Signal
+from dedupkit.signals.verified import Verified
 
-HASHES = (
-    "pixels",
-    "crops",
-    *(f"{kind}{definition}" for definition in ("", "_imagededup") for kind in ("phash", "dhash", "ahash", "whash")),
-)
-"""The hashes that the scan computes on request, beside SHA-256 and PDQ; a rule that names one requests it."""
+__all__ = ["SIGNALS", "find_signal", "known_signals", "register", "requested_signals"]
 
-MIN_PDQ_QUALITY = 50
-"""PDQ hashes of lower quality say too little (flat images) and match nothing; the bound is PDQ's own."""
-
-SIGNALS: dict[str, str] = {
-    "exact": "identity",
-    "pixels": "identity",
-    "verified": "identity",
-    "pdq": "distance",
-    **dict.fromkeys((name for name in HASHES if name != "pixels"), "distance"),
+SIGNALS: dict[str, Signal] = {
+    signal.name: signal
+    for signal in (
+        Exact("exact"),
+        PixelIdentity("pixels"),
+        Verified("verified"),
+        Pdq("pdq"),
+        Crops("crops"),
+        *(PerceptualHash(kind) for kind in ("phash", "dhash", "ahash", "whash")),
+        *(PerceptualHash(f"{kind}_imagededup") for kind in ("phash", "dhash", "ahash", "whash")),
+    )
 }
-"""What each signal is: an identity, a Hamming distance, or (embedders, see ``signal_kinds``) a similarity."""
+"""The signals by name, in the order in which errors list them. A new signal is one file and one entry here."""
 
 
-def signal_kinds(embedders: Iterable[str]) -> dict[str, str]:
-    """The signals that a rule over these embedders can name, as ``parse_rule`` takes them."""
-    return {**SIGNALS, **dict.fromkeys(embedders, "similarity")}
+def register(signal: Signal) -> Signal:
+    """Add a signal of another package to the table of this process; a script or plug-in calls it when it is imported.
+
+    Worker processes need no call: signals reach them by pickle, which imports the module that defines them.
+
+    Raises:
+        ValueError: There is another signal of this name.
+    """
+    if SIGNALS.setdefault(signal.name, signal) != signal:
+        raise ValueError(f"there is a signal called {signal.name!r} already; give this one another name")
+    return signal
 
 
-def is_hash(signal: str) -> bool:
-    """Whether the signal is a Hamming distance between hashes that the scan computes."""
-    return SIGNALS.get(signal) == "distance"
+def known_signals(embedders: Mapping[str, str] | Iterable[str] = ()) -> dict[str, Signal]:
+    """All signals that a rule over these embedders can name.
+
+    Args:
+        embedders: Specifications by name, or names alone where nothing has to be computed.
+    """
+    specs = embedders if isinstance(embedders, Mapping) else dict.fromkeys(embedders, "")
+    return {**SIGNALS, **{name: Embedded(name, spec) for name, spec in specs.items()}}
+
+
+def find_signal(name: str) -> Signal:
+    """A signal by its name; a name that is not in the table is that of an embedder."""
+    return SIGNALS.get(name) or Embedded(name)
+
+
+def requested_signals() -> dict[str, Signal]:
+    """The signals that a scan computes only on request; a rule that names one requests it."""
+    return {name: signal for name, signal in SIGNALS.items() if signal.scan_columns}

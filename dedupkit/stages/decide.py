@@ -12,7 +12,8 @@ from dedupkit.clustering import Policy, Rule, decide
 from dedupkit.clustering.rules import reason_of
 from dedupkit.manifest.tables import write_groups, write_manifest
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.columns import load_signal, read_column
+from dedupkit.signals import find_signal
+from dedupkit.signals.columns import Scanned, read_column
 from dedupkit.store import read_columns
 
 __all__ = ["decide_and_write"]
@@ -34,7 +35,7 @@ def decide_and_write(folder: RunFolder, sources: list[str], rule: Rule, policy: 
     shards = len(sources)
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
     order = policy.order(_policy_columns(folder, shards, policy), len(readable))
-    signals = {name: load_signal(folder, shards, name) for name in rule.signals}
+    signals = {name: find_signal(name).matches(Scanned(folder, shards)) for name in rule.signals}
     decision = decide(rule, signals, order, readable)
     counts = write_manifest(
         folder.manifest,

@@ -5,14 +5,14 @@ Arrays are for the tasks; this file loads none, so that a scan begins before its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DedupkitError
-from dedupkit.signals.table import is_hash
+from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.stages.plan import Job
 from dedupkit.store import stamp
 
@@ -23,59 +23,54 @@ _SAMPLES_FORMAT = 4  # raise it when the columns of samples/ or the meaning of a
 
 def run_stages(job: Job) -> None:
     """Bring samples, embeddings and edges up to what the rule needs; what is there already stays."""
-    scanned = _scan(job)
-    keys = {name: fingerprint(scanned) for name in job.rule.signals if is_hash(name)}
-    for name, spec in job.embedders.items():
-        keys[name] = _embed(job, name, spec, scanned)
-    _match(job, {name: key for name, key in keys.items() if name in job.rule.signals})
-    if "verified" in job.rule.signals:
+    known = known_signals(job.embedders)
+    signals = [known[name] for name in job.rule.signals]
+    scanned = _scan(job, signals)
+    embedded = {name: _embed(job, name, spec, scanned) for name, spec in job.embedders.items()}
+    joined = [signal for signal in signals if signal.stage == "match"]
+    keys = {signal.name: embedded.get(signal.name) or fingerprint(scanned) for signal in joined}
+    _match(job, joined, keys)
+    if any(signal.stage == "verify" for signal in signals):
         from dedupkit.stages.verify import verify_candidates
 
-        verify_candidates(job, fingerprint(keys))
+        verify_candidates(job, fingerprint({**keys, **embedded}))
 
 
-def _scan(job: Job) -> list[str]:
+def _scan(job: Job, signals: Sequence[Signal]) -> list[str]:
     """Read every shard; returns a fingerprint of what was read of each."""
     tasks = []
+    requested = [SIGNALS[name] for name in job.hashes]
+    asked = [signal.scan_key for signal in requested]
     for number, shard in enumerate(job.shards):
         stamps = [stamp(path) for path in shard.paths]
-        key = fingerprint([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, job.hashes])
+        key = fingerprint([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, asked])
         arguments: dict[str, Any] = {
             "shard": shard,
             "path": str(job.folder.samples(number)),
-            "hashes": job.hashes,
+            "signals": requested,
             "what": shard.source,
         }
         outputs = (arguments["path"],)
         tasks.append(Task("scan", f"{number:05d}", "dedupkit.stages.scan:scan_shard", arguments, key, outputs))
-    watch = _load_ahead if "pdq" in job.rule.signals else None
+
+    def watch(samples: int) -> None:
+        _load_ahead(signals, samples)
+
     results = _run(job, "scan", tasks, job.workers, watch)
     return [fingerprint([task.key, result]) for task, result in zip(tasks, results, strict=True)]
 
 
-def _load_ahead(samples: int) -> None:
+def _load_ahead(signals: Sequence[Signal], samples: int) -> None:
     """Load what the later stages need while the workers scan: a second of work that nobody waits for.
 
     Args:
-        samples: scanned so far.
+        signals: Signals of the rule.
+        samples: Number of samples scanned so far.
     """
-    for module in ("dedupkit.stages.match_hashes", "dedupkit.stages.decide", "faiss"):
+    for module in ("dedupkit.stages.match", "dedupkit.stages.decide"):
         import_module(module)
-    from dedupkit.neighbors.hamming.flat import FLAT_BELOW
-
-    if samples >= FLAT_BELOW:
-        _load_join()
-
-
-@cache
-def _load_join() -> None:
-    """Load the compiled kernels that a join of more than ``FLAT_BELOW`` hashes takes, by a join of two."""
-    import numpy as np
-
-    from dedupkit.hashing.pdq import PDQ_BYTES
-    from dedupkit.neighbors.hamming.dihedral import dihedral_pairs
-
-    dihedral_pairs(np.zeros((2, PDQ_BYTES), np.uint8), 0, workers=1)
+    for signal in signals:
+        signal.warm_up(samples)
 
 
 def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
@@ -115,40 +110,26 @@ def _identifiers(job: Job) -> list[str]:
     return ["uid", "key", "url"] if len(keys.unique()) == len(keys) else ["uid", "url"]
 
 
-def _match(job: Job, keys: Mapping[str, str]) -> None:
+def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None:
     """Join each signal, out to the loosest bound that the rule states or that was joined before."""
-    with Progress("match", len(keys)) as progress:
-        for name, key in keys.items():
-            atom = job.rule.loosest(name)
-            bound = atom.bound or 0.0
-            settings = _search_settings(job, name) if atom.similarity else []
-            key = fingerprint([key, settings])
+    with Progress("match", len(signals)) as progress:
+        for signal in signals:
+            name, atom = signal.name, job.rule.loosest(signal.name)
+            settings = JoinSettings(atom.bound or 0.0, job.workers, job.target_recall, job.seed, job.device)
+            key = fingerprint([keys[name], signal.join_key(settings)])
             before = job.folder.joined(name, key)
-            if before is None or not (before["bound"] <= bound if atom.similarity else before["bound"] >= bound):
+            if before is None or not replace(atom, bound=float(before["bound"])).covers(atom):
                 arguments: dict[str, Any] = {
                     "out": str(job.folder.path),
                     "shards": len(job.shards),
-                    "signal": name,
+                    "signal": signal,
+                    "settings": settings,
                     "what": name,
                 }
-                if atom.similarity:
-                    function = "dedupkit.stages.match_vectors:match_vectors"
-                    arguments |= {"floor": bound, "target_recall": job.target_recall}
-                    arguments |= {"seed": job.seed, "device": job.device, "embedder": job.embedders[name]}
-                else:
-                    function = "dedupkit.stages.match_hashes:match_hashes"
-                    arguments |= {"radius": int(bound), "workers": job.workers}
-                task = Task("match", name, function, arguments, key)
+                task = Task("match", name, "dedupkit.stages.match:match_signal", arguments, key)
                 task.marker(job.folder.path).unlink(missing_ok=True)
                 run_tasks([task], job.folder.path, workers=1)
             progress.advance()
-
-
-def _search_settings(job: Job, name: str) -> list[Any]:
-    """What the pairs of an embedder depend on beside its vectors."""
-    from dedupkit.embedding.spec import background_key
-
-    return [job.target_recall, job.seed, *background_key(job.embedders[name])]
 
 
 def _run(

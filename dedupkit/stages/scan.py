@@ -10,24 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dedupkit.hashing.exact import pixel_hash, stored_hash
-from dedupkit.hashing.pdq import CROP_VIEWS, PDQ_BYTES, Decimated, decimate, one_math_thread, pdq_from_buffers
-from dedupkit.images import ImageError, open_image
-from dedupkit.signals.table import HASHES, MIN_PDQ_QUALITY
+from dedupkit.hashing.exact import stored_hash
+from dedupkit.hashing.pdq import CROP_VIEWS, Decimated, decimate, one_math_thread, pdq_from_buffers
+from dedupkit.images import ImageError
+from dedupkit.signals.image import ScannedImage
+from dedupkit.signals.signal import Signal
 from dedupkit.sources import Sample, Shard, ShardError
 from dedupkit.store import atomic_path
 
-__all__ = ["HASH_BYTES", "sample_schema", "scan_shard"]
-
-HASH_BYTES = dict.fromkeys(HASHES, 8) | {"pixels": 32, "crops": (1 + len(CROP_VIEWS)) * PDQ_BYTES}
-"""The size in bytes of each hash that is computed on request."""
+__all__ = ["sample_schema", "scan_shard"]
 
 _HASHED_TOGETHER = 32
 _WAITING_BYTES = 32 << 20  # of images that wait at most, and one more
 
 
-def sample_schema(hashes: Sequence[str]) -> pa.Schema:
-    """The columns of ``samples/{shard:05d}.parquet``."""
+def sample_schema(signals: Sequence[Signal]) -> pa.Schema:
+    """The columns of ``samples/{shard:05d}.parquet``: those that every scan has, then the signals'."""
     return pa.schema(
         [
             ("key", pa.string()),
@@ -44,18 +42,22 @@ def sample_schema(hashes: Sequence[str]) -> pa.Schema:
             ("format", pa.string()),
             ("offset", pa.int64()),
             ("error", pa.string()),
-            *((name, pa.binary(HASH_BYTES[name])) for name in hashes),
+            *((name, _arrow_type(kind)) for signal in signals for name, kind in signal.scan_columns.items()),
         ]
     )
 
 
-def scan_shard(shard: Shard, path: str, hashes: Sequence[str], what: str) -> dict[str, Any]:
+def _arrow_type(kind: int | str) -> pa.DataType:
+    return pa.binary(kind) if isinstance(kind, int) else pa.type_for_alias(kind)
+
+
+def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], what: str) -> dict[str, Any]:
     """Read a shard and write its rows; a task of the engine.
 
     Args:
         shard: what to read.
         path: the Parquet file to write.
-        hashes: names of :data:`HASH_BYTES` to compute beside SHA-256 and PDQ.
+        signals: what to measure beside SHA-256 and PDQ.
         what: the shard's name, for messages about this task.
 
     Returns:
@@ -63,7 +65,7 @@ def scan_shard(shard: Shard, path: str, hashes: Sequence[str], what: str) -> dic
         not be read to its end.
     """
     del what
-    rows = _Rows(hashes)
+    rows = _Rows(signals)
     problem: str | None = None
     with one_math_thread():
         try:
@@ -87,10 +89,10 @@ def scan_shard(shard: Shard, path: str, hashes: Sequence[str], what: str) -> dic
 class _Rows:
     """Collects columns; images wait until there are a few dozen, which are decoded and hashed together."""
 
-    def __init__(self, hashes: Sequence[str]) -> None:
-        self._from_pixels = [name for name in hashes if name != "crops"]
-        self._views = CROP_VIEWS if "crops" in hashes else ()
-        self._schema = sample_schema(hashes)
+    def __init__(self, signals: Sequence[Signal]) -> None:
+        self._signals = signals
+        self._views = CROP_VIEWS if any(signal.views for signal in signals) else ()
+        self._schema = sample_schema(signals)
         self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
         self._keys: dict[str, int] = {}
         self._waiting: list[tuple[int, bytes]] = []  # rows and their images
@@ -141,47 +143,29 @@ class _Rows:
         images = [image for _, image in self._waiting]
         self._waiting.clear()
         self._waiting_bytes = 0
-        found: list[tuple[int, Decimated]] = []
+        found: list[tuple[int, bytes, Decimated]] = []
         for row, image, decimated in zip(rows, images, decimate(images, self._views), strict=True):
-            try:
-                if isinstance(decimated, ImageError):
-                    raise decimated
-                for name, value in self._pixel_hashes(image).items():
-                    self._columns[name][row] = value
-                found.append((row, decimated))
-            except ImageError as error:
-                self._columns["error"][row] = str(error)
+            if isinstance(decimated, ImageError):
+                self._columns["error"][row] = str(decimated)
+            else:
+                found.append((row, image, decimated))
         if found:
             self._hash(found)
 
-    def _hash(self, images: list[tuple[int, Decimated]]) -> None:
-        """Fill in PDQ and the size."""
-        hashes, qualities = pdq_from_buffers(np.concatenate([image.buffers for _, image in images]))
-        for place, (row, image) in enumerate(images):
-            first = place * (1 + len(self._views))
-            quality = int(qualities[first])
-            values: dict[str, Any] = {"pdq": hashes[first].tobytes(), "pdq_quality": quality}
+    def _hash(self, images: list[tuple[int, bytes, Decimated]]) -> None:
+        """Fill in PDQ, the size, and what the signals measure."""
+        hashes, qualities = pdq_from_buffers(np.concatenate([image.buffers for _, _, image in images]))
+        each = 1 + len(self._views)
+        for place, (row, data, image) in enumerate(images):
+            mine = slice(place * each, (place + 1) * each)
+            values: dict[str, Any] = {"pdq": hashes[mine.start].tobytes(), "pdq_quality": int(qualities[mine.start])}
             values |= {"width": image.width, "height": image.height, "format": image.format}
-            if self._views and quality >= MIN_PDQ_QUALITY:
-                mine = slice(first, first + 1 + len(self._views))
-                flat = qualities[mine] < MIN_PDQ_QUALITY
-                values["crops"] = np.where(flat[:, None], 0, hashes[mine]).astype(np.uint8).tobytes()
+            if self._signals:
+                scanned = ScannedImage(data, (image.width, image.height), hashes[mine], qualities[mine])
+                try:
+                    for signal in self._signals:
+                        values |= signal.measure(scanned)
+                except ImageError as error:
+                    values = {"error": str(error)}
             for name, value in values.items():
                 self._columns[name][row] = value
-
-    def _pixel_hashes(self, data: bytes) -> dict[str, bytes]:
-        """The hashes that need all pixels, where they were asked for."""
-        if not self._from_pixels:
-            return {}
-        image = open_image(data)
-        values = {"pixels": pixel_hash(image)} if "pixels" in self._from_pixels else {}
-        perceptual = [name for name in self._from_pixels if name != "pixels"]
-        if perceptual:
-            from dedupkit.hashing.perceptual import perceptual_hashes
-
-            try:
-                hashed = perceptual_hashes(image, perceptual)
-            except (ValueError, OSError) as error:
-                raise ImageError(f"mode {image.mode}: {error}") from error
-            values |= {name: bits.tobytes() for name, bits in hashed.items()}
-        return values

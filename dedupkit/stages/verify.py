@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from dedupkit.clustering import pairs_of_clauses
 from dedupkit.clustering.rules import Atom, Clause, Rule, implies
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
-from dedupkit.errors import RuleError, require
+from dedupkit.errors import require
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images import ImageError, decode_luma
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.columns import load_signal
+from dedupkit.signals import find_signal
+from dedupkit.signals.columns import Scanned
 from dedupkit.sources import Shard
 from dedupkit.sources.reread import places_of, read_images
 from dedupkit.sources.sample import Place
@@ -46,7 +47,6 @@ def verify_candidates(job: Job, key: str) -> None:
         key: fingerprint of all the edges that candidates come from.
 
     Raises:
-        RuleError: ``verified`` stands alone in a clause; it needs another condition that finds candidates.
         MissingExtraError: OpenCV is not installed.
     """
     folder = job.folder
@@ -172,20 +172,18 @@ def verify_chunk(
 
 def _candidate_clauses(rule: Rule) -> list[Clause]:
     """The clauses that need verification, without that condition."""
-    clauses = []
-    for clause in rule.clauses:
-        rest = tuple(atom for atom in clause if atom.signal != "verified")
-        if len(rest) == len(clause):
-            continue
-        if not rest:
-            raise RuleError("'verified' finds no pairs of its own; write e.g. (lite>=0.45 and verified)")
-        clauses.append(rest)
-    return clauses
+    clauses = [tuple(atom for atom in clause if not _looked_at(atom)) for clause in rule.clauses]
+    return [rest for rest, clause in zip(clauses, rule.clauses, strict=True) if len(rest) < len(clause)]
 
 
 def _settled_clauses(rule: Rule) -> list[Clause]:
     """The clauses that hold or not without verification."""
-    return [clause for clause in rule.clauses if all(atom.signal != "verified" for atom in clause)]
+    return [clause for clause in rule.clauses if not any(_looked_at(atom) for atom in clause)]
+
+
+def _looked_at(atom: Atom) -> bool:
+    """Whether a condition is settled by looking at the images again."""
+    return find_signal(atom.signal).stage == "verify"
 
 
 def _as_json(clause: Clause) -> list[list[Any]]:
@@ -200,14 +198,21 @@ def _candidates(
     folder: RunFolder, shards: int, rule: Rule, tested: list[Clause]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     settled = _settled_clauses(rule)
-    names = {atom.signal for clause in (*settled, *tested) for atom in clause} | {"exact"}
-    signals = {name: load_signal(folder, shards, name) for name in names}
-    exact = signals["exact"].first
-    leaders = np.flatnonzero(exact == np.arange(len(exact))).astype(np.int32)
+    names = {atom.signal for clause in (*settled, *tested) for atom in clause}
+    scanned = Scanned(folder, shards)
+    signals = {name: find_signal(name).matches(scanned) for name in names}
+    first = find_signal("exact").labels(scanned)  # equal bytes are looked at once
+    leaders = np.flatnonzero(first == np.arange(len(first))).astype(np.int32)
+    if any(matches.origin == "sample" for matches in signals.values()):
+        leaders = np.flatnonzero(first >= 0).astype(np.int32)
     a, b = pairs_of_clauses(tested, signals, leaders)
     done_a, done_b = pairs_of_clauses(settled, signals, leaders)
-    open_pairs = ~np.isin(a.astype(np.int64) * len(exact) + b, done_a.astype(np.int64) * len(exact) + done_b)
-    return a[open_pairs], b[open_pairs]
+    open_pairs = ~np.isin(a.astype(np.int64) * len(first) + b, done_a.astype(np.int64) * len(first) + done_b)
+    a, b = first[a[open_pairs]], first[b[open_pairs]]
+    if len(leaders) and (first[leaders] == leaders).all():
+        return a, b
+    keys = np.unique(np.minimum(a, b)[a != b].astype(np.int64) * len(first) + np.maximum(a, b)[a != b])
+    return (keys // len(first)).astype(np.int32), (keys % len(first)).astype(np.int32)
 
 
 def _features(samples: Iterable[int], shards: Mapping[int, tuple[Shard, str, int]]) -> dict[int, Features]:

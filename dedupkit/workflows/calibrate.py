@@ -18,14 +18,12 @@ from dedupkit.calibration.judged import found_pairs
 from dedupkit.calibration.result import FILE, Calibration
 from dedupkit.calibration.synthetic import Copies, measure_copies, read_copies, write_copies
 from dedupkit.clustering.rules import parse_rule
-from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine import fingerprint
 from dedupkit.errors import DedupkitError
 from dedupkit.images.transformations import EDITS
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.columns import hash_column
-from dedupkit.signals.scores import BITS
-from dedupkit.signals.table import signal_kinds
+from dedupkit.signals import find_signal, known_signals
+from dedupkit.signals.columns import Scanned
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
 from dedupkit.store import read_columns, read_json, remove_tree
@@ -99,10 +97,10 @@ def _open(path: Path, seed: int, workers: int) -> Known:
     config = Run(path).config
     folder = RunFolder(path)
     embedders: dict[str, str] = config.get("embedders", {})
-    rule = parse_rule(config["rule_expanded"], signal_kinds(embedders))
-    for name, spec in embedders.items():
-        if name in rule.signals and parse_spec(spec).background():
-            raise DedupkitError(f"{name} has a background, and normalised scores cannot be calibrated yet")
+    signals = known_signals(embedders)
+    rule = parse_rule(config["rule_expanded"], signals)
+    for name in rule.signals:
+        signals[name].check_calibratable()
     joined = ((name, folder.joined(name)) for name in rule.signals)
     floors = {name: float(facts["bound"]) for name, facts in joined if facts and "bound" in facts}
     models = {n: s for n, s in embedders.items() if n in rule.signals and not s.startswith("precomputed:")}
@@ -115,7 +113,7 @@ def _open(path: Path, seed: int, workers: int) -> Known:
         shards=len(config["shards"]),
         rule=rule,
         models=models,
-        axes=axes_of(rule, floors, BITS),
+        axes=axes_of(rule, floors, signals),
         kept=kept["sample"].to_numpy(),
         readable=int(pc.sum(pc.not_equal(table["verdict"], "unreadable")).as_py()),
         seed=seed,
@@ -134,7 +132,8 @@ def _scanned(known: Known) -> list[Any]:
 def _copies(known: Known, originals: Originals, sample: int, device: str | None, *, keep_copies: bool) -> Copies:
     chosen = np.random.default_rng([known.seed, 0]).permutation(len(known.kept))[:sample]
     samples = np.sort(known.kept[chosen]).tolist()
-    rule = str(known.rule) if "verified" in known.rule.signals else sorted(known.rule.signals)
+    looked_at = any(not find_signal(name).finds_pairs for name in known.rule.signals)
+    rule = str(known.rule) if looked_at else sorted(known.rule.signals)
     key = fingerprint([_MEASURES, samples, _scanned(known), rule, [edit.name for edit in EDITS]])
     file, work = known.home / "copies.parquet", known.home / "work"
     copies = read_copies(file, key)
@@ -155,7 +154,7 @@ def _strangers(known: Known, originals: Originals) -> dict[str, Strangers]:
     found = read_strangers(file, key)
     if found is None:
         options: dict[str, Any] = {"seed": known.seed, "workers": known.workers}
-        first, _ = hash_column(known.folder, known.shards, "exact")
+        first = find_signal("exact").labels(Scanned(known.folder, known.shards))
         images = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
         found = measure_strangers(originals, known.folder, signals, images, work, **options)
         write_strangers(file, found, key)

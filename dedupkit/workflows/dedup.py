@@ -15,7 +15,7 @@ from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
 from dedupkit.engine import workers_ahead
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.table import HASHES, SIGNALS, signal_kinds
+from dedupkit.signals import SIGNALS, known_signals, requested_signals
 from dedupkit.sources import Shard, find_shards
 from dedupkit.stages.plan import Job
 from dedupkit.stages.run import run_stages
@@ -73,7 +73,7 @@ def dedup(
     # What an earlier call computed stays, so that one can go back and forth between rules.
     before = read_json(folder.config) or {}
     embedders = _embedders([embed] if isinstance(embed, str) else embed, rule, before.get("embedders", {}))
-    parsed = parse_rule(rule, signal_kinds(embedders), embedder=next(iter(embedders), None))
+    parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
     policy = parse_policy(keep)
     requested = _hashes_to_scan(parsed, hashes)
     shards = find_shards(sources)
@@ -86,7 +86,7 @@ def dedup(
     lanes = min(workers, len(shards))
     ahead = lanes if lanes > 1 and not before else 0
     with workers_ahead(ahead, "dedupkit.stages.scan"), folder.locked(listed):
-        requested = [name for name in HASHES if name in requested or name in before.get("hashes", [])]
+        requested = [n for n in requested_signals() if n in requested or n in before.get("hashes", [])]
         config = _config(listed, shards, parsed, policy, requested, embedders, seed)
         write_json(folder.config, config)
         run_stages(
@@ -123,11 +123,11 @@ def _embedders(specs: Sequence[str], rule: str, before: Mapping[str, str]) -> di
 
 
 def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
-    known = ("exact", "pdq", *HASHES)
-    unknown = [name for name in extra if name not in known]
+    unknown = [name for name in extra if name not in SIGNALS or not SIGNALS[name].finds_pairs]
     if unknown:
+        known = [name for name, signal in SIGNALS.items() if signal.finds_pairs]
         raise DedupkitError(f"unknown hash {unknown[0]!r}; known: {', '.join(known)}")
-    return [name for name in HASHES if name in (*rule.signals, *extra)]
+    return [name for name in requested_signals() if name in (*rule.signals, *extra)]
 
 
 def _config(

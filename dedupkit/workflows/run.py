@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any, overload
@@ -16,7 +16,7 @@ from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.table import HASHES, is_hash, signal_kinds
+from dedupkit.signals import known_signals
 from dedupkit.sources.again import Moved
 from dedupkit.store import read_columns, read_json, write_json
 
@@ -85,7 +85,7 @@ class Run:
         from dedupkit.stages.decide import decide_and_write
 
         embedders = self.config.get("embedders", {})
-        parsed = parse_rule(rule, signal_kinds(embedders), embedder=next(iter(embedders), None))
+        parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
         policy = parse_policy(keep or self.config["keep"])
         self._check_covered(parsed)
         config = {**self.config, "rule": parsed.text, "rule_expanded": str(parsed), "keep": str(policy)}
@@ -152,24 +152,11 @@ class Run:
         return keep_filter(self.path)
 
     def _check_covered(self, rule: Rule) -> None:
-        again = f"run again with --rule {str(rule)!r} (only what is missing is computed)"
-        for name in rule.signals:
-            if name in HASHES and name not in self.config["hashes"]:
-                raise DedupkitError(f"this run has not computed {name}; {again}")
-            if name in HASHES and not is_hash(name):
-                continue
-            if name == "verified":
-                from dedupkit.stages.verify import covers_verified
+        from dedupkit.stages.covered import missing_for
 
-                facts = self._folder.joined("verified")
-                if facts is None or not covers_verified(rule, facts):
-                    raise DedupkitError(f"the rule needs pairs that this run has not verified; {again}")
-            elif name != "exact":
-                atom = rule.loosest(name)
-                joined = self._folder.joined(name)
-                have = None if joined is None else replace(atom, bound=float(joined["bound"]))
-                if have is None or not have.covers(atom):
-                    raise DedupkitError(f"the rule reaches {atom}, the run's edges {have or 'none'}; {again}")
+        missing = missing_for(rule, self._folder, self.config)
+        if missing is not None:
+            raise DedupkitError(f"{missing}; run again with --rule {str(rule)!r} (only what is missing is computed)")
 
     def _recalls(self) -> dict[str, dict[str, float]]:
         """The measured recall of each embedder's search, over the pairs at or above its floor."""

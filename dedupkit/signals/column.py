@@ -1,0 +1,59 @@
+"""Signals over one column of the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dedupkit.signals.signal import Signal
+
+if TYPE_CHECKING:
+    from dedupkit.signals.columns import Distinct, Scanned
+    from dedupkit.signals.matches import Matches, Origin
+
+__all__ = ["ColumnSignal"]
+
+
+@dataclass(frozen=True)
+class ColumnSignal(Signal):
+    """A signal whose fingerprints are the values of one column of the samples.
+
+    The column is the signal's own, named after it, or one that every scan has (``sha256``, ``width``, ``caption``).
+    """
+
+    origin: ClassVar[Origin] = "image"
+
+    @property
+    def column(self) -> str:
+        """The column of fingerprints."""
+        return self.name
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Further columns that ``usable`` looks at."""
+        return ("error",)
+
+    def usable(self, table: Any) -> Any:
+        """Which samples' fingerprints count: those of samples without an error.
+
+        A row with an error takes no part, even where its bytes could be hashed.
+
+        Args:
+            table: The columns ``column`` and ``also`` of all samples.
+
+        Returns:
+            Booleans, one per sample; null counts as no.
+        """
+        return table["error"].is_null()
+
+    def distinct(self, scanned: Scanned) -> Distinct:
+        """The values of the column; see :meth:`Signal.distinct`."""
+        from dedupkit.signals.columns import distinct_values
+
+        return distinct_values(scanned, self.column, self.also, self.usable)
+
+    def matches(self, scanned: Scanned) -> Matches:
+        """Equal values, and the edges of the join; see :meth:`Signal.matches`."""
+        from dedupkit.signals.edges import read_matches
+
+        return read_matches(scanned, self.name, self.labels(scanned), self.origin)

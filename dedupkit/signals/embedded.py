@@ -1,0 +1,114 @@
+"""Embedders as signals: vectors of images, compared by their cosine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dedupkit.errors import DedupkitError
+from dedupkit.signals.signal import JoinSettings, Kind, Signal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dedupkit.signals.columns import Scanned
+    from dedupkit.signals.impostors import PairScorer
+    from dedupkit.signals.matches import Matches
+
+__all__ = ["Embedded"]
+
+_STEP, _LOWEST = 0.05, 0.3  # of the strata of calibration
+_TYPICAL_WIDTH = 1280.0  # values of a vector, for planning the work
+
+
+@dataclass(frozen=True)
+class Embedded(Signal):
+    """The cosine of the vectors of one embedder.
+
+    Attributes:
+        name: Name in rules, and of the folder under ``embeddings/``.
+        spec: Specification of the embedder; empty where it is not known and nothing has to be computed.
+    """
+
+    spec: str = ""
+
+    kind: ClassVar[Kind] = "similarity"
+
+    @property
+    def candidate_floor(self) -> float:
+        """Where candidates for verification begin.
+
+        Cosines of different models cannot be compared: a copy descriptor's pairs of different photos lie below 0.45,
+        which stands for every model not known here; ImageNet features, such as those of ``lite``, lie higher.
+        """
+        return 0.6 if (self.spec or self.name).partition("?")[0] == "lite" else 0.45
+
+    def join_key(self, settings: JoinSettings) -> list[Any]:
+        """The search, and the background by which scores are normalised."""
+        from dedupkit.embedding.spec import background_key
+
+        return [settings.target_recall, settings.seed, *background_key(self.spec)]
+
+    def match(self, scanned: Scanned, settings: JoinSettings) -> dict[str, Any]:
+        """Join the vectors; see :meth:`Signal.match`. The facts hold the measured ``recall`` too."""
+        from dedupkit.signals.vectors import match_vectors
+
+        return match_vectors(self, scanned, settings)
+
+    def labels(self, scanned: Scanned) -> NDArray[np.int32]:
+        """Byte copies have one vector; see :meth:`Signal.labels`."""
+        import numpy as np
+
+        first: NDArray[np.int32] = np.load(scanned.folder.labels(self.name))
+        return first
+
+    def matches(self, scanned: Scanned) -> Matches:
+        """See :meth:`Signal.matches`."""
+        from dedupkit.signals.edges import read_matches
+
+        return read_matches(scanned, self.name, self.labels(scanned))
+
+    def rows(self, scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """The vectors of some samples at unit length; see :meth:`Signal.rows`."""
+        import numpy as np
+
+        from dedupkit.signals.vectors import vectors_of
+
+        vectors = vectors_of(scanned, self.name, samples)
+        present = np.asarray(vectors.any(axis=1))
+        return present, vectors[present]
+
+    def compare(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
+        """Cosines of rows of unit length."""
+        import numpy as np
+
+        cosine: NDArray[np.float32] = np.einsum("ij,ij->i", left, right)
+        return cosine
+
+    def strata(self) -> list[float]:
+        """See :meth:`Signal.strata`."""
+        return [round(1 - _STEP * k, 4) for k in range(1, round((1 - _LOWEST) / _STEP) + 1)]
+
+    def thresholds(self, floor: float) -> list[float]:
+        """Every hundredth, and the floor."""
+        count = int((1 - floor) * 100 + 1e-6)
+        return sorted({*(round(1 - k / 100, 2) for k in range(count + 1)), floor}, reverse=True)
+
+    def scorer(self, rows: NDArray[Any]) -> PairScorer:
+        """See :meth:`Signal.scorer`."""
+        from dedupkit.signals.impostors import Products, vector_sides
+
+        return Products(vector_sides(rows))
+
+    @property
+    def pair_work(self) -> float:
+        """One product of vectors."""
+        return _TYPICAL_WIDTH
+
+    def check_calibratable(self) -> None:
+        """Raise DedupkitError where calibration cannot take the signal."""
+        from dedupkit.embedding.spec import parse_spec
+
+        if self.spec and parse_spec(self.spec).background():
+            raise DedupkitError(f"{self.name} has a background, and normalised scores cannot be calibrated yet")
