@@ -86,7 +86,7 @@ class _Separators(dict[int, str | None]):
             replaced: str | None = None  # within a word or an emoji
         elif kind[0] in "LMN" or character == "_":
             replaced = character
-        elif kind in ("So", "Sk"):
+        elif kind == "So" or "\U0001f3fb" <= character <= "\U0001f3ff":
             replaced = f" {character} "  # an emoji is a word
         else:
             replaced = " "
