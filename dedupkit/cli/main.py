@@ -100,6 +100,10 @@ def apply(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
     to: Annotated[Path, typer.Option(help="Where the cleaned data goes.")],
     format: Annotated[str, typer.Option(help="webdataset, parquet, urls, datacomp or keys.")] = "webdataset",
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per cleaned shard; about the source's size by default.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="Number of cleaned shards, instead of their size.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
     source: Source = None,
     json_output: Json = False,
@@ -110,7 +114,10 @@ def apply(
 
     if format not in FORMATS:
         raise typer.BadParameter(f"{format!r}; choose one of {', '.join(FORMATS)}", param_hint="--format")
-    written = Run(directory).apply(to, format=format, workers=workers, source=source or None)
+    if shard_size is not None and shards is not None:
+        raise typer.BadParameter("give --shard-size or --shards, not both", param_hint="--shards")
+    options: dict[str, Any] = {"shard_size": shard_size, "shards": shards, "source": source or None}
+    written = Run(directory).apply(to, format=format, workers=workers, **options)
     if json_output:
         typer.echo(json.dumps(written))
     else:

@@ -103,11 +103,12 @@ def unescape(field: str) -> str:
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else _TEXTS[match[0]], field)
 
 
-LISTS: dict[str, Callable[[Path, Path], int]] = {
-    "urls": write_urls,
-    "datacomp": write_datacomp,
-    "keys": write_keys,
+LISTS: dict[str, tuple[Callable[[Path, Path], int], str]] = {
+    "urls": (write_urls, "urls.parquet"),
+    "datacomp": (write_datacomp, "subset.npy"),
+    "keys": (write_keys, "keys.tsv"),
 }
+"""Formats of lists: a function from manifest and folder to the number of samples, and the file that it writes."""
 
 
 def _kept(manifest: Path, *columns: str) -> Iterator[pa.Table]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dedupkit.manifest.names import ArchiveNames
+from dedupkit.manifest.readme import readme
 from dedupkit.sources import Sample
 
 __all__ = ["ParquetShardWriter"]
@@ -73,5 +74,11 @@ class ParquetShardWriter:
             self._rows.clear()
 
     @staticmethod
-    def finish(path: Path, count: int) -> None:
+    def beside(name: str, samples: int) -> dict[str, bytes]:
         """Nothing stands beside a Parquet file."""
+        return {}
+
+    @staticmethod
+    def index(sizes: Mapping[str, int]) -> dict[str, bytes]:
+        """A README.md for Hugging Face ``datasets``."""
+        return readme(sizes, "*.parquet")

@@ -28,8 +28,12 @@ class ShardWriter(Protocol):
         """Append a sample; ``row`` is its row in the manifest."""
 
     @staticmethod
-    def finish(path: Path, count: int) -> None:
-        """Write what stands beside the shard."""
+    def beside(name: str, samples: int) -> dict[str, bytes]:
+        """Small files that stand beside one shard, by file name."""
+
+    @staticmethod
+    def index(sizes: Mapping[str, int]) -> dict[str, bytes]:
+        """Small files that describe all shards, from the number of samples in each."""
 
 
 SHARD_WRITERS: dict[str, type[ShardWriter]] = {"webdataset": TarShardWriter, "parquet": ParquetShardWriter}

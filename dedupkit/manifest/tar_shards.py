@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from dedupkit.manifest.names import ArchiveNames, safe_extension
+from dedupkit.manifest.readme import readme
 from dedupkit.sources import Sample
-from dedupkit.store import write_json
 
 __all__ = ["TarShardWriter"]
 
@@ -66,21 +66,24 @@ class TarShardWriter:
             self._stream.write(bytes(-len(data) % _BLOCK))
 
     @staticmethod
-    def finish(path: Path, count: int) -> None:
+    def beside(name: str, samples: int) -> dict[str, bytes]:
         """img2dataset's ``_stats.json``; its times are zero, so that the same input gives the same bytes."""
-        write_json(
-            path.with_name(path.name.removesuffix(".tar") + "_stats.json"),
-            {
-                "count": count,
-                "successes": count,
-                "failed_to_download": 0,
-                "failed_to_resize": 0,
-                "duration": 0.0,
-                "start_time": 0.0,
-                "end_time": 0.0,
-                "status_dict": {"success": count},
-            },
-        )
+        stats = {
+            "count": samples,
+            "successes": samples,
+            "failed_to_download": 0,
+            "failed_to_resize": 0,
+            "duration": 0.0,
+            "start_time": 0.0,
+            "end_time": 0.0,
+            "status_dict": {"success": samples},
+        }
+        return {name.removesuffix(".tar") + "_stats.json": _pretty(stats)}
+
+    @staticmethod
+    def index(sizes: Mapping[str, int]) -> dict[str, bytes]:
+        """``sizes.json``, which open_clip's training reads, and a README.md for Hugging Face ``datasets``."""
+        return {"sizes.json": _pretty(dict(sizes)), **readme(sizes, "*.tar")}
 
 
 def _json_object(data: bytes | None) -> dict[str, Any] | None:
@@ -90,6 +93,10 @@ def _json_object(data: bytes | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _pretty(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:

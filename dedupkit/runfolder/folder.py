@@ -129,3 +129,17 @@ class RunFolder:
             for name in _FOLDERS:
                 sweep(self.path / name, recursive=True)
             yield
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the folder while reading from it, together with others, so that nobody decides again meanwhile.
+
+        Raises:
+            DedupkitError: another process is writing into it.
+        """
+        with (self.path / _LOCK).open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DedupkitError(f"another process is writing into {self.path}; wait for it") from None
+            yield

@@ -129,12 +129,15 @@ class Run:
         *,
         format: str = "webdataset",
         workers: int | None = None,
+        shard_size: int | None = None,
+        shards: int | None = None,
         source: Moved | None = None,
     ) -> dict[str, Any]:
         """Write what the manifest keeps; see :func:`dedupkit.manifest.export.apply`."""
         from dedupkit.manifest.export import apply
 
-        return apply(self.path, to, format=format, workers=workers, source=source)
+        options: dict[str, Any] = {"shard_size": shard_size, "shards": shards, "source": source}
+        return apply(self.path, to, format=format, workers=workers, **options)
 
     def report(self, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
         """Write report.html (or to ``path``), report.json and DATASET_CARD.md; returns the HTML file.

@@ -1,0 +1,108 @@
+"""Write cleaned shards from one pass over the input shards that they take samples from."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dedupkit.manifest.shards import SHARD_WRITERS
+from dedupkit.manifest.target import Target
+from dedupkit.sources import Sample, Shard
+from dedupkit.sources.reread import Scanned, read_samples
+from dedupkit.store import atomic_path, read_columns
+
+__all__ = ["Input", "Output", "write_parts"]
+
+_COLUMNS = ("key", "sha256", "caption", "url", "uid", "width", "height")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What is read of one input shard.
+
+    Attributes:
+        shard: The shard, as it is found now.
+        source: Its name in the manifest.
+        samples: The file in which the scan described its samples.
+        wanted: One bit for each of them, packed: whether it is written.
+    """
+
+    shard: Shard
+    source: str
+    samples: str
+    wanted: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A cleaned shard: its file name, the number of its samples, and a digest of all that it is made from."""
+
+    name: str
+    samples: int
+    key: str
+
+
+def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence[Output], what: str) -> dict[str, Any]:
+    """Write cleaned shards that follow one another; a task of the engine.
+
+    Args:
+        to: The target folder.
+        format: A name in ``SHARD_WRITERS``.
+        inputs: The input shards in order; their samples together are those of the outputs.
+        outputs: The cleaned shards in order; those that are whole are left as they are.
+        what: The input's name for error messages.
+
+    Returns:
+        ``samples``: the number of samples in all outputs.
+
+    Raises:
+        DedupkitError: An input is not as it was when the run was made.
+        OSError: An input cannot be read, or an output not be written.
+    """
+    del what
+    target = Target(Path(to))
+    missing = [number for number, output in enumerate(outputs) if not target.is_whole(output.name, output.key)]
+    samples = _kept_samples(inputs)
+    for number, output in enumerate(outputs[: max(missing, default=-1) + 1]):
+        here = islice(samples, output.samples)
+        if number in missing:
+            _write(target, format, output, here)
+        else:
+            deque(here, maxlen=0)
+    return {"samples": sum(output.samples for output in outputs)}
+
+
+def _write(target: Target, format: str, output: Output, samples: Iterator[tuple[Sample, dict[str, Any]]]) -> None:
+    writer = SHARD_WRITERS[format]
+    target.forget(output.name)
+    with atomic_path(target.path / output.name) as temporary, writer(temporary) as shard:
+        for sample, row in samples:
+            shard.add(sample, row)
+    beside = writer.beside(output.name, output.samples)
+    for name, data in beside.items():
+        with atomic_path(target.path / name) as temporary:
+            temporary.write_bytes(data)
+    target.record(output.name, output.key, [output.name, *beside])
+
+
+def _kept_samples(inputs: Sequence[Input]) -> Iterator[tuple[Sample, dict[str, Any]]]:
+    """The wanted samples of all inputs, each with what the manifest says of it."""
+    for item in inputs:
+        table = read_columns(Path(item.samples), _COLUMNS)
+        bits = np.unpackbits(np.frombuffer(item.wanted, np.uint8), count=table.num_rows)
+        numbers = np.flatnonzero(bits)
+        rows = dict(zip(numbers.tolist(), table.take(pa.array(numbers)).to_pylist(), strict=True))
+        wanted = [
+            Scanned(rows[number]["key"], rows[number]["sha256"]) if number in rows else None
+            for number in range(table.num_rows)
+        ]
+        for number, sample in read_samples(item.shard, wanted):
+            row = rows.pop(number)
+            yield sample, {**row, "sha256": row["sha256"].hex(), "source": item.source}

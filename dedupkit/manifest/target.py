@@ -1,0 +1,156 @@
+"""The folder that ``apply`` writes into: which files in it are whose, and whether they are whole.
+
+Everything that is known lies in ``.dedupkit`` in that folder. ``plan.json`` names the files that were ever begun and
+are not yet removed, so that no other file is replaced or removed. A receipt for each cleaned shard, written after its
+files, holds what it was made from and the size and SHA-256 of each file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dedupkit.errors import DedupkitError
+from dedupkit.store import atomic_path, is_temporary, read_json, sweep, write_json
+
+__all__ = ["Target"]
+
+_STATE = ".dedupkit"
+_BESIDE = "beside"  # the receipt of what belongs to no single shard
+
+
+class Target:
+    """Files written by ``apply`` and what is known of them.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / _STATE
+        self._plan = self.state / "plan.json"
+
+    @contextmanager
+    def claimed(self, claim: Path, format: str) -> Iterator[None]:
+        """Hold the folder alone while writing into it.
+
+        Args:
+            claim: The run's note that it writes into this folder.
+            format: What is written.
+
+        Raises:
+            DedupkitError: The folder is a file, holds something else (then nothing in it was touched) or is in use.
+        """
+        self._refuse_foreign(claim, format)
+        self.state.mkdir(parents=True, exist_ok=True)
+        with (self.state / "lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DedupkitError(
+                    f"another process is writing into {self.path}; wait for it or choose another --to"
+                ) from None
+            self._refuse_foreign(claim, format)  # another process may have come first
+            sweep(self.path)
+            write_json(claim, {"format": format})
+            yield
+
+    def begin(self, format: str, names: Sequence[str]) -> None:
+        """Remember what is written, and remove what an earlier call wrote and this one does not.
+
+        Args:
+            format: What is written.
+            names: All files that will stand in the folder.
+
+        Raises:
+            DedupkitError: A file with one of these names, or one that would be removed, is not as dedupkit wrote it.
+        """
+        plan = read_json(self._plan) or {}
+        ours = {*plan.get("files", []), *plan.get("former", [])}
+        foreign = [name for name in names if name not in ours and _exists(self.path / name)]
+        if foreign:
+            raise DedupkitError(
+                f"{self.path / foreign[0]} was not written by dedupkit; move it away or choose another --to"
+            )
+        former = sorted(ours.difference(names))
+        facts = self._facts() if former else {}
+        for name in former:
+            if name in facts and _exists(self.path / name) and not _matches(self.path / name, facts[name]):
+                raise DedupkitError(f"{self.path / name} was changed since dedupkit wrote it; move it away")
+        write_json(self._plan, {"format": format, "files": list(names), "former": former})
+        for name in former:
+            (self.path / name).unlink(missing_ok=True)
+            self._receipt(name).unlink(missing_ok=True)
+        write_json(self._plan, {"format": format, "files": list(names), "former": []})
+
+    def is_whole(self, name: str, key: str) -> bool:
+        """Whether a shard was written from the same input, and all its files are as they were written."""
+        receipt = read_json(self._receipt(name))
+        if not isinstance(receipt, dict) or receipt.get("key") != key:
+            return False
+        return all(_matches(self.path / file, facts) for file, facts in receipt["files"].items())
+
+    def forget(self, name: str) -> None:
+        """Drop a shard's receipt before its files are replaced."""
+        self._receipt(name).unlink(missing_ok=True)
+
+    def record(self, name: str, key: str, files: Iterable[str]) -> None:
+        """Write a shard's receipt after its files."""
+        facts = {file: _facts(self.path / file) for file in files}
+        write_json(self._receipt(name), {"key": key, "files": facts})
+
+    def write_beside(self, files: dict[str, bytes]) -> None:
+        """Write small files that belong to no single shard."""
+        for name, data in files.items():
+            with atomic_path(self.path / name) as temporary:
+                temporary.write_bytes(data)
+        self.record(_BESIDE, "", files)
+
+    def work_folder(self) -> Path:
+        """A folder for the markers of this call's tasks; empty."""
+        folder = self.state / "tasks"
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    def _receipt(self, name: str) -> Path:
+        return self.state / "receipts" / f"{name}.json"
+
+    def _facts(self) -> dict[str, Any]:
+        """Size and digest of every file with a receipt."""
+        receipts = [read_json(path) for path in sorted((self.state / "receipts").glob("*.json"))]
+        return {name: facts for receipt in receipts if receipt for name, facts in receipt["files"].items()}
+
+    def _refuse_foreign(self, claim: Path, format: str) -> None:
+        try:
+            present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set[str]()
+        except NotADirectoryError:
+            raise DedupkitError(f"{self.path} is a file; --to takes a folder") from None
+        present = {name for name in present if name != _STATE and not is_temporary(name)}
+        plan = read_json(self._plan)
+        if present and not (isinstance(plan, dict) and claim.exists()):
+            raise DedupkitError(f"{self.path} is not empty and was not written from this run; choose another --to")
+        earlier = (plan or {}).get("format", format)
+        if present and earlier != format:
+            raise DedupkitError(f"{self.path} holds this run as {earlier}; choose another --to for {format}")
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _matches(path: Path, facts: dict[str, Any]) -> bool:
+    """Whether a regular file has the size and digest that a receipt states."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != facts.get("size"):
+        return False
+    return _facts(path) == facts
