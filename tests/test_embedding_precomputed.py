@@ -1,9 +1,13 @@
 """Precomputed vectors in every layout, joined by identifier, and what is wrong with a set said in numbers and names."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import jpegs, run, write_tar
 
 from dedupkit.embedding import embedder_key, load_embedder, load_precomputed
 from dedupkit.embedding.embedder import unit_rows
@@ -227,3 +231,40 @@ def test_a_shard_takes_its_rows_from_the_set(tmp_path, vectors):
     assert agree(written[[0, 2]], vectors[[3, 0]])
     assert (summary["samples"], summary["embedded"], summary["failed"]) == (4, 2, 1)
     assert summary["failure"].startswith("unknown: ")
+
+
+@pytest.fixture
+def partly(tmp_path, photos):
+    """Twelve images in two tars and their vectors in four parts, one of which is gone."""
+    keys = [f"{row:09d}" for row in range(12)]
+    images = jpegs(photos, 12, side=64)
+    for shard in range(2):
+        members = [(f"{key}.jpg", image) for key, image in zip(keys[shard::2], images[shard::2], strict=True)]
+        write_tar(tmp_path / "in" / f"{shard:05d}.tar", members)
+    vectors = unit_rows(np.random.default_rng(0).normal(size=(12, DIM)).astype(np.float32))
+    for part in (0, 1, 3):
+        rows = slice(3 * part, 3 * part + 3)
+        npy(tmp_path / f"clip/img_emb/img_emb_{part}.npy", vectors[rows].astype(np.float16))
+        parquet(tmp_path / f"clip/metadata/metadata_{part}.parquet", image_path=keys[rows])
+    out = tmp_path / "out"
+    return run(str(tmp_path / "in"), out, rule="exact or clip>=0.9", embed=f"precomputed:{tmp_path / 'clip'}")
+
+
+def test_images_without_a_vector_are_counted_and_named_wherever_recall_is(partly):
+    missing = partly.summary["without_vector"]["clip"]
+    assert (missing["count"], missing["of"]) == (3, 12)
+    named = {(Path(example["source"]).name, example["key"]) for example in missing["examples"]}
+    assert named == {("00000.tar", "000000006"), ("00000.tar", "000000008"), ("00001.tar", "000000007")}
+    assert "no usable vector" in missing["reason"]
+    assert partly.summary["recall"]["clip"]["without_vector"] == 3
+    shown = dict(partly.rows())
+    assert shown["recall of clip"].endswith("among images that have a vector")
+    assert shown["without a vector of clip"].startswith("3 of 12, such as 000000006")
+    json.dumps(partly.summary)
+    partly.report()
+    facts = json.loads((partly.path / "report.json").read_text())
+    assert facts["without_vector"]["clip"]["count"] == 3
+    page, card = ((partly.path / name).read_text() for name in ("report.html", "DATASET_CARD.md"))
+    assert "3 images of 12 without a vector of clip" in page
+    assert "000000007" in page
+    assert "3 of 12 readable images have no vector of clip" in card

@@ -19,7 +19,8 @@ from dedupkit.store import atomic_path, read_columns
 
 __all__ = ["Precomputed", "join_shard", "load_precomputed", "shared_precomputed", "vector_files"]
 
-_EXAMPLES = 5
+EXAMPLES = 5
+"""Samples without a vector that are named."""
 _AMBIGUOUS = -2
 
 
@@ -105,7 +106,7 @@ class Precomputed:
         self._counts["joined"] += int(found_.sum())
         without = np.flatnonzero(rows < 0)
         self._counts["missing"] += len(without)
-        room = max(0, _EXAMPLES - len(self._missing))
+        room = max(0, EXAMPLES - len(self._missing))
         self._missing += [str(keys[i] or uids[i] or urls[i]) for i in without[:room].tolist()]
         return vectors, found_
 
@@ -123,7 +124,7 @@ class Precomputed:
             **self._counts,
             "missing_examples": list(self._missing),
             "surplus": len(surplus),
-            "surplus_examples": [self._named(row) for row in surplus[:_EXAMPLES].tolist()],
+            "surplus_examples": [self._named(row) for row in surplus[:EXAMPLES].tolist()],
             "unpaired_files": [str(path) for path in self._unpaired],
         }
 
@@ -222,6 +223,7 @@ def join_shard(
         "embedded": int(found.sum()),
         "failed": len(lost),
         "failure": first,
+        "examples": [str(keys[row]) for row in lost[:EXAMPLES].tolist()],
     }
 
 

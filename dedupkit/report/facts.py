@@ -6,6 +6,8 @@ key                       meaning
 ``format``                version of this layout, 1
 ``dedupkit``, ``versions``  what made the run
 ``command``               the shell command that makes it again
+``without_vector``        by embedder, the readable images that have no vector: ``count``, ``of``,
+                          ``examples`` (``source``, ``key``), ``reason``; embedders that have all vectors are left out
 ``sources``, ``shards``   what was read: as named by the user, and the number of shards
 ``shard_problems``        shards not read to their end: ``source``, ``problem``
 ``rule``, ``keep_policy``  the rule spelled out, the policy
@@ -49,6 +51,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.tables import Manifest, Removed, Tally, clip
 from dedupkit.report.words import Atom, command, read_rule
+from dedupkit.runfolder.folder import RunFolder
 from dedupkit.store import read_columns, read_json
 
 __all__ = ["collect", "read_config"]
@@ -106,6 +109,7 @@ def collect(run: Path) -> dict[str, Any]:
         "sources": config["sources"],
         "shards": len(config["shards"]),
         "shard_problems": _shard_problems(run, config["shards"]),
+        "without_vector": RunFolder(run).without_vector(),
         "rule": config["rule_expanded"],
         "keep_policy": config["keep"],
         "samples": sum(tally.verdicts.values()),

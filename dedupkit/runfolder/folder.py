@@ -70,6 +70,28 @@ class RunFolder:
                 found.append({"source": source, "problem": problem})
         return found
 
+    def without_vector(self) -> dict[str, dict[str, Any]]:
+        """The readable images that an embedder has no vector of: they take no part in that signal.
+
+        Returns:
+            For each embedder that has not all: ``count`` of them ``of`` so many readable images, ``examples``
+            (``source`` and ``key``) and ``reason``, what was wrong with the first.
+        """
+        config = self.read_config()
+        found: dict[str, dict[str, Any]] = {}
+        for name in config.get("embedders", {}):
+            total: dict[str, Any] = {"count": 0, "of": 0, "examples": [], "reason": None}
+            for number, source in enumerate(config["shards"]):
+                marker = read_json(self.path / ".done" / f"embed-{name}" / f"{number:05d}.json") or {}
+                result = marker.get("result") or {}
+                total["count"] += result.get("failed", 0)
+                total["of"] += result.get("failed", 0) + result.get("embedded", 0)
+                total["reason"] = total["reason"] or result.get("failure")
+                total["examples"] += [{"source": source, "key": key} for key in result.get("examples", [])]
+            if total["count"]:
+                found[name] = {**total, "examples": total["examples"][:5]}
+        return found
+
     def read_config(self) -> dict[str, Any]:
         """What was asked of this run.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dedupkit.embedding.embedder import Embedder, Pixels, Vectors
 from dedupkit.embedding.pixels import decode_rgb
-from dedupkit.embedding.precomputed import join_shard, shared_precomputed
+from dedupkit.embedding.precomputed import EXAMPLES, join_shard, shared_precomputed
 from dedupkit.embedding.spec import shared_embedder
 from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError
@@ -56,8 +56,8 @@ def embed_shard(
 
     Returns:
         ``samples`` (rows), ``embedded``, ``failed`` (readable, but without embedding), ``failure`` (the first message;
-        None without one), ``name``, ``dim``, ``precision``; ``problem`` and ``retry`` where the shard could not be
-        read as far as the scan read it.
+        None without one), ``examples`` (keys of the first few that failed), ``name``, ``dim``, ``precision``;
+        ``problem`` and ``retry`` where the shard could not be read as far as the scan read it.
 
     Raises:
         DedupkitError: the shard is no longer the one that was scanned; see also
@@ -86,6 +86,8 @@ def embed_shard(
                 rows, batch = [], []
         if rows:
             matrix.fill(rows, np.stack(batch))
+    for row in images.lost():
+        matrix.fail(row, "could not be read again")
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
         np.save(stream, matrix.values)
     summary = {"samples": len(wanted), "name": model.name, "dim": model.dim, "precision": model.precision}
@@ -132,12 +134,15 @@ class _Images:
         except OSError as error:
             self._failure = error
 
+    def lost(self) -> list[int]:
+        """The rows that were readable in the scan and were not now."""
+        return [row for row in range(self._read, len(self._wanted)) if self._wanted[row] is not None]
+
     def problem(self) -> dict[str, Any]:
         """What was readable in the scan and was not now."""
         if self._failure is None:
             return {}
-        lost = sum(scanned is not None for scanned in self._wanted[self._read :])
-        return {"problem": f"{lost} samples could not be read again: {self._failure}", "retry": True}
+        return {"problem": f"{len(self.lost())} samples could not be read again: {self._failure}", "retry": True}
 
 
 @dataclass(slots=True)
@@ -148,6 +153,7 @@ class _Matrix:
     keys: list[str | None]
     failed: int = 0
     failure: str | None = None
+    examples: list[str] = field(default_factory=list)
     embedded: int = 0
     values: NDArray[np.float16] = field(init=False)
 
@@ -170,10 +176,14 @@ class _Matrix:
         """Count a row that stays zero."""
         self.failed += 1
         self.failure = self.failure or f"{self.keys[row]}: {message}"
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(str(self.keys[row]))
 
     def counts(self) -> dict[str, Any]:
         """For the summary."""
-        return {"embedded": self.embedded, "failed": self.failed, "failure": self.failure}
+        return {
+            "embedded": self.embedded, "failed": self.failed, "failure": self.failure, "examples": self.examples,
+        }  # fmt: skip
 
     def _encode(self, batch: Pixels) -> Vectors:
         vectors = self.model.encode(batch)

@@ -52,6 +52,7 @@ class Run:
             **summary,
             "shards": len(self.config["shards"]),
             "shard_problems": self._folder.shard_problems(),
+            "without_vector": self._folder.without_vector(),
             "recall": self._recalls(),
         }
         self.calibration = read_calibration(self.path, self.config["rule_expanded"])
@@ -161,10 +162,18 @@ class Run:
         if missing is not None:
             raise DedupkitError(f"{missing}; run again with --rule {str(rule)!r} (only what is missing is computed)")
 
-    def _recalls(self) -> dict[str, dict[str, float]]:
-        """The measured recall of each embedder's search, over the pairs at or above its floor."""
+    def _recalls(self) -> dict[str, dict[str, Any]]:
+        """The measured recall of each embedder's search, over the pairs at or above its floor of images with a vector.
+
+        An image without a vector takes part in no pair, so ``without_vector`` says how many there are.
+        """
+        missing = self._folder.without_vector()
         joined = {name: self._folder.joined(name) for name in self.config.get("embedders", {})}
-        return {name: facts["recall"] for name, facts in joined.items() if facts and "recall" in facts}
+        return {
+            name: {**facts["recall"], "without_vector": missing.get(name, {}).get("count", 0)}
+            for name, facts in joined.items()
+            if facts and "recall" in facts
+        }
 
     def __repr__(self) -> str:
         s = self.summary
@@ -194,10 +203,13 @@ class Run:
             ("rule", s["rule"]),
         ]
         for name, recall in s["recall"].items():
-            if recall["low"] < 1:
-                shown.append(
-                    (f"recall of {name}", f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]")
-                )
+            if recall["low"] < 1 or recall["without_vector"]:
+                interval = f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]"
+                among = " among images that have a vector" if recall["without_vector"] else ""
+                shown.append((f"recall of {name}", interval + among))
+        for name, missing in s["without_vector"].items():
+            named = ", ".join(example["key"] for example in missing["examples"])
+            shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))
         if self.calibration is not None:
             shown += self.calibration.rows()
         return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
