@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from dedupkit.signals.caption import Caption, Uncaptioned
 from dedupkit.signals.embedded import Embedded
 from dedupkit.signals.hamming import PerceptualHash
 from dedupkit.signals.identity import Exact, PixelIdentity
@@ -22,6 +23,8 @@ SIGNALS: dict[str, Signal] = {
         Pdq("pdq"),
         Crops("crops"),
         *(PerceptualHash(kind) for kind in ("phash", "dhash", "ahash", "whash")),
+        Caption("caption"),
+        Uncaptioned("uncaptioned"),
         *(PerceptualHash(f"{kind}_imagededup") for kind in ("phash", "dhash", "ahash", "whash")),
     )
 }

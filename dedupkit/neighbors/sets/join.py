@@ -19,7 +19,7 @@ an entry, and lists that exceed ``memory`` are built and looked up part by part.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -162,12 +162,7 @@ def iter_jaccard_pairs(
     sizes = right.sizes()
     stop = len(right.first) if largest is None or largest + 1 >= len(sizes) else int(sizes[largest + 1])
     join = _Join(left, right, float(threshold), len(sides) == 1, sizes)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for first, last in _parts(right, stop, memory):
-            begin = first if join.self_join else 0
-            tasks = range(begin, len(left.first), _ROWS_A_TASK)
-            for found in pool.map(partial(join.probe, join.postings(first, last)), tasks):
-                yield from found
+    return join.blocks(_parts(right, stop, memory), workers or os.cpu_count() or 1)
 
 
 class _Postings(NamedTuple):
@@ -191,6 +186,14 @@ class _Join:
         self._bits = [np.zeros(len(side.first), np.uint64) for side in ((left,) if self_join else (left, right))]
         for side, bits in zip((left, right), self._bits, strict=False):
             kernels.bitmaps(side.starts, side.tokens, bits)
+
+    def blocks(self, parts: Iterable[tuple[int, int]], workers: int) -> Iterator[SetPairs]:
+        """List some sets after the others, and look all sets up that can meet them."""
+        with ThreadPoolExecutor(workers) as pool:
+            for first, last in parts:
+                tasks = range(first if self.self_join else 0, len(self._left.first), _ROWS_A_TASK)
+                for found in pool.map(partial(self.probe, self.postings(first, last)), tasks):
+                    yield from found
 
     def postings(self, first: int, last: int) -> _Postings:
         """List the sets ``first`` to ``last``."""

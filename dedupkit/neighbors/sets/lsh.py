@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from dedupkit.neighbors.sets.join import MEMORY, SetPairs, Sets, iter_jaccard_pairs
 from dedupkit.neighbors.sets.minhash import minhash_signatures
 
-__all__ = ["LONG", "FoundPairs", "bands_for", "join_sets", "lsh_pairs"]
+__all__ = ["LONG", "FoundPairs", "bands_for", "join_distinct", "join_sets", "lsh_pairs"]
 
 LONG = 128
 """Tokens of the largest sets that are joined exactly by default."""
@@ -62,21 +63,39 @@ def join_sets(
         ValueError: offsets that do not fit, a threshold out of range.
     """
     sets = Sets.of(offsets, tokens)
-    blocks = list(iter_jaccard_pairs([sets], threshold, workers=workers, memory=memory, largest=longest))
-    blocks.append(sets.copies())
-    method = "exact"
-    long = np.flatnonzero(np.diff(sets.starts) > longest)
-    if len(long):
-        bands, rows = bands_for(threshold, _PERMUTATIONS)
-        method = (
-            f"exact up to {longest} tokens, MinHash-LSH above ({_PERMUTATIONS} permutations, {bands} bands of {rows})"
-        )
-        blocks += lsh_pairs(sets, int(long[0]), threshold, seed=seed, workers=workers)
+    found, method = join_distinct(sets, threshold, longest=longest, workers=workers, memory=memory, seed=seed)
+    blocks = [sets.copies(), *found]
     a = np.concatenate([block.a for block in blocks])
     b = np.concatenate([block.b for block in blocks])
     score = np.concatenate([block.score for block in blocks])
     order = np.lexsort((b, a))
     return FoundPairs(a[order], b[order], score[order], method)
+
+
+def join_distinct(
+    sets: Sets,
+    threshold: float,
+    *,
+    longest: int = LONG,
+    workers: int | None = None,
+    memory: int = MEMORY,
+    seed: int = 1,
+) -> tuple[Iterator[SetPairs], str]:
+    """Find the similar pairs of distinct sets, in blocks by the first rows that hold them; arguments as `join_sets`.
+
+    Returns:
+        The blocks, each pair once, and in words how they are found.
+
+    Raises:
+        ValueError: a threshold out of range.
+    """
+    exact = iter_jaccard_pairs([sets], threshold, workers=workers, memory=memory, largest=longest)
+    long = int(np.searchsorted(np.diff(sets.starts), longest, side="right"))
+    if long == len(sets.first):
+        return exact, "exact"
+    bands, rows = bands_for(threshold, _PERMUTATIONS)
+    method = f"exact up to {longest} tokens, MinHash-LSH above ({_PERMUTATIONS} permutations, {bands} bands of {rows})"
+    return chain(exact, lsh_pairs(sets, long, threshold, seed=seed, workers=workers)), method
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,81 @@
+"""The captions of a run as word sets: their join, their labels, and the similarity of given pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dedupkit.captions.folding import Folding, words
+from dedupkit.captions.tokens import tokenize
+from dedupkit.neighbors.sets.join import Sets
+from dedupkit.neighbors.sets.lsh import join_distinct
+from dedupkit.signals.columns import Edges, write_edges
+from dedupkit.store import atomic_path, read_columns
+
+if TYPE_CHECKING:
+    from dedupkit.signals.columns import Scanned
+    from dedupkit.signals.signal import JoinSettings
+
+__all__ = ["folded_captions", "match_captions", "similarities", "uncaptioned"]
+
+
+def match_captions(name: str, scanned: Scanned, settings: JoinSettings) -> dict[str, Any]:
+    """Join the captions of all readable samples, and write edges and labels.
+
+    Returns:
+        ``distinct`` word sets, ``edges`` written, the ``bound``, the steps of ``folding``, and the ``method`` in words.
+    """
+    folding = Folding()
+    offsets, tokens, _ = tokenize(_captions(scanned), folding)
+    sets = Sets.of(offsets, tokens)
+    del offsets, tokens
+    blocks, method = join_distinct(sets, settings.bound, workers=settings.workers, seed=1)
+    edges = write_edges(scanned.folder.edges(name), (_edges(block) for block in blocks))
+    first = np.where(sets.row >= 0, sets.first[np.maximum(sets.row, 0)] if len(sets.first) else -1, -1)
+    with atomic_path(scanned.folder.labels(name)) as temporary, temporary.open("wb") as stream:
+        np.save(stream, first.astype(np.int32))
+    return {
+        "distinct": len(sets.first), "edges": edges, "bound": settings.bound, "folding": str(folding), "method": method,
+    }  # fmt: skip
+
+
+def _edges(block: Any) -> Edges:
+    return block.a, block.b, block.score
+
+
+def _captions(scanned: Scanned) -> Iterator[str | None]:
+    """The captions of all samples, one shard at a time; None for unreadable samples."""
+    for shard in range(scanned.shards):
+        table = read_columns(scanned.folder.samples(shard), ["caption", "error"])
+        for caption, error in zip(table["caption"].to_pylist(), table["error"].to_pylist(), strict=True):
+            yield caption if error is None else None
+
+
+def uncaptioned(scanned: Scanned) -> NDArray[np.int32]:
+    """(n,) int32: the first readable sample without a caption for each of these, -1 for all others."""
+    folding = Folding()
+    empty = [caption is None or not folding(caption) for caption in _captions(scanned)]
+    readable = scanned.read("error")["error"].is_null().to_numpy()
+    mine = np.flatnonzero(np.array(empty, bool) & readable)
+    labels = np.full(len(readable), -1, np.int32)
+    labels[mine] = mine[0] if len(mine) else -1
+    return labels
+
+
+def folded_captions(scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Which of some samples have a caption, (k,) bool; and the words of these, separated by spaces, as objects."""
+    folding = Folding()
+    column = scanned.read("caption")["caption"].take(pa.array(samples)).to_pylist()
+    folded = [folding(caption) if caption else "" for caption in column]
+    present = np.array([bool(text) for text in folded], bool)
+    return present, np.array([words(text) or text for text in folded if text] or [], object)
+
+
+def similarities(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
+    """Jaccard similarities of the word sets of pairs of texts, (m,) float32."""
+    sets = ((set(one.split()) or {one}, set(other.split()) or {other}) for one, other in zip(left, right, strict=True))
+    return np.array([len(one & other) / len(one | other) for one, other in sets], np.float32)
