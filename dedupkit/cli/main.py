@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dedupkit.cli.prompts import prompts
 from dedupkit.errors import DedupkitError, RuleError
 
 if TYPE_CHECKING:
@@ -192,6 +193,9 @@ def demo(
     succeeded = run_demo(out, json_output=json_output)
     if not succeeded:
         raise typer.Exit(1)
+
+
+app.command()(prompts)
 
 
 def _print_run(finished: Run, as_json: bool) -> None:

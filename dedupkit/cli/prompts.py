@@ -1,0 +1,32 @@
+"""``dedupkit prompts``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["prompts"]
+
+
+def prompts(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
+    top: Annotated[int, typer.Option(min=1, help="Number of duplicate groups, the largest first.")] = 350_000,
+    to: Annotated[
+        Path | None, typer.Option(help="File to write: .txt, .jsonl or .parquet; standard output by default.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of captions.")] = False,
+) -> None:
+    """List the captions of the images that occur most often in DIR, one per duplicate group."""
+    from dedupkit.workflows.prompts import most_duplicated, write_prompts
+
+    if to is not None:
+        count = write_prompts(directory, to, top)
+        typer.echo(
+            json.dumps({"prompts": count, "to": str(to)}) if json_output else f"wrote {count:,} captions to {to}"
+        )
+        return
+    for row in most_duplicated(directory, top).to_pylist():
+        typer.echo(json.dumps(row) if json_output else " ".join(row["prompt"].split()))
