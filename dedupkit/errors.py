@@ -6,7 +6,15 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-__all__ = ["DedupkitError", "MissingExtraError", "RereadError", "RuleError", "import_optional", "require"]
+__all__ = [
+    "DamagedError",
+    "DedupkitError",
+    "MissingExtraError",
+    "RereadError",
+    "RuleError",
+    "import_optional",
+    "require",
+]
 
 
 class DedupkitError(Exception):
@@ -19,6 +27,22 @@ class RuleError(DedupkitError, ValueError):
 
 class RereadError(DedupkitError):
     """An image of a finished scan that cannot be read again as it was: its file moved, changed or is unreadable."""
+
+
+class DamagedError(DedupkitError):
+    """A file that dedupkit wrote and that is missing or no longer as it was written.
+
+    Args:
+        path: The file.
+        what: What is wrong with it, as the end of a sentence about it.
+    """
+
+    def __init__(self, path: object, what: str) -> None:
+        super().__init__(path, what)
+        self.path, self.what = path, what
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}; give the command that wrote it again, it makes what is lost"
 
 
 class MissingExtraError(DedupkitError, ImportError):

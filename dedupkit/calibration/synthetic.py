@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.calibration.curves import holds
 from dedupkit.clustering.rules import Rule
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
-from dedupkit.errors import DedupkitError, require
+from dedupkit.errors import DamagedError, DedupkitError, require
 from dedupkit.images import ImageError
 from dedupkit.images.transformations import EDITS
 from dedupkit.runfolder.folder import RunFolder
@@ -33,7 +32,7 @@ from dedupkit.signals.edges import pair_scores
 from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.reread import Originals, read_images
 from dedupkit.sources.sample import IMAGE_EXTENSIONS, Place
-from dedupkit.store import atomic_path, read_columns
+from dedupkit.store import atomic_path, read_columns, write_table
 
 __all__ = ["Copies", "measure_copies", "plant_chunk", "read_copies", "write_copies"]
 
@@ -208,15 +207,14 @@ def write_copies(path: Path, copies: Copies, key: str) -> None:
         **copies.scores,
     }
     table = pa.table(columns).replace_schema_metadata({"key": key})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(path, table)
 
 
 def read_copies(path: Path, key: str) -> Copies | None:
     """What an earlier call measured; None where it is not there or was of something else."""
     try:
         table = read_columns(path)
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, DamagedError):
         return None
     if (table.schema.metadata or {}).get(b"key") != key.encode():
         return None

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
-from dedupkit.store import atomic_path, read_columns
+from dedupkit.store import count_rows, parquet_writer, read_columns, write_table
 
 __all__ = ["GROUPS_SCHEMA", "MANIFEST_SCHEMA", "Counts", "write_groups", "write_manifest"]
 
@@ -83,10 +82,7 @@ def write_manifest(
     verdicts: dict[str, int] = {}
     reason_counts: dict[str, int] = {}
     start = 0
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, MANIFEST_SCHEMA, compression="zstd") as writer,
-    ):
+    with parquet_writer(path, MANIFEST_SCHEMA) as writer:
         for file, source in zip(samples, sources, strict=True):
             table = read_columns(file)
             rows = slice(start, start + table.num_rows)
@@ -145,8 +141,7 @@ def write_groups(path: Path, decision: Decision, readable: NDArray[np.bool_]) ->
         ],
         schema=GROUPS_SCHEMA,
     )
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(path, table)
     return len(ids), int(counts.max(initial=1))
 
 
@@ -159,7 +154,7 @@ def _keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:
 def _key_parts(wanted: NDArray[np.int64], samples: Sequence[Path]) -> Iterator[pa.Array]:
     start = 0
     for file in samples:
-        rows = pq.read_metadata(file).num_rows
+        rows = count_rows(file)
         low, high = np.searchsorted(wanted, [start, start + rows])
         if high > low:
             keys = read_columns(file, ["key"])["key"].combine_chunks()

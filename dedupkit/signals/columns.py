@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.store import atomic_path, read_columns
+from dedupkit.store import parquet_writer, read_columns
 
 __all__ = ["Distinct", "Edges", "Scanned", "distinct_values", "read_column", "write_edges"]
 
@@ -106,7 +105,7 @@ def write_edges(path: Path, blocks: Iterable[Edges]) -> int:
     """Write scored pairs of samples (a < b), block by block; returns their number."""
     schema = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32())])
     count = 0
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with parquet_writer(path, schema) as writer:
         for a, b, score in blocks:
             writer.write_table(pa.table([np.minimum(a, b), np.maximum(a, b), score], schema=schema))
             count += len(a)

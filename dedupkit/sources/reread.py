@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.errors import RereadError
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources.again import Moved, find_again
 from dedupkit.sources.sample import Place, Sample, Shard
-from dedupkit.store import read_columns
+from dedupkit.store import count_rows, read_columns
 
 __all__ = ["Originals", "Scanned", "places_of", "read_images", "read_samples"]
 
@@ -52,7 +51,7 @@ class Originals:
         self.names: list[str] = config["shards"]
         directory = config.get("directory")
         self.shards = find_again(config["sources"], self.names, directory=directory, moved=moved)
-        rows = [pq.read_metadata(folder.samples(shard)).num_rows for shard in range(len(self.names))]
+        rows = [count_rows(folder.samples(shard)) for shard in range(len(self.names))]
         self.starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
 
     def places(self, samples: Iterable[int]) -> list[Place]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.parquet  # workers load it before their first task comes
 
 from dedupkit.hashing.exact import stored_hash
 from dedupkit.hashing.pdq import CROP_VIEWS, Decimated, decimate, one_math_thread, pdq_from_buffers
@@ -16,7 +16,7 @@ from dedupkit.images import ImageError
 from dedupkit.signals.image import ScannedImage
 from dedupkit.signals.signal import Signal
 from dedupkit.sources import Sample, Shard, ShardError
-from dedupkit.store import atomic_path
+from dedupkit.store import write_table
 
 __all__ = ["sample_schema", "scan_shard"]
 
@@ -76,8 +76,7 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], what: str) ->
             # The empty key stands for the rest of the shard, which nobody can list.
             rows.add(Sample(key="", error=problem))
         table = rows.table()
-    with atomic_path(Path(path)) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(Path(path), table)
     summary: dict[str, Any] = {
         "samples": table.num_rows,
         "unreadable": table.num_rows - table["error"].null_count,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.clustering import pairs_of_clauses
@@ -25,7 +24,7 @@ from dedupkit.sources import Shard
 from dedupkit.sources.reread import places_of, read_images
 from dedupkit.sources.sample import Place
 from dedupkit.stages.plan import Job
-from dedupkit.store import atomic_path, read_columns, remove_tree, write_json
+from dedupkit.store import count_rows, read_columns, remove_tree, write_json, write_table
 from dedupkit.verification.pair import Features, local_features, verify_pair
 
 __all__ = ["covers_verified", "verify_candidates", "verify_chunk", "verify_pairs"]
@@ -59,8 +58,7 @@ def verify_candidates(job: Job, key: str) -> None:
     require("cv2", "verify")
     a, b = _candidates(folder, len(job.shards), job.rule, tested)
     table, unseen = verify_pairs(a, b, folder, job.shards, parts=parts, out=folder.path, key=key, workers=job.workers)
-    with atomic_path(folder.edges("verified")) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(folder.edges("verified"), table)
     result = {
         "pairs": len(a),
         "edges": table.num_rows,
@@ -98,7 +96,7 @@ def verify_pairs(
     Returns:
         The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), and how many could not be read again.
     """
-    rows = [pq.read_metadata(folder.samples(shard)).num_rows for shard in range(len(shards))]
+    rows = [count_rows(folder.samples(shard)) for shard in range(len(shards))]
     starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
     tasks = []
     for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
@@ -165,8 +163,7 @@ def verify_chunk(
                     swapped = verdict.swapped().describe()
                     found.append((left, right, verdict.agreement, verdict.describe(), swapped))
     columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in _SCHEMA]
-    with atomic_path(Path(path)) as temporary:
-        pq.write_table(pa.table(columns, schema=_SCHEMA), temporary, compression="zstd")
+    write_table(Path(path), pa.table(columns, schema=_SCHEMA))
     return {"pairs": len(pairs[0]), "verified": len(found), "unseen": unseen}
 
 
@@ -220,7 +217,7 @@ def _features(samples: Iterable[int], shards: Mapping[int, tuple[Shard, str, int
     wanted = np.array(sorted(samples), np.int64)
     places: list[Place] = []
     for number, (_, file, start) in shards.items():
-        stop = start + pq.read_metadata(file).num_rows
+        stop = start + count_rows(Path(file))
         here = wanted[(wanted >= start) & (wanted < stop)].tolist()
         places += places_of(Path(file), number, start, here) if here else []
     found: dict[int, Features] = {}

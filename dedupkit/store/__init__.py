@@ -1,33 +1,32 @@
 """One way to files, local or remote, for inputs and outputs."""
 
-from dedupkit.store.files import (
-    atomic_path,
-    exists,
-    expand_braces,
-    is_dir,
-    is_remote,
-    is_temporary,
-    join,
-    leave_pandas_out,
-    list_dir,
-    list_glob,
-    open_binary,
-    read_columns,
+from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, walk_files
+from dedupkit.store.no_pandas import leave_pandas_out
+from dedupkit.store.paths import expand_braces, is_remote, join, refuse_inside
+from dedupkit.store.reading import open_binary
+from dedupkit.store.records import (
+    FileState,
+    digest_of,
+    file_state,
+    is_intact,
     read_json,
-    refuse_inside,
-    remove_tree,
-    stamp,
-    sweep,
-    temporary_path,
-    walk_files,
+    read_sealed,
     write_json,
+    write_sealed,
 )
+from dedupkit.store.tables import count_rows, parquet_writer, read_columns, write_table
+from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
 
 __all__ = [
+    "FileState",
     "atomic_path",
+    "count_rows",
+    "digest_of",
     "exists",
     "expand_braces",
+    "file_state",
     "is_dir",
+    "is_intact",
     "is_remote",
     "is_temporary",
     "join",
@@ -35,8 +34,10 @@ __all__ = [
     "list_dir",
     "list_glob",
     "open_binary",
+    "parquet_writer",
     "read_columns",
     "read_json",
+    "read_sealed",
     "refuse_inside",
     "remove_tree",
     "stamp",
@@ -44,4 +45,6 @@ __all__ = [
     "temporary_path",
     "walk_files",
     "write_json",
+    "write_sealed",
+    "write_table",
 ]

@@ -1,0 +1,103 @@
+"""Files of dedupkit's own: whole or not at all, and damage is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dedupkit.errors import DamagedError
+from dedupkit.store import (
+    atomic_path,
+    count_rows,
+    file_state,
+    is_intact,
+    read_columns,
+    read_sealed,
+    write_sealed,
+    write_table,
+)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows = pa.table({"key": [os.urandom(8).hex() for _ in range(500)], "number": list(range(500))})
+    write_table(tmp_path / "table.parquet", rows)
+    return tmp_path / "table.parquet"
+
+
+def test_a_byte_that_flips_in_a_page_is_noticed(table: Path) -> None:
+    good = table.read_bytes()
+    end = read_columns(table).num_rows and good.rindex(b"PAR1") - int.from_bytes(good[-8:-4], "little")
+    noticed = 0
+    for place in range(4, end, 211):
+        table.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        try:
+            read_columns(table)
+        except DamagedError as error:
+            assert str(table) in str(error)
+            noticed += 1
+    assert noticed > 0.9 * len(range(4, end, 211))  # what remains are words in page headers that nobody reads
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "zero", "cut", "folder"])
+def test_a_table_that_is_damaged_is_named(table: Path, damage: str) -> None:
+    good = table.read_bytes()
+    table.unlink()
+    if damage == "folder":
+        table.mkdir()
+    elif damage != "missing":
+        table.write_bytes({"empty": b"", "zero": bytes(len(good)), "cut": good[:-20]}[damage])
+    for read in (read_columns, count_rows, lambda path: read_columns(path, where=[("number", "=", 3)])):
+        with pytest.raises(DamagedError, match=r"table\.parquet is (missing|damaged)"):
+            read(table)
+
+
+def test_a_column_that_is_not_there_is_damage(table: Path) -> None:
+    with pytest.raises(DamagedError, match="no column score"):
+        read_columns(table, ["key", "score"])
+
+
+def test_a_sealed_record_is_read_only_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    assert read_sealed(path) is None
+    write_sealed(path, {"rule": "pdq<=31", "names": ["é"]})
+    assert read_sealed(path) == {"rule": "pdq<=31", "names": ["é"]}
+    for text in (path.read_text().replace("31", "21"), "{", "[]", "{}", json.dumps({"rule": "pdq<=31"})):
+        path.write_text(text)
+        assert read_sealed(path) is None
+
+
+def test_a_file_vouched_for_is_known_by_size_and_contents(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    path.write_bytes(b"12345")
+    state = file_state(path)
+    assert is_intact(path, state)
+    path.write_bytes(b"12354")
+    assert not is_intact(path, state)
+    assert is_intact(path, state, whole_up_to=4)
+    path.write_bytes(b"1234")
+    assert not is_intact(path, state, whole_up_to=4)
+    path.unlink()
+    assert not is_intact(path, state)
+    path.mkdir()
+    assert not is_intact(path, state)
+
+
+def test_a_file_replaces_a_folder_that_lies_in_its_way(tmp_path: Path) -> None:
+    (tmp_path / "file" / "deep").mkdir(parents=True)
+    with atomic_path(tmp_path / "file") as temporary:
+        temporary.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(ValueError, match="half"), atomic_path(tmp_path / "file") as temporary:
+        temporary.write_text("ne")
+        raise ValueError("half")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
