@@ -605,13 +605,15 @@ class TestPage:
             ask(root + "x" * len(server.token) + "/", "answers", answer)[0],
             ask(server.url, "answers", answer, Host=f"evil.example:{port}")[0],
             ask(server.url, "", None, Host="evil.example")[0],
+            ask(server.url, "answers", answer, Host="[")[0],
+            ask(server.url, "answers", answer, Origin="http://[")[0],
             ask(server.url, "answers", answer, Origin="https://evil.example")[0],
             ask(server.url, "answers", answer, Origin="null")[0],
             ask(server.url, "answers", answer, Content_Type="text/plain")[0],
             ask(server.url, "answers", b"question=0&same=true", Content_Type="application/x-www-form-urlencoded")[0],
             ask(server.url, "finish", b"", Content_Type="text/plain")[0],
         ]
-        assert refused == [404, 404, 404, 403, 403, 403, 403, 415, 415, 415]
+        assert refused == [404, 404, 404, 403, 403, 403, 403, 403, 403, 415, 415, 415]
         assert recorded == []
         assert ask(server.url, "", None, Host="localhost:9999")[0] == 200  # forwarded by ssh -L
 

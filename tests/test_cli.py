@@ -96,3 +96,17 @@ def test_help_and_version():
     shown = dedupkit("--help").stdout
     for command in ("run", "apply", "report", "calibrate", "demo"):
         assert command in shown
+
+
+def test_nothing_from_the_data_reaches_the_terminal_as_a_command(tmp_path, source):
+    """An escape sequence in the name of a shard is printed, not obeyed, in results and in errors."""
+    hostile = tmp_path / "\x1b]0;title\x07\x9b2J\u202e.tar"
+    hostile.write_bytes(source.read_bytes()[:1500])
+    broken = dedupkit("run", hostile, "--out", tmp_path / "out")
+    missing = dedupkit("run", tmp_path / "\x1b[2Jno.tar", "--out", tmp_path / "other")
+    assert broken.returncode == 0
+    assert missing.returncode == 1
+    assert "\\x1b]0;title\\x07\\x9b2J\\u202e.tar" in broken.stdout
+    assert "\\x1b[2Jno.tar" in missing.stderr
+    shown = broken.stdout + broken.stderr + missing.stdout + missing.stderr
+    assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e"}

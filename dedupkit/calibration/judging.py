@@ -162,9 +162,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _path(self) -> str | None:
         """What follows the secret; None where the request was refused."""
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
         origin = self.headers.get("Origin")
-        foreign = origin is not None and urlsplit(origin).netloc != self.headers.get("Host")
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+            foreign = origin is not None and urlsplit(origin).netloc != self.headers.get("Host")
+        except ValueError:  # such as "[", which opens an IPv6 address and does not close it
+            host, foreign = None, True
         if host not in _HOME or foreign:
             self._refuse(HTTPStatus.FORBIDDEN, "this page is for this machine")
             return None

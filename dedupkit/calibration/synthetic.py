@@ -19,19 +19,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.calibration.curves import holds
-from dedupkit.clustering.rules import Rule
+from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.engine import Progress, Task, fingerprint, run_tasks
 from dedupkit.errors import DamagedError, DedupkitError, require
 from dedupkit.images import ImageError
 from dedupkit.images.transformations import EDITS
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals import SIGNALS, find_signal
+from dedupkit.signals import SIGNALS, find_signal, known_signals
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.edges import pair_scores
 from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.reread import Originals, read_images
 from dedupkit.sources.sample import IMAGE_EXTENSIONS, Place
+from dedupkit.stages.plan import Job
+from dedupkit.stages.run import run_stages
+from dedupkit.stages.verify import verify_pairs
 from dedupkit.store import atomic_path, read_columns, write_table
 
 __all__ = ["Copies", "measure_copies", "plant_chunk", "read_copies", "write_copies"]
@@ -82,15 +85,14 @@ def measure_copies(
     Raises:
         DedupkitError: the source is gone or has changed, or no image can be copied.
     """
-    from dedupkit.workflows.dedup import dedup
-
     folder = work / "planted"
     _plant(originals, samples, work, folder, key, workers)
     hashes = [name for name in rule.signals if name in SIGNALS and SIGNALS[name].scan_columns]
-    # The rule "exact" joins nothing: the run is for its fingerprints.
-    options: dict[str, Any] = {"embed": list(embedders.values()), "hashes": hashes, "workers": workers}
-    run = RunFolder(dedup(folder, work / "run", rule="exact", device=device, **options).path)
     shards = find_shards(folder)
+    run = RunFolder(work / "run")
+    # The rule "exact" joins nothing: these stages are for the fingerprints.
+    rule_of_run = parse_rule("exact", known_signals(embedders))
+    run_stages(Job(run, shards, rule_of_run, hashes, embedders, workers, seed=0, device=device, target_recall=1.0))
     a, b, original, edit = _pairs(run, len(shards))
     names = [name for name in rule.signals if name in embedders or name in SIGNALS]
     measured = [find_signal(name) for name in names if find_signal(name).finds_pairs]
@@ -183,8 +185,6 @@ def _verified(
     workers: int,
 ) -> NDArray[np.float32]:
     """Look again at the pairs whose verdict depends on it: 1 verified, 0 not, NaN not looked at."""
-    from dedupkit.stages.verify import verify_pairs
-
     require("cv2", "verify")
     count = len(pairs[0])
     settled = holds(rule, scores)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dedupkit.cli.prompts import prompts
+from dedupkit.cli.terminal import say
 from dedupkit.errors import DedupkitError, RuleError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def apply(
     if json_output:
         typer.echo(json.dumps(written))
     else:
-        typer.echo(f"wrote {written['samples']:,} samples to {to} ({written['files']:,} files, {format})")
+        say(f"wrote {written['samples']:,} samples to {to} ({written['files']:,} files, {format})")
 
 
 @app.command()
@@ -135,7 +136,10 @@ def report(
     from dedupkit.workflows.run import Run
 
     path = Run(directory).report(source=source or None)
-    typer.echo(json.dumps({"report": str(path)}) if json_output else f"wrote {path}")
+    if json_output:
+        typer.echo(json.dumps({"report": str(path)}))
+    else:
+        say(f"wrote {path}")
 
 
 @app.command()
@@ -173,13 +177,13 @@ def calibrate(
     if json_output:
         typer.echo(json.dumps(done.facts))
         return
-    typer.echo(str(done))
+    say(done)
     answered = done.facts["precision"] is not None
-    typer.echo(f"\nnext: dedupkit {'report' if answered else 'calibrate'} {directory}{'' if answered else ' --judge'}")
+    say(f"\nnext: dedupkit {'report' if answered else 'calibrate'} {directory}{'' if answered else ' --judge'}")
 
 
 def _invite(url: str) -> None:
-    typer.echo(f"judge here: {url}\nCtrl-C stops; what is answered is kept", err=True)
+    say(f"judge here: {url}\nCtrl-C stops; what is answered is kept", err=True)
 
 
 @app.command()
@@ -205,9 +209,9 @@ def _print_run(finished: Run, as_json: bool) -> None:
     rows: list[tuple[str, Any]] = finished.rows()
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
-        typer.echo(f"{label:<{width}}  {value}")
-    typer.echo(f"{'manifest':<{width}}  {finished.path / 'manifest.parquet'}")
-    typer.echo(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
+        say(f"{label:<{width}}  {value}")
+    say(f"{'manifest':<{width}}  {finished.path / 'manifest.parquet'}")
+    say(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
 
 
 def main() -> None:
@@ -215,15 +219,15 @@ def main() -> None:
     try:
         app()
     except RuleError as error:
-        print(f"dedupkit: {error}", file=sys.stderr)  # noqa: T201
+        say(f"dedupkit: {error}", err=True)
         sys.exit(2)
     except (DedupkitError, OSError) as error:
-        print(f"dedupkit: {_explain(error)}", file=sys.stderr)  # noqa: T201
+        say(f"dedupkit: {_explain(error)}", err=True)
         sys.exit(1)
     except SystemExit as ending:
         if ending.code != _INTERRUPTED:
             raise
-        print("dedupkit: stopped; run the same command again to go on from here", file=sys.stderr)  # noqa: T201
+        say("dedupkit: stopped; run the same command again to go on from here", err=True)
         sys.exit(1)
     finally:
         gc.freeze()  # or the interpreter walks through all that was loaded once more before it ends

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from dedupkit.cli.terminal import say
+
 __all__ = ["prompts"]
 
 
@@ -24,9 +26,13 @@ def prompts(
 
     if to is not None:
         count = write_prompts(directory, to, top)
-        typer.echo(
-            json.dumps({"prompts": count, "to": str(to)}) if json_output else f"wrote {count:,} captions to {to}"
-        )
+        if json_output:
+            typer.echo(json.dumps({"prompts": count, "to": str(to)}))
+        else:
+            say(f"wrote {count:,} captions to {to}")
         return
     for row in most_duplicated(directory, top).to_pylist():
-        typer.echo(json.dumps(row) if json_output else " ".join(row["prompt"].split()))
+        if json_output:
+            typer.echo(json.dumps(row))
+        else:
+            say(" ".join(row["prompt"].split()))

@@ -29,6 +29,7 @@ class RunFolder:
         self.config = self.path / "run.json"
         self.manifest = self.path / "manifest.parquet"
         self.groups = self.path / "groups.parquet"
+        self.decision = self.path / ".done" / "decide.json"
 
     def samples(self, shard: int) -> Path:
         """The fingerprints of one shard's samples."""
@@ -101,6 +102,17 @@ class RunFolder:
         config = read_json(self.config)
         if not isinstance(config, dict):
             raise DedupkitError(f"{self.path} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR")
+        return config
+
+    def read_finished(self) -> dict[str, Any]:
+        """What was asked of this run, whose verdicts are there.
+
+        Raises:
+            DedupkitError: there is no run here, or it is not finished.
+        """
+        config = self.read_config()
+        if not isinstance(read_json(self.decision), dict) or not self.manifest.exists():
+            raise DedupkitError(f"the run in {self.path} is not finished; run the same command again to go on")
         return config
 
     def refuse_foreign(self, sources: Sequence[str] | None = None) -> None:

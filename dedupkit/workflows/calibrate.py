@@ -92,10 +92,8 @@ def calibrate(
 
 
 def _open(path: Path, seed: int, workers: int) -> Known:
-    from dedupkit.workflows.run import Run
-
-    config = Run(path).config
     folder = RunFolder(path)
+    config = folder.read_finished()
     embedders: dict[str, str] = config.get("embedders", {})
     signals = known_signals(embedders)
     rule = parse_rule(config["rule_expanded"], signals)

@@ -42,10 +42,8 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self._folder = RunFolder(path)
         self.path = self._folder.path
-        self.config = self._folder.read_config()
-        summary = read_json(self.path / ".done" / "decide.json")
-        if not isinstance(summary, dict) or not self._folder.manifest.exists():
-            raise DedupkitError(f"the run in {self.path} is not finished; run the same command again to go on")
+        self.config = self._folder.read_finished()
+        summary = read_json(self._folder.decision)
         self.summary: dict[str, Any] = {
             "out": str(self.path),
             "rule": self.config["rule_expanded"],
