@@ -27,10 +27,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.cosine.cells import Overlap
-from dedupkit.neighbors.cosine.join import ScoredPairs, collapse, cosine_pairs
+from dedupkit.neighbors.cosine.distinct import collapse
+from dedupkit.neighbors.cosine.join import Join, ScoredPairs
+from dedupkit.neighbors.cosine.overlap import Overlap
 from dedupkit.neighbors.cosine.recall import Recall
-from dedupkit.neighbors.cosine.tiles import Engine, Rows, dots, join_tiles
+from dedupkit.neighbors.cosine.rows import Rows
+from dedupkit.neighbors.cosine.settings import Settings
+from dedupkit.neighbors.cosine.tiles import Engine, dots, join_tiles
 
 DIMS, CHUNK = 512, 50_000
 KEEP_ROWS = 16384
@@ -170,9 +173,8 @@ def compare(vectors: NDArray[Any], floor: float, target: float, block_rows: int)
     print(f"{'exact tiles (scaled)':<26}{exact.wall * scale:>9.0f}{exact.cpu * scale:>9.0f}{1:>12}{1:>11}", flush=True)
     recalls = []
     for name, overlap in ((f"cells, target {target}", None), ("one cell per vector", Overlap(1, 0.0))):
-        run = timed(
-            lambda overlap=overlap: cosine_pairs(vectors, floor, method="cells", target_recall=target, _overlap=overlap)
-        )
+        settings = Settings(floor, "cells", target, overlap=overlap)
+        run = timed(lambda settings=settings: Join(vectors, None, settings).pairs())
         pairs: ScoredPairs = run.result
         recall = float(np.isin(truth, keys(pairs.a, pairs.b, n)).mean())
         own: Recall = pairs.recall

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedupkit.neighbors.cosine import join as cosine
-from dedupkit.neighbors.cosine.cells import Overlap
-from dedupkit.neighbors.cosine.join import cosine_pairs, iter_cosine_pairs
+from dedupkit.neighbors.cosine.join import Join, cosine_pairs, iter_cosine_pairs
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores
+from dedupkit.neighbors.cosine.overlap import Overlap
 from dedupkit.neighbors.cosine.recall import effective, wilson
-from dedupkit.neighbors.cosine.tiles import Engine, Rows, has_matrix_units, join_tiles
+from dedupkit.neighbors.cosine.rows import Rows
+from dedupkit.neighbors.cosine.settings import Settings
+from dedupkit.neighbors.cosine.tiles import Engine, has_matrix_units, join_tiles
 
 
 def unit(x):
@@ -94,7 +96,7 @@ def test_exact_is_brute_force(data, floor, two):
 def test_cells_emit_true_pairs_once_and_all_equal_rows(data, floor, two, cap):
     a = data.draw(vector_sets())
     b = data.draw(vector_sets(dims=a.shape[1])) if two else None
-    pairs = cosine_pairs(a, floor, b, method="cells", _overlap=Overlap(cap, 0.1))
+    pairs = Join(a, b, Settings(floor, "cells", overlap=Overlap(cap, 0.1))).pairs()
     exact = cosine_pairs(a, floor, b, method="exact")
     assert len(keys(pairs)) == len(pairs)
     assert keys(pairs) <= keys(exact)
@@ -126,7 +128,7 @@ def test_memmap_of_float16_with_little_memory(tmp_path, method):
     x = clustered(4000)
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    blocks = list(iter_cosine_pairs(mapped, 0.75, method=method, memory=2**16, _overlap=Overlap(64, 2.0)))
+    blocks = list(Join(mapped, None, Settings(0.75, method, memory=2**16, overlap=Overlap(64, 2.0))).blocks())
     found = [pair for block in blocks for pair in zip(block.a.tolist(), block.b.tolist(), strict=True)]
     assert len(found) == len(set(found))
     assert set(found) == keys(cosine_pairs(x, 0.75, method="exact"))
@@ -199,7 +201,7 @@ def test_measured_recall_agrees_with_the_true_recall(two):
     assert pairs.recall.estimate >= 0.97
     assert agrees(pairs.recall, true)
     assert true >= 0.95
-    single = cosine_pairs(x, 0.78, y, method="cells", _overlap=Overlap(1, 0.0))
+    single = Join(x, y, Settings(0.78, "cells", overlap=Overlap(1, 0.0))).pairs()
     true = len(keys(single) & exact) / len(exact)
     assert agrees(single.recall, true)
     assert true < 0.97
@@ -215,7 +217,7 @@ def test_a_target_that_cells_cannot_reach_is_searched_exactly():
 def test_too_few_true_pairs_is_said():
     x = unit(np.random.default_rng(0).standard_normal((4000, 128))).astype(np.float32)
     x[1] = x[0] + 0.01
-    recall = cosine_pairs(x, 0.9, method="cells", _overlap=Overlap(4, 0.1)).recall
+    recall = Join(x, None, Settings(0.9, "cells", overlap=Overlap(4, 0.1))).pairs().recall
     assert "true pairs to measure by" in recall.note
     assert recall.high - recall.low > 0.1
 

@@ -480,6 +480,7 @@ def test_rows_stand_beside_their_samples(tmp_path, photos):
         "embedded": 6,
         "failed": 0,
         "failure": None,
+        "examples": [],
         "name": "mean",
         "dim": 12,
         "precision": "float32",

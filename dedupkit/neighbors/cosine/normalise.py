@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.cosine.join import check_vectors
+from dedupkit.neighbors.cosine.distinct import check_vectors
 
 __all__ = ["ScoreNormaliser", "normalise_scores"]
 

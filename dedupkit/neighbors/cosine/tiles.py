@@ -19,16 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from dedupkit.errors import import_optional
+from dedupkit.neighbors.cosine.rows import Floats, Ints, Rows
 
 TILE = 2048  # rows of a tile: two blocks of 512 float32 dimensions and their product fit a 2023 server's cache
 CUDA_TILE = 8192
 SMALL_JOB = 2e9  # pairs under which importing torch takes longer than it saves
 LEAST_BFLOAT16_FLOOR = 0.05
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -39,59 +37,6 @@ def dots(x: Floats, y: Floats, i: Ints, j: Ints, out: Floats) -> None:
         for c in range(x.shape[1]):
             total += np.float64(x[i[p], c]) * np.float64(y[j[p], c])
         out[p] = min(1.0, max(-1.0, total))
-
-
-class Rows(NamedTuple):
-    """Unit vectors, read from an array in memory or on disk when they are asked for.
-
-    Attributes:
-        array: (n, d) float16 or float32, perhaps a memmap.
-        ids: int64 (u,), the rows of the array that are meant, ascending.
-        scale: float32 (u,), one over their length.
-    """
-
-    array: NDArray[Any]
-    ids: Ints
-    scale: Floats
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def dims(self) -> int:
-        """Components of a vector."""
-        return int(self.array.shape[1])
-
-    def take(self, at: slice | Ints) -> Floats:
-        """Vectors at these positions, as float32 (m, d) of length 1."""
-        ids = self.ids[at]
-        if isinstance(at, slice) and len(ids) and ids[-1] - ids[0] + 1 == len(ids):
-            block = self.array[ids[0] : ids[-1] + 1]  # no gaps: read in one go
-        else:
-            block = self.array[ids]
-        units: Floats = np.array(block, np.float32)
-        units *= self.scale[at][:, None]
-        return units
-
-
-class Growing:
-    """An array that is appended to: the memory doubles when it is full, instead of a list of small pieces."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.array, self.size = np.empty(1 << 20, dtype), 0
-
-    def append(self, piece: NDArray[Any]) -> None:
-        """Add a piece, (p,), at the end."""
-        if self.size + len(piece) > len(self.array):
-            longer = np.empty(2 * (self.size + len(piece)), self.array.dtype)
-            longer[: self.size] = self.array[: self.size]
-            self.array = longer
-        self.array[self.size : self.size + len(piece)] = piece
-        self.size += len(piece)
-
-    def filled(self) -> NDArray[Any]:
-        """What was appended, (size,); a view."""
-        return self.array[: self.size]
 
 
 class Engine:
@@ -189,6 +134,37 @@ class Engine:
             np.greater_equal(self.product(x, y), bound, out=passing)
         i, j = np.divmod(np.flatnonzero(passing), passing.shape[1])
         return i, j
+
+
+class Sets(NamedTuple):
+    """What is joined, and by what.
+
+    Attributes:
+        engine: Multiplies rows.
+        left: The first set.
+        right: The second set; None where the first is joined with itself.
+        keep_rows: Number of rows that may be held at a time.
+    """
+
+    engine: Engine
+    left: Rows
+    right: Rows | None
+    keep_rows: int
+
+    @property
+    def same(self) -> bool:
+        """Whether a set is joined with itself."""
+        return self.right is None
+
+    @property
+    def other(self) -> Rows:
+        """The set that the first is joined with."""
+        return self.left if self.right is None else self.right
+
+    @property
+    def sides(self) -> list[Rows]:
+        """The one or two sets."""
+        return [self.left] if self.right is None else [self.left, self.right]
 
 
 def has_matrix_units() -> bool:
