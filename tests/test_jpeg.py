@@ -105,6 +105,33 @@ def test_what_is_not_plain_is_left_to_libjpeg():
     assert isinstance(decimate([others["no scan"]])[0], ImageError)
 
 
+def with_ac_table(image: bytes, counts: dict[int, int]) -> bytes:
+    """The image with another first table of AC coefficients: so many codes of each length, all for the same symbol."""
+    lengths = bytes(counts.get(length, 0) for length in range(1, 17))
+    table = b"\x10" + lengths + bytes([1]) * sum(lengths)
+    scan = image.index(b"\xff\xda")
+    return image[:scan] + b"\xff\xc4" + (2 + len(table)).to_bytes(2, "big") + table + image[scan:]
+
+
+@pytest.mark.parametrize("counts", [dict.fromkeys(range(12, 17), 255), {16: 255, 15: 2}], ids=["1,275", "257"])
+def test_a_table_of_more_symbols_than_a_byte_has_values_is_refused(counts):
+    """Its definition would not fit into its place, and the kernel would write outside its tables."""
+    plain = [encode(noise(100 + n, 80), quality=90) for n in range(31)]
+    hostile = with_ac_table(plain[0], counts)
+    found = read_coefficients([hostile, *plain], lambda length: 8)
+    assert found[0] is None
+    for neighbour, image in zip(found[1:], plain, strict=True):
+        np.testing.assert_array_equal(neighbour.plane, read(image).plane)
+    assert isinstance(decimate([hostile])[0], ImageError)
+
+
+def test_a_code_of_ones_alone_is_refused_as_libjpeg_does():
+    plain = encode(noise(100, 80))
+    assert read(with_ac_table(plain, {8: 256 - 1})) is None  # codes that do not decode this scan
+    hostile = with_ac_table(plain, {1: 2})
+    assert read(hostile) is None and isinstance(decimate([hostile])[0], ImageError)
+
+
 def test_padding_and_trailing_bytes_are_none_of_the_image():
     plain = encode(noise(120, 90))
     end = plain.rindex(b"\xff\xd9")

@@ -111,13 +111,10 @@ def _read(images: list[bytes], frames: list[Frame], keep: Callable[[int], int]) 
         start += len(image)
         plane += rows * down * (keep_rows + 1) * stride
         most_blocks = max(most_blocks, columns * rows * (across * down + sum(blocks)))
-    defined = b"".join(
-        (bytes([kind]) + counts + symbols).ljust(DEFINITION, b"\0") for kind, counts, symbols in definitions
-    )
     planes = _decode(
         np.frombuffer(b"".join(images), np.uint8),
         jobs,
-        np.frombuffer(defined, np.uint8),
+        np.frombuffer(b"".join(map(_defined, definitions)), np.uint8),
         np.frombuffer(b"".join(quantizations), np.uint8).astype(np.int32),
         np.empty(plane + 9 * int(jobs[:, STRIDE].max()), np.int16),
         longest=max(map(len, images)),
@@ -128,6 +125,15 @@ def _read(images: list[bytes], frames: list[Frame], keep: Callable[[int], int]) 
         _coefficients(job, planes, frame) if job[READ] else None
         for job, frame in zip(jobs.tolist(), frames, strict=True)
     ]
+
+
+def _defined(table: Table) -> bytes:
+    """A Huffman table as the kernel takes it."""
+    kind, counts, symbols = table
+    definition = (bytes([kind]) + counts + symbols).ljust(DEFINITION, b"\0")
+    if len(definition) != DEFINITION or sum(counts) != len(symbols):
+        raise ValueError(f"a Huffman table of {len(symbols)} symbols does not fit into its place")
+    return definition
 
 
 def _coefficients(job: list[int], planes: NDArray[np.int16], frame: Frame) -> Coefficients:

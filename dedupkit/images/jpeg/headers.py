@@ -100,7 +100,7 @@ def _add_huffman(segment: bytes, tables: dict[int, Table]) -> None:
     """Read the tables of one DHT segment.
 
     Raises:
-        ValueError: one is cut off, or its codes do not fit into 16 bits.
+        ValueError: a table is cut off, has more symbols than a byte has values, or codes that do not fit into 16 bits.
     """
     start = 0
     while start < len(segment):
@@ -116,7 +116,9 @@ def _add_huffman(segment: bytes, tables: dict[int, Table]) -> None:
 def _check_huffman(table: Table) -> None:
     kind, counts, symbols = table
     room = sum(count << (15 - length) for length, count in enumerate(counts))
-    if kind > 1 or len(counts) != 16 or len(symbols) != sum(counts) or room > 1 << 16:
+    if kind > 1 or len(counts) != 16 or len(symbols) != sum(counts) or len(symbols) > 256:
         raise ValueError("no Huffman table")
+    if room >= 1 << 16:  # libjpeg, too, refuses a table in which a code is all ones (T.81, annex C)
+        raise ValueError("no Huffman code")
     if kind == 0 and max(symbols, default=0) > 11:
         raise ValueError("no Huffman table of a baseline JPEG")
