@@ -352,8 +352,17 @@ def test_a_parquet_beside_a_tar_that_is_not_img2datasets(tmp_path: Path, images:
     write_tar(tmp_path / "0.tar", named(images[:2]))
     pq.write_table(pa.table({"url": ["x", "y"]}), tmp_path / "0.parquet")
     assert keys(tmp_path) == ["00000", "00001"]
-    (tmp_path / "0.parquet").write_bytes(b"no parquet")
-    assert keys(tmp_path) == ["00000", "00001"]
+
+
+def test_metadata_that_cannot_be_read_is_said(tmp_path: Path, images: list[bytes]) -> None:
+    write_tar(tmp_path / "data" / "0.tar", named(images[:2]))
+    (tmp_path / "data" / "0.parquet").write_bytes(b"no parquet")
+    finished = run(tmp_path / "data", tmp_path / "out")
+    rows = manifest(finished)
+    assert {key: row["verdict"] for key, row in rows.items()} == {"00000": "keep", "00001": "keep", "": "unreadable"}
+    assert "0.parquet cannot be read" in rows[""]["reason"]
+    assert "failed downloads, addresses and captions that it lists are missing" in rows[""]["reason"]
+    assert len(finished.summary["shard_problems"]) == 1
 
 
 def test_a_files_shard_whose_samples_all_failed(tmp_path: Path, images: list[bytes]) -> None:

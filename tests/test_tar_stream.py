@@ -59,7 +59,8 @@ def expected(data: bytes) -> list[tuple[str, int, bytes, str]]:
     found = []
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for info in archive:
-            kind = "file" if info.isreg() else "link" if info.issym() or info.islnk() else "other"
+            kind = "file" if info.isreg() else "link" if info.issym() or info.islnk() else "device"
+            kind = "folder" if info.isdir() else kind
             contents = archive.extractfile(info).read() if kind == "file" else b""
             found.append((info.name, info.offset_data, contents, kind))
     return found
@@ -67,7 +68,7 @@ def expected(data: bytes) -> list[tuple[str, int, bytes, str]]:
 
 def comparable(members: Iterator[TarMember] | list[TarMember]) -> list[tuple[str, int, bytes, str]]:
     """As :func:`expected`: tarfile takes the slash off a folder's name."""
-    return [(m.name.rstrip("/") if m.kind == "other" else m.name, m.offset, m.data, m.kind) for m in members]
+    return [(m.name.rstrip("/") if m.kind == "folder" else m.name, m.offset, m.data, m.kind) for m in members]
 
 
 def read_until_error(stream: io.BytesIO) -> tuple[list[TarMember], ShardError | None]:

@@ -30,8 +30,9 @@ from dedupkit.signals import SIGNALS, find_signal, known_signals
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.edges import pair_scores
 from dedupkit.sources import Shard, find_shards
+from dedupkit.sources.columns import IMAGE_EXTENSIONS
 from dedupkit.sources.reread import Originals, read_images
-from dedupkit.sources.sample import IMAGE_EXTENSIONS, Place
+from dedupkit.sources.sample import Place
 from dedupkit.stages.plan import Job
 from dedupkit.stages.run import run_stages
 from dedupkit.stages.verify import verify_pairs

@@ -9,6 +9,7 @@ from pathlib import Path
 from dedupkit import store
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.find import find_shards
+from dedupkit.sources.keys import name_of
 from dedupkit.sources.sample import Shard
 
 __all__ = ["Moved", "find_again", "moved_to"]
@@ -67,7 +68,7 @@ def _present(source: str, directory: str | None) -> list[Shard]:
     """The shards of one source; none where it is gone or cannot be asked."""
     for place in dict.fromkeys((source, _absolute(source, directory))):
         try:
-            return find_shards(place)
+            return find_shards(name_of(place))
         except (DedupkitError, OSError, ImportError):
             continue
     return []

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io as _io
+import hashlib
 import json
-import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dedupkit import store
-from dedupkit.errors import DedupkitError
-from dedupkit.sources.img2dataset import failed_row, metadata_rows, parse_json
-from dedupkit.sources.sample import Place, Sample, ShardError, as_score, clean_text, first_present, image_extension
+from dedupkit.sources.captions import caption_files, read_captions
+from dedupkit.sources.columns import as_score, as_text, clean_text, first_present, image_extension
+from dedupkit.sources.img2dataset import Metadata, parse_json
+from dedupkit.sources.keys import text_of
+from dedupkit.sources.limits import MAX_IMAGE_BYTES, too_large
+from dedupkit.sources.sample import NOTHING, PassedOver, Place, Sample, ShardError, as_shard_errors
 
-__all__ = ["FolderShard", "folder_shards", "read_captions"]
+__all__ = ["FolderShard", "folder_shards", "img2dataset_files"]
 
 _FILES_PER_TASK = 512
-_CAPTION_FILES = tuple(
-    f"{stem}.{extension}" for stem in ("captions", "metadata") for extension in ("csv", "tsv", "jsonl")
-)
+_TEXT = ("txt", "caption")
+_SIDECARS = (*_TEXT, "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +29,63 @@ class FolderShard:
     """Some image files of a folder.
 
     Attributes:
-        source: the folder.
+        folder: the folder.
         names: the image files, relative to it.
-        captions: rows of a captions file by file name, for those of ``names`` that it has.
-        siblings: files that exist beside the images (``.txt``, ``.json``), relative names.
+        captions: rows of captions files by file name, for those of ``names`` that have one.
+        siblings: files that exist beside the images (``.txt``, ``.caption``, ``.json``), relative names.
         metadata: img2dataset's Parquet file, for its ``files`` output: keys are then the stems.
+        unread: subfolders that could not be listed, and why.
+        passed_over: how many files of the folder are neither images nor about one, and the name of one.
     """
 
-    source: str
+    folder: str
     names: tuple[str, ...]
     captions: dict[str, dict[str, Any]] = field(default_factory=dict)
     siblings: frozenset[str] = frozenset()
     metadata: str | None = None
+    unread: tuple[tuple[str, str], ...] = ()
+    passed_over: tuple[int, str] = NOTHING
+
+    @property
+    def source(self) -> str:
+        """The folder as text."""
+        return text_of(self.folder)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The image files and the metadata."""
-        files = tuple(store.join(self.source, name) for name in self.names)
+        """The image files, those beside them, and the metadata."""
+        files = tuple(store.join(self.folder, name) for name in (*self.names, *sorted(self.siblings)))
         return files if self.metadata is None else (*files, self.metadata)
 
-    def read(self) -> Iterator[Sample]:
-        """One sample a file, in name order; then img2dataset's rows that have no file."""
-        rows = metadata_rows(self.metadata) if self.metadata else {}
+    @property
+    def settings(self) -> str:
+        """A digest of the captions that come from files of their own, and of the folders that could not be read."""
+        if not self.captions and not self.unread:
+            return ""
+        stated = json.dumps([self.captions, self.unread], sort_keys=True, default=str)
+        return hashlib.sha256(stated.encode()).hexdigest()
+
+    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+        """One sample a file, in name order; then img2dataset's rows that have no file, and folders not listed."""
+        if passed_over is not None and self.passed_over[0]:
+            passed_over.add(text_of(self.passed_over[1]), self.passed_over[0])
+        return as_shard_errors(self._read(extra))
+
+    def _read(self, extra: bool) -> Iterator[Sample]:
+        metadata = Metadata(self.metadata, extra=extra)
         for name in self.names:
-            key = self._key(name)
-            yield self._sample(name, key, rows.pop(key, None))
-        for key, row in rows.items():
-            yield failed_row(key, row, None)
+            yield self._sample(name, metadata.take(self._key(name)), extra)
+        yield from metadata.left(None)
+        for folder, why in self.unread:
+            yield Sample(key=text_of(folder) + "/", error=f"the folder cannot be read: {why}")
+        if metadata.problem is not None:
+            raise ShardError(metadata.problem)
 
     def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
         """Read the files again, in name order."""
         wanted = {place.key: place for place in places}
         for name in self.names:
-            place = wanted.pop(clean_text(self._key(name)) or "", None)
+            place = wanted.pop(text_of(self._key(name)), None)
             if place is not None:
                 yield place, self._bytes_or_error(name)
         for place in wanted.values():
@@ -76,90 +101,98 @@ class FolderShard:
         """img2dataset names a file by its key; in any other folder the name is the key."""
         return name.rpartition(".")[0] if self.metadata else name
 
-    def _sample(self, name: str, key: str, row: dict[str, Any] | None) -> Sample:
-        extension = name.rpartition(".")[2].lower()
+    def _sample(self, name: str, row: dict[str, Any], extra: bool) -> Sample:
+        stem, _, extension = name.rpartition(".")
+        extension = extension.lower()
         members: dict[str, bytes] = {}
-        error = None
-        try:
-            members[extension] = self._bytes(name)
-            stem = name.rpartition(".")[0]
-            for sibling in ("json", "txt"):
-                if f"{stem}.{sibling}" in self.siblings:
-                    members[sibling] = self._bytes(f"{stem}.{sibling}")
-        except OSError as problem:
-            error = f"{type(problem).__name__}: {problem.strerror or 'cannot be read'}"
+        errors = []
+        beside = [(sidecar, f"{stem}.{sidecar}") for sidecar in _SIDECARS if f"{stem}.{sidecar}" in self.siblings]
+        for member, file in [(extension, name), *beside]:
+            try:
+                members[member] = self._bytes(file)
+            except OSError as problem:
+                about = "" if file == name else f"{text_of(file)}: "
+                why = problem.strerror or (str(problem) if isinstance(problem, ShardError) else "cannot be read")
+                kind = "" if isinstance(problem, ShardError) else f"{type(problem).__name__}: "
+                errors.append(f"{about}{kind}{why}")
         known = row or self.captions.get(name) or parse_json(members.get("json"))
-        text: Any = members.get("txt")
-        if text is not None:
-            text = clean_text(text)
-            text = text if row else (text or "").strip()
+        text = clean_text(next((members[kind] for kind in _TEXT if kind in members), None))
+        if text is not None and not row:
+            text = text.strip()
         return Sample(
-            key=clean_text(key) or "",
+            key=text_of(self._key(name)),
             members=members,
             image_ext=extension if extension in members else None,
-            error=error,
-            caption=text if text is not None else clean_text(first_present(known, "caption")),
-            url=clean_text(first_present(known, "url")),
-            uid=clean_text(first_present(known, "uid")),
+            error="; ".join(errors) or None,
+            caption=text if text is not None else as_text(known, "caption"),
+            url=as_text(known, "url"),
+            uid=as_text(known, "uid"),
             clip_score=as_score(first_present(known, "clip_score")),
+            extra=known if extra else {},
         )
 
     def _bytes(self, name: str) -> bytes:
-        with store.open_binary(store.join(self.source, name)) as stream:
-            return stream.read()
+        with store.open_binary(store.join(self.folder, name)) as stream:
+            data = stream.read(MAX_IMAGE_BYTES + 1)
+            if len(data) > MAX_IMAGE_BYTES:
+                raise ShardError(too_large("the file", stream.seek(0, 2)))
+            return data
 
 
 def folder_shards(folder: str) -> list[FolderShard]:
     """Split a folder of images, recursively, into shards of at most a few hundred files, in name order."""
-    everything = list(store.walk_files(folder))
+    unread: list[tuple[str, str]] = []
+    everything = list(store.walk_files(folder, lambda name, error: unread.append((name, _why(error)))))
     images = [name for name in everything if _image_suffix(name)]
-    captions = read_captions(folder, everything)
-    texts = {name for name in everything if name.endswith((".txt", ".json"))}
+    tables = caption_files(everything, images)
+    captions, unused = read_captions(folder, tables, images)
+    texts = {name for name in everything if name.endswith(tuple(f".{sidecar}" for sidecar in _SIDECARS))}
+    stems = {name.rpartition(".")[0] for name in images}
+    about = {name for name in texts if name.rpartition(".")[0] in stems} | (set(tables) - set(unused))
+    others = [name for name in everything if name not in about and not _image_suffix(name) and not _is_hidden(name)]
+    beside: dict[str, list[str]] = defaultdict(list)
+    for name in texts:
+        beside[name.rpartition(".")[0]].append(name)
     shards = []
-    for start in range(0, len(images), _FILES_PER_TASK):
+    for start in range(0, max(len(images), bool(unread)), _FILES_PER_TASK):
         names = images[start : start + _FILES_PER_TASK]
-        stems = {name.rpartition(".")[0] for name in names}
         shards.append(
             FolderShard(
-                source=folder,
+                folder=folder,
                 names=tuple(names),
                 captions={name: captions[name] for name in names if name in captions},
-                siblings=frozenset(text for text in texts if text.rpartition(".")[0] in stems),
+                siblings=frozenset(text for name in names for text in beside.get(name.rpartition(".")[0], ())),
+                unread=tuple(unread) if not start else (),
+                passed_over=(len(others), others[0]) if others and not start else NOTHING,
             )
         )
     return shards
 
 
+def img2dataset_files(folder: str, stem: str) -> FolderShard:
+    """One shard of img2dataset's ``files`` output; all its samples may have failed, then there is no subfolder."""
+    inside = store.join(folder, stem)
+    unread: list[tuple[str, str]] = []
+    names: list[str] = []
+    if store.exists(inside):
+        names = list(store.walk_files(inside, lambda name, error: unread.append((name, _why(error)))))
+    return FolderShard(
+        folder=inside,
+        names=tuple(name for name in names if not name.endswith((".txt", ".json"))),
+        siblings=frozenset(name for name in names if name.endswith((".txt", ".json"))),
+        metadata=store.join(folder, stem + ".parquet"),
+        unread=tuple(unread),
+    )
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
 def _image_suffix(name: str) -> str | None:
     """In a folder the last suffix names the format (``a.b.jpg`` is a JPEG); hidden files are no samples."""
-    base = name.rsplit("/", 1)[-1]
-    return None if base.startswith(".") else image_extension("x." + base.rpartition(".")[2])
+    return None if _is_hidden(name) else image_extension("x." + name.rsplit("/", 1)[-1].rpartition(".")[2])
 
 
-def read_captions(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Rows of ``captions.csv`` (``.tsv``, ``.jsonl``; or ``metadata.*``) by file name, if the folder has one.
-
-    Raises:
-        DedupkitError: the file has no column of file names, or cannot be parsed.
-    """
-    found = next((name for name in _CAPTION_FILES if name in names), None)
-    if found is None:
-        return {}
-    path = store.join(folder, found)
-    with store.open_binary(path) as stream:
-        text = stream.read().decode("utf-8-sig", "replace")
-    limit = csv.field_size_limit(sys.maxsize)  # of the whole process; captions can be longer than its 128 KiB
-    try:
-        if found.endswith(".jsonl"):
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        else:
-            delimiter = "\t" if found.endswith(".tsv") else ","
-            rows = list(csv.DictReader(_io.StringIO(text), delimiter=delimiter))
-        keyed = {str(first_present(row, "file")): row for row in rows}
-    except (ValueError, AttributeError, csv.Error) as error:
-        raise DedupkitError(f"{path} cannot be read: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
-    if rows and set(keyed) == {"None"}:
-        raise DedupkitError(f"{path} has no column of file names; call it file_name")
-    return keyed
+def _is_hidden(name: str) -> bool:
+    return name.rsplit("/", 1)[-1].startswith(".")

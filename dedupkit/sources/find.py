@@ -7,9 +7,10 @@ from pathlib import Path
 
 from dedupkit import store
 from dedupkit.errors import DedupkitError
-from dedupkit.sources.files import FolderShard, folder_shards
+from dedupkit.sources.captions import is_caption_table
+from dedupkit.sources.files import folder_shards, img2dataset_files
 from dedupkit.sources.parquet import ParquetShard
-from dedupkit.sources.sample import Shard
+from dedupkit.sources.sample import NOTHING, Shard
 from dedupkit.sources.webdataset import TarShard
 
 __all__ = ["find_shards"]
@@ -47,7 +48,9 @@ def _expand(source: str) -> Iterable[Shard]:
         raise DedupkitError(f"no such source: {source} (looked for {_looked_for(source)})")
     shards = [shard for name in names for shard in _open(name)]
     if not shards:
-        raise DedupkitError(f"nothing to read in {source}: no tar, no Parquet file with images, no image")
+        raise DedupkitError(
+            f"nothing to read in {source}: no tar, no Parquet file with images, no file with an image's suffix"
+        )
     return shards
 
 
@@ -80,30 +83,29 @@ def _open_folder(folder: str) -> list[Shard]:
     tables = [name for name in names if name.endswith(".parquet")]
     if tars:
         tables_of_tars = {_stem(name) + ".parquet" for name in tars}
+        left = _left_out(names)
         return [
-            TarShard(store.join(folder, name), store.join(folder, _stem(name) + ".parquet"))
-            if _stem(name) + ".parquet" in tables
-            else TarShard(store.join(folder, name))
+            TarShard(
+                store.join(folder, name),
+                store.join(folder, _stem(name) + ".parquet") if _stem(name) + ".parquet" in tables else None,
+                left if name == tars[0] else NOTHING,
+            )
             for name in tars
         ] + [ParquetShard(store.join(folder, name)) for name in tables if name not in tables_of_tars]
-    if tables:
+    if tables and not all(map(is_caption_table, tables)):
         subfolders = {name for name in names if name + ".parquet" in tables and store.is_dir(store.join(folder, name))}
         if subfolders:
-            return [_img2dataset_files(folder, _stem(name)) for name in tables]
-        return [ParquetShard(store.join(folder, name)) for name in tables]
-    return list(folder_shards(folder))
+            return [img2dataset_files(folder, _stem(name)) for name in tables]
+        left = _left_out(names)
+        return [ParquetShard(store.join(folder, name), left if name == tables[0] else NOTHING) for name in tables]
+    return list(folder_shards(folder)) or [ParquetShard(store.join(folder, name)) for name in tables]
 
 
-def _img2dataset_files(folder: str, stem: str) -> FolderShard:
-    """One shard of img2dataset's ``files`` output; all its samples may have failed, then there is no subfolder."""
-    inside = store.join(folder, stem)
-    names = list(store.walk_files(inside)) if store.exists(inside) else []
-    return FolderShard(
-        source=inside,
-        names=tuple(name for name in names if not name.endswith((".txt", ".json"))),
-        siblings=frozenset(name for name in names if name.endswith((".txt", ".json"))),
-        metadata=store.join(folder, stem + ".parquet"),
-    )
+def _left_out(names: Sequence[str]) -> tuple[int, str]:
+    """How many entries of a folder of shards are no shards and say nothing about one, and the name of the first."""
+    others = [name for name in names if not name.endswith((*_TAR, ".parquet", "_stats.json")) and name[0] != "."]
+    others = [name for name in others if name not in ("sizes.json", "README.md")]
+    return (len(others), others[0]) if others else NOTHING
 
 
 def _stem(name: str) -> str:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from dedupkit import store
-from dedupkit.sources.sample import Sample, ShardError, as_rows, as_score, clean_text, first_present
+from dedupkit.sources.arrow import as_rows
+from dedupkit.sources.columns import as_score, as_text, first_present
+from dedupkit.sources.keys import text_of
+from dedupkit.sources.sample import Sample, ShardError
 
-__all__ = ["failed_row", "metadata_rows", "parse_json"]
+__all__ = ["Metadata", "parse_json"]
+
+_WANTED = frozenset({"key", "status", "error_message", "caption", "url", "uid", "similarity", "clip_score"})
 
 
 def parse_json(data: bytes | None) -> dict[str, Any]:
@@ -22,39 +29,74 @@ def parse_json(data: bytes | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def metadata_rows(path: str) -> dict[str, dict[str, Any]]:
-    """img2dataset's rows by key, in file order; empty where the file is not img2dataset's."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class Metadata:
+    """img2dataset's rows of one shard, by key.
 
-    wanted = {"key", "status", "error_message", "caption", "url", "uid", "similarity", "clip_score"}
-    try:
+    Args:
+        path: the Parquet file; None where the shard has none.
+        extra: Whether all columns are read, not only those that the manifest has.
+
+    Attributes:
+        problem: why the file cannot be read; None where it can, or is not img2dataset's.
+    """
+
+    def __init__(self, path: str | None, *, extra: bool = False) -> None:
+        self.problem: str | None = None
+        self._extra = extra
+        self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        if path is None:
+            return
+        try:
+            self._read(path)
+        except Exception as error:  # pyarrow and stores raise errors of many kinds
+            self.problem = (
+                f"the metadata in {text_of(path)} cannot be read ({type(error).__name__}: {error}); the failed "
+                "downloads, addresses and captions that it lists are missing"
+            )
+
+    def _read(self, path: str) -> None:
+        import pyarrow.parquet as pq
+
         with store.open_binary(path) as stream:
             file = pq.ParquetFile(stream)
-            names = [name for name in file.schema_arrow.names if name in wanted]
-            if "key" not in names:
-                return {}
-            rows = as_rows(file.read(columns=names))
-    except (OSError, pa.ArrowException):
-        return {}
-    return {str(row["key"]): row for row in rows}
+            names = file.schema_arrow.names
+            if "key" in names:
+                for row in as_rows(file.read(columns=[name for name in names if self._extra or name in _WANTED])):
+                    self._rows[str(row["key"])].append(row)
 
+    def __bool__(self) -> bool:
+        return bool(self._rows)
 
-def failed_row(key: str, row: dict[str, Any], failure: ShardError | None) -> Sample:
-    """A row of the metadata that has no member in the tar."""
-    status = row.get("status") or "success"
-    if status != "success":
-        message = row.get("error_message")
-        error = f"{status}: {message}" if message else str(status)
-    elif failure is not None:
-        error = f"not reached: {failure}"
-    else:
-        error = "listed as downloaded, but not in the tar"
-    return Sample(
-        key=clean_text(key) or "",
-        error=clean_text(error),
-        caption=clean_text(first_present(row, "caption")),
-        url=clean_text(first_present(row, "url")),
-        uid=clean_text(first_present(row, "uid")),
-        clip_score=as_score(first_present(row, "clip_score")),
-    )
+    def take(self, key: str) -> dict[str, Any]:
+        """The first row of a key, which is then no longer held; empty where there is none."""
+        rows = self._rows.get(key)
+        return rows.pop(0) if rows else {}
+
+    def left(self, failure: ShardError | None) -> Iterator[Sample]:
+        """The rows that were not taken, as samples without an image: failed downloads, and what the shard lost.
+
+        Args:
+            failure: why the rest of the shard cannot be read.
+        """
+        for key, rows in self._rows.items():
+            for row in rows:
+                yield self._lost(key, row, failure)
+
+    def _lost(self, key: str, row: dict[str, Any], failure: ShardError | None) -> Sample:
+        status = row.get("status") or "success"
+        if status != "success":
+            message = row.get("error_message")
+            error = f"{status}: {message}" if message else str(status)
+        elif failure is not None:
+            error = f"not reached: {failure}"
+        else:
+            error = "listed as downloaded, but not in the tar"
+        return Sample(
+            key=text_of(key),
+            error=error,
+            caption=as_text(row, "caption"),
+            url=as_text(row, "url"),
+            uid=as_text(row, "uid"),
+            clip_score=as_score(first_present(row, "clip_score")),
+            extra=row if self._extra else {},
+        )

@@ -6,27 +6,28 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 from dedupkit import store
-from dedupkit.sources.sample import (
+from dedupkit.sources.arrow import as_rows
+from dedupkit.sources.columns import (
     ALIASES,
     IMAGE_EXTENSIONS,
-    Place,
-    Sample,
-    ShardError,
-    as_rows,
     as_score,
+    as_text,
     clean_text,
     first_present,
     image_extension,
 )
+from dedupkit.sources.keys import text_of
+from dedupkit.sources.limits import MAX_IMAGE_BYTES, too_large
+from dedupkit.sources.sample import NOTHING, NoImagesError, PassedOver, Place, Sample, ShardError, as_shard_errors
 
 __all__ = ["ParquetShard", "image_column"]
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _READ = frozenset(name for field in ("caption", "url", "uid", "clip_score") for name in ALIASES[field])
-_BATCH = 128  # rows held at once
+_BATCH_ROWS, _BATCH_BYTES = 128, 64 << 20  # held at once, the second as far as one row allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,66 +35,99 @@ class ParquetShard:
     """A Parquet file with one image a row.
 
     The key is img2dataset's ``key`` where the file is img2dataset's, else the row number, eight digits wide.
+
+    Attributes:
+        path: of the file.
+        beside: how many files of its folder belong to no shard, and the name of one; told by one shard for all.
     """
 
-    source: str
+    path: str
+    beside: tuple[int, str] = NOTHING
+
+    @property
+    def source(self) -> str:
+        """The path as text."""
+        return text_of(self.path)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The file."""
-        return (self.source,)
+        return (self.path,)
 
-    def read(self) -> Iterator[Sample]:
+    @property
+    def settings(self) -> str:
+        """Nothing."""
+        return ""
+
+    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """One sample a row, in row order."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        if passed_over is not None and self.beside[0]:
+            passed_over.add(text_of(self.beside[1]), self.beside[0])
+        return as_shard_errors(self._read(extra))
 
-        try:
-            with store.open_binary(self.source) as stream:
-                file = pq.ParquetFile(stream)
-                column = image_column(file.schema_arrow)
-                if column is None:
-                    present = ", ".join(file.schema_arrow.names) or "none"
-                    raise ShardError(f"no column of images in the Parquet file; its columns: {present}")
-                keyed = {"key", "status"} <= set(file.schema_arrow.names)
-                wanted = _READ | {column, "key", "status", "error_message"}
-                names = [name for name in file.schema_arrow.names if name in wanted]
-                number = 0
-                for batch in _batches(file, names, range(file.num_row_groups)):
-                    for row in as_rows(batch):
-                        key = clean_text(row["key"]) if keyed and row["key"] is not None else f"{number:08d}"
-                        yield _sample(key or "", row, column, number)
-                        number += 1
-        except FileNotFoundError:
-            raise ShardError("the shard is gone: no such file") from None
-        except (OSError, pa.ArrowException) as error:
-            raise (error if isinstance(error, ShardError) else ShardError(f"broken Parquet: {error}")) from error
+    def _read(self, extra: bool) -> Iterator[Sample]:
+        with store.open_binary(self.path) as stream:
+            file = _opened(stream)
+            schema = file.schema_arrow
+            column = image_column(schema)
+            if column is None:
+                raise NoImagesError(_no_images(schema))
+            keyed = {"key", "status"} <= set(schema.names)
+            wanted = _READ | {column, "key", "status", "error_message"}
+            names = [name for name in schema.names if extra or name in wanted]
+            number = 0
+            for batch in _batches(file, names, range(file.num_row_groups)):
+                for row in as_rows(batch):
+                    key = clean_text(row["key"]) if keyed and row["key"] is not None else f"{number:08d}"
+                    yield _sample(key or "", row, column, number, extra=extra)
+                    number += 1
 
     def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
         """Read each row group that holds one of the rows once, and of it the column of images alone."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        return as_shard_errors(self._fetch_many(places))
 
+    def _fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
         wanted = {-1 if place.offset is None else place.offset: place for place in places}
-        try:
-            with store.open_binary(self.source) as stream:
-                file = pq.ParquetFile(stream)
-                column = image_column(file.schema_arrow)
-                groups, rows = _groups_of(file, wanted)
-                numbers = iter(rows)
-                for batch in _batches(file, [column], groups) if column is not None else ():
-                    values = batch.column(0)
-                    for place_in_batch, number in zip(range(batch.num_rows), numbers, strict=False):
-                        if number in wanted:
-                            data = stored_bytes(values[place_in_batch].as_py())
-                            place = wanted.pop(number)
-                            yield place, ShardError("the row no longer stores an image") if data is None else data
-                    if not wanted:
-                        return
-        except pa.ArrowException as error:
-            raise ShardError(f"broken Parquet: {error}") from error
+        with store.open_binary(self.path) as stream:
+            file = _opened(stream)
+            column = image_column(file.schema_arrow)
+            groups, rows = _groups_of(file, wanted)
+            numbers = iter(rows)
+            for batch in _batches(file, [column], groups) if column is not None else ():
+                values = batch.column(0)
+                for place_in_batch, number in zip(range(batch.num_rows), numbers, strict=False):
+                    if number in wanted:
+                        data = stored_bytes(values[place_in_batch].as_py())
+                        place = wanted.pop(number)
+                        yield place, ShardError("the row no longer stores an image") if data is None else data
+                if not wanted:
+                    return
         for place in wanted.values():
             yield place, ShardError("the file no longer has this row")
+
+
+def _opened(stream: IO[bytes]) -> Any:
+    """The file behind a stream.
+
+    Raises:
+        ShardError: it is no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"broken Parquet: {error}") from error
+
+
+def _no_images(schema: Any) -> str:
+    """What to do about a file without a column of images."""
+    present = ", ".join(schema.names) or "none"
+    message = f"no column of images in the Parquet file; its columns: {present}"
+    if set(schema.names) & set(ALIASES["url"]):
+        message += "; these are addresses of images: download them with img2dataset, then name its output here"
+    return message
 
 
 def stored_bytes(value: Any) -> bytes | None:
@@ -120,46 +154,65 @@ def _batches(file: Any, columns: Sequence[str], groups: Sequence[int]) -> Iterat
     """Batches of rows, those before a break in the file included.
 
     Raises:
-        pyarrow.ArrowException, OSError: the rest cannot be read.
+        ShardError: the rest cannot be read.
     """
     import pyarrow as pa
 
     done = 0
+    sizes = [(group.total_byte_size, group.num_rows) for group in map(file.metadata.row_group, groups)]
+    per_row = max((size // max(rows, 1) for size, rows in sizes), default=0)
+    rows_at_once = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(per_row, 1)))
     try:
-        for batch in file.iter_batches(batch_size=_BATCH, row_groups=list(groups), columns=list(columns)):
+        for batch in file.iter_batches(batch_size=rows_at_once, row_groups=list(groups), columns=list(columns)):
             done += batch.num_rows
             yield batch
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError) as error:
         # The batch that broke may begin with sound rows, in this row group or in the ones before.
-        for group in groups:
-            rows = file.metadata.row_group(group).num_rows
-            if done < rows:
+        yield from _row_by_row(file, columns, groups, done)
+        raise ShardError(f"broken Parquet: {error}") from error
+
+
+def _row_by_row(file: Any, columns: Sequence[str], groups: Sequence[int], done: int) -> Iterator[Any]:
+    """The rows that can be read behind the first ``done`` ones."""
+    import pyarrow as pa
+
+    for group in groups:
+        rows = file.metadata.row_group(group).num_rows
+        if done < rows:
+            try:
                 for number, row in enumerate(file.iter_batches(1, row_groups=[group], columns=list(columns))):
                     if number >= done:
                         yield row
-            done = max(0, done - rows)
-        raise
+            except (pa.ArrowException, OSError):
+                return
+        done = max(0, done - rows)
 
 
 def image_column(schema: Any) -> str | None:
     """The column of a pyarrow schema that holds images: a known name, else the only binary one."""
-    import pyarrow as pa
-
-    def holds_bytes(kind: Any) -> bool:
-        if pa.types.is_struct(kind):
-            return bool(kind.get_field_index("bytes") >= 0)
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    candidates = [item.name for item in schema if holds_bytes(item.type)]
+    candidates = [item.name for item in schema if _holds_bytes(item.type)]
     known = [name for name in _IMAGE_COLUMNS if name in candidates]
     if known:
         return known[0]
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _sample(key: str, row: dict[str, Any], column: str, number: int) -> Sample:
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _holds_bytes(kind.field(place).type)
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    return any(
+        is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    )
+
+
+def _sample(key: str, row: dict[str, Any], column: str, number: int, *, extra: bool) -> Sample:
     value = row.pop(column)
-    data = value.get("bytes") if isinstance(value, dict) else value
+    data = stored_bytes(value)
     path = value.get("path") if isinstance(value, dict) else None
     error = None
     status = row.get("status")
@@ -168,8 +221,10 @@ def _sample(key: str, row: dict[str, Any], column: str, number: int) -> Sample:
         error, data = (f"{status}: {message}" if message else str(status)), None
     elif data is None:
         error = f"the row stores no image bytes, only the path {path!r}" if path else "the row stores no image"
-    extension = column if column in IMAGE_EXTENSIONS else image_extension(path or "") or "jpg"
-    caption = clean_text(first_present(row, "caption"))
+    elif len(data) > MAX_IMAGE_BYTES:
+        error, data = too_large("the image", len(data)), None
+    extension = column if column in IMAGE_EXTENSIONS else image_extension(str(path or "")) or "jpg"
+    caption = as_text(row, "caption")
     members = {} if data is None else {extension: data}
     if caption is not None and data is not None:
         members["txt"] = caption.encode()
@@ -179,8 +234,9 @@ def _sample(key: str, row: dict[str, Any], column: str, number: int) -> Sample:
         image_ext=None if data is None else extension,
         error=clean_text(error),
         caption=caption,
-        url=clean_text(first_present(row, "url")),
-        uid=clean_text(first_present(row, "uid")),
+        url=as_text(row, "url"),
+        uid=as_text(row, "uid"),
         clip_score=as_score(first_present(row, "clip_score")),
         offset=number,
+        extra=row if extra else {},
     )

@@ -165,7 +165,9 @@ class Scanned(NamedTuple):
     sha256: bytes
 
 
-def read_samples(shard: Shard, wanted: Sequence[Scanned | None]) -> Iterator[tuple[int, Sample]]:
+def read_samples(
+    shard: Shard, wanted: Sequence[Scanned | None], *, extra: bool = False
+) -> Iterator[tuple[int, Sample]]:
     """Read whole samples of a shard again, in its order, and check that they are the ones that were scanned.
 
     Reading ends with the last wanted sample: what lies behind it, readable or not, does not matter.
@@ -173,6 +175,7 @@ def read_samples(shard: Shard, wanted: Sequence[Scanned | None]) -> Iterator[tup
     Args:
         shard: The shard.
         wanted: What the scan said of each row of the shard; None for a row that is not needed.
+        extra: Fill in ``Sample.extra``, all columns of the source's row.
 
     Yields:
         The row number in the shard and the sample.
@@ -184,7 +187,7 @@ def read_samples(shard: Shard, wanted: Sequence[Scanned | None]) -> Iterator[tup
     last = max((row for row, scanned in enumerate(wanted) if scanned is not None), default=-1)
     if last < 0:
         return
-    for row, sample in enumerate(shard.read()):
+    for row, sample in enumerate(shard.read(extra=extra)):
         scanned = wanted[row]
         if scanned is not None:
             data = sample.image

@@ -1,37 +1,25 @@
-"""What every reader yields, and the names under which data sets store the same thing."""
+"""What every reader takes and yields."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-__all__ = [
-    "IMAGE_EXTENSIONS", "Place", "Sample", "Shard", "ShardError", "as_rows", "as_score", "clean_text",
-    "first_present", "image_extension",
-]  # fmt: skip
+__all__ = ["NOTHING", "NoImagesError", "PassedOver", "Place", "Sample", "Shard", "ShardError", "as_shard_errors"]
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+T = TypeVar("T")
 
-# One table of column names: LAION, COYO, CC3M/CC12M, DataComp, img2dataset, Hugging Face.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "caption": ("caption", "TEXT", "text", "CAPTION", "txt", "alt_text", "description"),
-    "url": ("url", "URL", "image_url"),
-    "uid": ("uid", "UID", "id", "sample_id"),
-    "clip_score": (
-        "clip_score",
-        "similarity",
-        "clip_l14_similarity_score",
-        "clip_b32_similarity_score",
-        "clip_similarity_vitl14",
-        "clip_similarity_vitb32",
-    ),
-    "file": ("file_name", "filename", "file", "image", "path", "image_path"),
-}
+NOTHING = (0, "")
+"""Nothing was passed over in a folder: a count and a name."""
 
 
 class ShardError(OSError):
     """A shard that cannot be read, or not to its end; the message is the reason that the manifest shows."""
+
+
+class NoImagesError(ShardError):
+    """A shard of which no sample holds an image, because it is something else: a table of URLs, for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +31,12 @@ class Sample:
         members: every file of the sample, extension to bytes, in source order; the image among them.
         image_ext: the extension of the image in ``members``; None where there is none.
         error: why it cannot be used, where the source itself says so (a failed download, a broken archive).
-        caption: the text, as the source has it.
+        caption: the text, as the source has it; the first of several.
         url: where the image came from.
         uid: the data set's own identifier.
         clip_score: image-text similarity that the source states.
         offset: position of the image's bytes in the shard, where a later pass can seek there.
+        extra: where it was asked for, all columns of the source's row but the image, under their own names.
     """
 
     key: str
@@ -59,6 +48,7 @@ class Sample:
     uid: str | None = None
     clip_score: float | None = None
     offset: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image(self) -> bytes | None:
@@ -89,19 +79,46 @@ class Place:
     format: str | None = None
 
 
+@dataclass(slots=True)
+class PassedOver:
+    """What a reader saw and did not take for a sample or a part of one.
+
+    Attributes:
+        count: how many files or members.
+        example: the name of the first.
+    """
+
+    count: int = 0
+    example: str | None = None
+
+    def add(self, name: str, count: int = 1) -> None:
+        """Count a file or member, or several of which one is named."""
+        self.count += count
+        if self.example is None:
+            self.example = name
+
+
 class Shard(Protocol):
     """A readable piece of a source: small, picklable, read by one task."""
 
     @property
     def source(self) -> str:
-        """The manifest's ``source``: path or URL."""
+        """The manifest's ``source``: path or URL, as text."""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The files whose change makes the shard another shard."""
 
-    def read(self) -> Iterator[Sample]:
+    @property
+    def settings(self) -> str:
+        """What else its samples depend on, e.g. a digest of captions that were read elsewhere; mostly empty."""
+
+    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """Yield the samples in a stable order.
+
+        Args:
+            extra: Fill in ``Sample.extra``.
+            passed_over: Counts what is neither a sample nor a part of one.
 
         Raises:
             ShardError: the rest of the shard cannot be read.
@@ -120,59 +137,17 @@ class Shard(Protocol):
         """
 
 
-def clean_text(value: Any) -> str | None:
-    """Text that Parquet can hold: bytes decoded, lone surrogates and invalid UTF-8 replaced by U+FFFD."""
-    if value is None:
-        return None
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return str(value).encode("utf-8", "replace").decode("utf-8") if not isinstance(value, str) else _valid(value)
+def as_shard_errors(items: Iterator[T]) -> Iterator[T]:
+    """Yield what a reader yields; whatever it raises becomes the shard's problem.
 
-
-def _valid(text: str) -> str:
+    Raises:
+        ShardError: in place of any other error.
+    """
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def first_present(row: Mapping[str, Any], field_name: str) -> Any:
-    """The value under the first alias of ``field_name`` that the row has and that is not None."""
-    for name in ALIASES[field_name]:
-        value = row.get(name)
-        if value is not None:
-            return value
-    return None
-
-
-def as_score(value: Any) -> float | None:
-    """A number from metadata, None where it is no number."""
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def as_rows(table: Any) -> list[dict[str, Any]]:
-    """The rows of a pyarrow table or batch; text that is no UTF-8 is decoded as :func:`clean_text` does."""
-    try:
-        rows: list[dict[str, Any]] = table.to_pylist()
-    except UnicodeDecodeError:  # Parquet does not check what it stores as text
-        columns = [_values(column) for column in table.columns]
-        rows = [dict(zip(table.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
-    return rows
-
-
-def _values(column: Any) -> list[Any]:
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        values = [clean_text(value) for value in column.cast("large_string").cast("large_binary").to_pylist()]
-    return values
-
-
-def image_extension(name: str) -> str | None:
-    """The extension (lower case, after the first dot of the base name) if it names an image format."""
-    extension = name.rsplit("/", 1)[-1].partition(".")[2].lower()
-    return extension if extension in IMAGE_EXTENSIONS else None
+        yield from items
+    except ShardError:
+        raise
+    except FileNotFoundError as error:
+        raise ShardError("the shard is gone: no such file") from error
+    except Exception as error:
+        raise ShardError(f"{type(error).__name__}: {error}") from error

@@ -13,91 +13,150 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from dedupkit import store
-from dedupkit.sources.img2dataset import failed_row, metadata_rows, parse_json
-from dedupkit.sources.sample import IMAGE_EXTENSIONS, Place, Sample, ShardError, as_score, clean_text, first_present
+from dedupkit.sources.columns import IMAGE_EXTENSIONS, as_score, as_text, clean_text, first_present
+from dedupkit.sources.img2dataset import Metadata, parse_json
+from dedupkit.sources.keys import text_of
+from dedupkit.sources.limits import MAX_IMAGE_BYTES, MAX_MEMBERS, too_large
+from dedupkit.sources.sample import NOTHING, PassedOver, Place, Sample, ShardError, as_shard_errors
 from dedupkit.sources.tar_stream import TarMember, iter_tar
 
 __all__ = ["TarShard", "split_name"]
 
 _TEXT = ("txt", "caption", "text")
+_BROKEN = "the archive breaks off after this sample's first members"
+_CROWDED = f"more than {MAX_MEMBERS:,} files, or {MAX_IMAGE_BYTES:,} bytes, under one key"
 
 
 @dataclass(frozen=True, slots=True)
 class TarShard:
-    """A tar of samples; ``metadata`` is img2dataset's Parquet file of the same shard, where there is one."""
+    """A tar of samples.
 
-    source: str
+    Attributes:
+        path: of the tar.
+        metadata: img2dataset's Parquet file of the same shard, where there is one.
+        beside: how many files of its folder belong to no shard, and the name of one; told by one shard for all.
+    """
+
+    path: str
     metadata: str | None = None
+    beside: tuple[int, str] = NOTHING
+
+    @property
+    def source(self) -> str:
+        """The path as text."""
+        return text_of(self.path)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The tar and its metadata."""
-        return (self.source,) if self.metadata is None else (self.source, self.metadata)
+        return (self.path,) if self.metadata is None else (self.path, self.metadata)
 
-    def read(self) -> Iterator[Sample]:
+    @property
+    def settings(self) -> str:
+        """Nothing."""
+        return ""
+
+    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """The tar's samples in its order, then the rows of the metadata that have no image in it."""
-        rows = metadata_rows(self.metadata) if self.metadata else {}
+        if passed_over is not None and self.beside[0]:
+            passed_over.add(text_of(self.beside[1]), self.beside[0])
+        metadata = Metadata(self.metadata, extra=extra)
         failure: ShardError | None = None
         try:
-            for key, members, problem in self._grouped():
-                yield _sample(key, members, rows.pop(key, None), problem, seekable=not self._is_compressed())
-        except (OSError, EOFError, zlib.error) as error:
-            failure = error if isinstance(error, ShardError) else ShardError(_reason(error))
-        for key, row in rows.items():
-            yield failed_row(key, row, failure)
+            yield from as_shard_errors(self._samples(metadata, passed_over, extra))
+        except ShardError as error:
+            failure = error
+        yield from metadata.left(failure)
         if failure is not None:
             raise failure
+        if metadata.problem is not None:
+            raise ShardError(metadata.problem)
 
     def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
         """Seek from image to image; a compressed tar is read once, as far as the last of them."""
         if self._is_compressed():
-            yield from self._fetch_in_one_pass(places)
+            yield from as_shard_errors(self._fetch_in_one_pass(places))
             return
-        with store.open_binary(self.source) as stream:
+        with store.open_binary(self.path) as stream:
             for place in sorted(places, key=lambda place: place.offset or 0):
                 stream.seek(place.offset or 0)
-                yield place, stream.read(place.nbytes or 0)
+                yield place, stream.read(min(place.nbytes or 0, MAX_IMAGE_BYTES))
 
     def _fetch_in_one_pass(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
         wanted = {place.key: place for place in places}
-        for key, members, _ in self._grouped():
+        for group in self._grouped(None):
             if not wanted:
                 return
-            name = clean_text(key) or ""
-            image = _sample(key, members, None, None, seekable=False).image if name in wanted else None
+            key = text_of(group.key)
+            image = _sample(group, {}, seekable=False, extra=False).image if key in wanted else None
             if image is not None:
-                yield wanted.pop(name), image
+                yield wanted.pop(key), image
         for place in wanted.values():
             yield place, ShardError("it is no longer in the archive")
 
-    def _grouped(self) -> Iterator[tuple[str, list[tuple[str, TarMember]], str | None]]:
-        """Runs of contiguous members of one key as (extension, member), and what is wrong with the run."""
-        current: str | None = None
-        members: list[tuple[str, TarMember]] = []
+    def _samples(self, metadata: Metadata, passed_over: PassedOver | None, extra: bool) -> Iterator[Sample]:
+        seekable = not self._is_compressed()
+        for group in self._grouped(passed_over):
+            yield _sample(group, metadata.take(group.key) if metadata else {}, seekable=seekable, extra=extra)
+
+    def _grouped(self, passed_over: PassedOver | None) -> Iterator[_Group]:
+        """Runs of contiguous members of one key."""
+        group: _Group | None = None
         try:
-            with store.open_binary(self.source) as raw:
+            with store.open_binary(self.path) as raw:
                 for member in iter_tar(self._decompressed(raw)):
-                    split = split_name(member.name)
-                    if split is None or member.kind == "other":
+                    split = None if member.kind in _NO_SAMPLE else split_name(member.name)
+                    if split is None:
+                        if passed_over is not None and member.kind != "folder":
+                            passed_over.add(text_of(member.name))
                         continue
                     key, extension = split
-                    if key != current and current is not None:
-                        yield current, members, None
-                        members = []
-                    current = key
-                    members.append((extension, member))
-        except (OSError, EOFError, zlib.error):
-            if current is not None:
-                yield current, members, "the archive breaks off after this sample's first members"
+                    if group is None or key != group.key:
+                        if group is not None:
+                            yield group
+                        group = _Group(key, [])
+                    group.add(extension, member)
+        except (OSError, EOFError, zlib.error) as error:
+            if group is not None:
+                group.problem = _BROKEN
+                yield group
+            if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
+                raise ShardError(f"broken gzip stream: {error}") from error
             raise
-        if current is not None:
-            yield current, members, None
+        if group is not None:
+            yield group
 
     def _decompressed(self, raw: IO[bytes]) -> IO[bytes]:
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if self._is_compressed() else raw
 
     def _is_compressed(self) -> bool:
-        return self.source.endswith((".gz", ".tgz"))
+        return self.path.endswith((".gz", ".tgz"))
+
+
+_NO_SAMPLE = frozenset({"folder", "device", "label"})
+_PROBLEMS = {
+    "link": "is a link, not a file",
+    "sparse": "is a sparse file, which is not read",
+    "unknown": "is of a kind that is not known",
+}
+
+
+@dataclass(slots=True)
+class _Group:
+    """Contiguous members of one key, and what is wrong with them."""
+
+    key: str
+    members: list[tuple[str, TarMember]]
+    problem: str | None = None
+    nbytes: int = 0
+
+    def add(self, extension: str, member: TarMember) -> None:
+        """One more member, unless there are too many."""
+        self.nbytes += len(member.data)
+        if len(self.members) < MAX_MEMBERS and self.nbytes <= MAX_IMAGE_BYTES:
+            self.members.append((extension, member))
+        else:
+            self.problem = _CROWDED
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -109,19 +168,15 @@ def split_name(name: str) -> tuple[str, str] | None:
     return folder + slash + stem, extension.lower()
 
 
-def _sample(
-    key: str,
-    named: list[tuple[str, TarMember]],
-    row: dict[str, Any] | None,
-    problem: str | None,
-    *,
-    seekable: bool,
-) -> Sample:
+def _sample(group: _Group, row: dict[str, Any], *, seekable: bool, extra: bool) -> Sample:
+    key = group.key
     members: dict[str, bytes] = {}
-    errors = [problem] if problem else []
-    for extension, member in named:
-        if member.kind == "link":
-            errors.append(f"{key}.{extension} is a link, not a file")
+    errors = [group.problem] if group.problem else []
+    for extension, member in group.members:
+        if member.kind == "large":
+            errors.append(too_large(f"{key}.{extension}", member.size))
+        elif member.kind != "file":
+            errors.append(f"{key}.{extension} {_PROBLEMS[member.kind]}")
         elif extension in members:
             errors.append(f"two members named {key}.{extension}")
         else:
@@ -135,25 +190,17 @@ def _sample(
         errors.append("two images under one key: " + ", ".join(f"{key}.{extension}" for extension in images))
     known = row or parse_json(members.get("json"))
     text = next((members[extension] for extension in _TEXT if extension in members), None)
-    caption = clean_text(text) if text is not None else clean_text(first_present(known, "caption"))
     image_ext = images[0] if images else None
-    offset = next((member.offset for extension, member in named if extension == image_ext), None)
+    offset = next((member.offset for extension, member in group.members if extension == image_ext), None)
     return Sample(
-        key=clean_text(key) or "",
+        key=text_of(key),
         members=members,
         image_ext=image_ext,
-        error="; ".join(errors) or None,
-        caption=caption,
-        url=clean_text(first_present(known, "url")),
-        uid=clean_text(first_present(known, "uid")),
+        error=text_of("; ".join(errors)) or None,
+        caption=clean_text(text) if text is not None else as_text(known, "caption"),
+        url=as_text(known, "url"),
+        uid=as_text(known, "uid"),
         clip_score=as_score(first_present(known, "clip_score")),
         offset=offset if seekable else None,
+        extra=known if extra else {},
     )
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "the shard is gone: no such file"
-    if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
-        return f"broken gzip stream: {error}"
-    return f"{type(error).__name__}: {error}"

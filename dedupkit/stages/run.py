@@ -43,7 +43,7 @@ def _scan(job: Job, signals: Sequence[Signal]) -> list[str]:
     asked = [signal.scan_key for signal in requested]
     for number, shard in enumerate(job.shards):
         stamps = [stamp(path) for path in shard.paths]
-        key = fingerprint([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, asked])
+        key = fingerprint([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, shard.settings, asked])
         arguments: dict[str, Any] = {
             "shard": shard,
             "path": str(job.folder.samples(number)),
@@ -57,6 +57,8 @@ def _scan(job: Job, signals: Sequence[Signal]) -> list[str]:
         _load_ahead(signals, samples)
 
     results = _run(job, "scan", tasks, job.workers, watch)
+    if results and all(result.get("holds_none") for result in results):
+        raise DedupkitError(f"{job.shards[0].source} holds no images: {results[0]['problem']}")
     return [fingerprint([task.key, result]) for task, result in zip(tasks, results, strict=True)]
 
 

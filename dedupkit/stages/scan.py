@@ -16,6 +16,7 @@ from dedupkit.images import ImageError
 from dedupkit.signals.image import ScannedImage
 from dedupkit.signals.signal import Signal
 from dedupkit.sources import Sample, Shard, ShardError
+from dedupkit.sources.sample import NoImagesError, PassedOver
 from dedupkit.store import write_table
 
 __all__ = ["sample_schema", "scan_shard"]
@@ -61,18 +62,21 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], what: str) ->
         what: the shard's name, for messages about this task.
 
     Returns:
-        ``samples`` (rows), ``unreadable``, ``nbytes`` (of images); ``problem`` and ``retry`` where the shard could
-        not be read to its end.
+        ``samples`` (rows), ``unreadable``, ``nbytes`` (of images); ``passed_over`` (``count`` and ``example``) where
+        something is no part of a sample; ``problem`` and ``retry`` where the shard could not be read to its end, and
+        ``holds_none`` where it holds no images at all.
     """
     del what
     rows = _Rows(signals)
+    passed_over = PassedOver()
     problem: str | None = None
+    holds_none = False
     with one_math_thread():
         try:
-            for sample in shard.read():
+            for sample in shard.read(passed_over=passed_over):
                 rows.add(sample)
         except ShardError as error:
-            problem = str(error)
+            problem, holds_none = str(error), isinstance(error, NoImagesError)
             # The empty key stands for the rest of the shard, which nobody can list.
             rows.add(Sample(key="", error=problem))
         table = rows.table()
@@ -82,6 +86,10 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], what: str) ->
         "unreadable": table.num_rows - table["error"].null_count,
         "nbytes": rows.nbytes,
     }
+    if passed_over.count:
+        summary["passed_over"] = {"count": passed_over.count, "example": passed_over.example}
+    if holds_none:
+        summary["holds_none"] = True
     return summary if problem is None else {**summary, "problem": problem, "retry": True}
 
 
@@ -93,7 +101,8 @@ class _Rows:
         self._views = CROP_VIEWS if any(signal.views for signal in signals) else ()
         self._schema = sample_schema(signals)
         self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
-        self._keys: dict[str, int] = {}
+        self._keys: dict[str, int] = {}  # how often each came
+        self._repeated: list[tuple[int, str]] = []  # rows whose key came before
         self._waiting: list[tuple[int, bytes]] = []  # rows and their images
         self._waiting_bytes = 0
         self.nbytes = 0
@@ -107,7 +116,7 @@ class _Rows:
             "clip_score": sample.clip_score,
             "offset": sample.offset,
         }
-        row["key"], repeated = self._unique(sample.key)
+        row["key"], repeated = sample.key, self._count(sample.key)
         row["error"] = "; ".join(filter(None, (sample.error, repeated))) or None
         data = sample.image
         if data is not None:
@@ -124,17 +133,28 @@ class _Rows:
     def table(self) -> pa.Table:
         """The rows so far."""
         self._hash_waiting()
+        self._name_repeated()
         return pa.table(self._columns, schema=self._schema)
 
-    def _unique(self, key: str) -> tuple[str, str | None]:
-        """Source and key together name a sample, so a key that comes again is marked and numbered."""
+    def _count(self, key: str) -> str | None:
+        """Source and key together name a sample, so a key that comes again is an error, and gets a number later."""
         seen = self._keys[key] = self._keys.get(key, 0) + 1
         if seen == 1:
-            return key, None
-        return (
-            f"{key}#{seen}",
-            f"the key {key} comes again in this shard; a sample's members must be contiguous",
-        )
+            return None
+        self._repeated.append((len(self._columns["key"]), key))
+        return f"the key {key} comes again in this shard; a sample's members must be contiguous"
+
+    def _name_repeated(self) -> None:
+        """Give rows whose key came before the name KEY#2 and so on, but none that is another sample's key."""
+        numbers: dict[str, int] = {}
+        for row, key in self._repeated:
+            number = numbers.get(key, 1) + 1
+            while f"{key}#{number}" in self._keys:
+                number += 1
+            numbers[key] = number
+            self._columns["key"][row] = name = f"{key}#{number}"
+            self._keys[name] = 1
+        self._repeated.clear()
 
     def _hash_waiting(self) -> None:
         """Fill in what the images that wait say: size, format and hashes, or what is wrong with them."""

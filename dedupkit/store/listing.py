@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob as _glob
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dedupkit.store.paths import is_remote
@@ -54,8 +54,14 @@ def list_glob(pattern: str) -> list[str]:
         return sorted(full(name) for name in fs.glob(inner))
 
 
-def walk_files(folder: str) -> Iterator[str]:
-    """Every file below a folder, as paths relative to it, in sorted order; links to folders are not followed."""
+def walk_files(folder: str, failed: Callable[[str, OSError], None] | None = None) -> Iterator[str]:
+    """Every file below a folder, as paths relative to it, in sorted order.
+
+    Args:
+        folder: The folder.
+        failed: Called for each folder below it that cannot be listed, and for each link to a folder, which is not
+            followed; with its relative path and the reason.
+    """
     if is_remote(folder):
         fs, inner, _ = filesystem(folder)
         prefix = inner.rstrip("/") + "/"
@@ -64,9 +70,17 @@ def walk_files(folder: str) -> Iterator[str]:
         yield from sorted(name.removeprefix(prefix) for name in found)
         return
     names = []
-    for parent, _, files in os.walk(folder):
+
+    def not_listed(error: OSError) -> None:
+        if failed is not None:
+            failed(os.path.relpath(error.filename, folder).replace(os.sep, "/"), error)
+
+    for parent, folders, files in os.walk(folder, onerror=not_listed):
         relative = os.path.relpath(parent, folder).replace(os.sep, "/")
         names += [file if relative == "." else f"{relative}/{file}" for file in files]
+        for link in (name for name in folders if (Path(parent) / name).is_symlink()):
+            if failed is not None:
+                failed(link if relative == "." else f"{relative}/{link}", OSError("a link to a folder, not followed"))
     yield from sorted(names)
 
 

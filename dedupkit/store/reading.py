@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io as _io
 import os
+from stat import S_ISREG
 from typing import IO, Any
 
 from dedupkit.store.paths import is_remote
@@ -20,10 +22,23 @@ def open_binary(path: str) -> IO[bytes]:
         DedupkitError: a remote path whose fsspec package is missing.
     """
     if not is_remote(path):
-        return open(path, "rb")  # noqa: PTH123 - Path takes a third longer, and an image a file is common
+        return _open_regular(path)
     fs, inner, _ = filesystem(path)
     with as_oserror(path):
         return _io.BufferedReader(_Remote(path, fs.open(inner, "rb")), 1 << 20)
+
+
+def _open_regular(path: str) -> IO[bytes]:
+    """Open a regular file; a pipe or a device would block, or never end."""
+    stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    if not S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return stream
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _Remote(_io.RawIOBase):
