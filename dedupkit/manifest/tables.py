@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dedupkit.clustering import Decision
 from dedupkit.store import count_rows, parquet_writer, read_columns, write_table
 
-__all__ = ["GROUPS_SCHEMA", "MANIFEST_SCHEMA", "Counts", "write_groups", "write_manifest"]
+__all__ = ["GROUPS_SCHEMA", "MANIFEST_SCHEMA", "Counts", "groups_of", "iter_manifest", "write_groups", "write_manifest"]
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -69,46 +69,60 @@ def write_manifest(
     """Write the verdict of every sample, a row group per shard, with one shard in memory at a time.
 
     Args:
-        path: the manifest.
-        samples: the samples file of each shard, in order.
-        sources: the shard's path or URL, for each of them.
-        decision: over all samples in that order.
-        reasons: what to call each clause of the rule.
+        path: The manifest.
+        samples: As for :func:`iter_manifest`, like the rest.
+        sources: Names of the shards.
+        decision: Over all samples.
+        reasons: Names of the clauses.
+    """
+    verdicts: dict[str, int] = {}
+    reason_counts: dict[str, int] = {}
+    with parquet_writer(path, MANIFEST_SCHEMA) as writer:
+        for table in iter_manifest(samples, sources, decision, reasons):
+            writer.write_table(table)
+            _count(table["verdict"], verdicts)
+            _count(table["reason"].filter(pc.equal(table["verdict"], "remove")), reason_counts)
+    return Counts(verdicts, reason_counts)
+
+
+def iter_manifest(
+    samples: Sequence[Path], sources: Sequence[str], decision: Decision, reasons: Sequence[str]
+) -> Iterator[pa.Table]:
+    """The manifest, one table a shard, with one shard in memory at a time.
+
+    Args:
+        samples: Samples file of each shard, in order.
+        sources: Path or URL of each shard.
+        decision: Over all samples in that order.
+        reasons: Name of each clause of the rule.
     """
     sizes = np.bincount(decision.group, minlength=len(decision.group)).astype(np.int32)
     witnesses = np.unique(decision.witness[decision.witness >= 0])
     witness_keys = _keys_of(witnesses, samples)
     names = pa.array(list(reasons), pa.string())
-    verdicts: dict[str, int] = {}
-    reason_counts: dict[str, int] = {}
     start = 0
-    with parquet_writer(path, MANIFEST_SCHEMA) as writer:
-        for file, source in zip(samples, sources, strict=True):
-            table = read_columns(file)
-            rows = slice(start, start + table.num_rows)
-            start += table.num_rows
-            witness = decision.witness[rows]
-            removed = pa.array(witness >= 0)
-            unreadable = table["error"].is_valid().combine_chunks()
-            verdict = pc.if_else(unreadable, "unreadable", pc.if_else(removed, "remove", "keep"))
-            clause = names.take(pa.array(decision.clause[rows], mask=witness < 0))
-            where = np.searchsorted(witnesses, witness)
-            columns = {name: table[name] for name in _COPIED} | {
-                "sample": pa.array(np.arange(rows.start, rows.stop)),
-                "source": pa.repeat(source, table.num_rows),
-                "sha256": _hex(table["sha256"]),
-                "verdict": verdict,
-                "reason": pc.if_else(unreadable, table["error"].combine_chunks(), clause),
-                "score": pa.array(decision.score[rows], mask=witness < 0),
-                "kept_sample": pa.array(witness, mask=witness < 0),
-                "kept_key": witness_keys.take(pa.array(where, mask=witness < 0)),
-                "group": pa.array(decision.group[rows]),
-                "group_size": pa.array(sizes[decision.group[rows]]),
-            }
-            writer.write_table(pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA))
-            _count(verdict, verdicts)
-            _count(clause.drop_null(), reason_counts)
-    return Counts(verdicts, reason_counts)
+    for file, source in zip(samples, sources, strict=True):
+        table = read_columns(file)
+        rows = slice(start, start + table.num_rows)
+        start += table.num_rows
+        witness = decision.witness[rows]
+        removed = pa.array(witness >= 0)
+        unreadable = table["error"].is_valid().combine_chunks()
+        clause = names.take(pa.array(decision.clause[rows], mask=witness < 0))
+        where = np.searchsorted(witnesses, witness)
+        columns = {name: table[name] for name in _COPIED} | {
+            "sample": pa.array(np.arange(rows.start, rows.stop)),
+            "source": pa.repeat(source, table.num_rows),
+            "sha256": _hex(table["sha256"]),
+            "verdict": pc.if_else(unreadable, "unreadable", pc.if_else(removed, "remove", "keep")),
+            "reason": pc.if_else(unreadable, table["error"].combine_chunks(), clause),
+            "score": pa.array(decision.score[rows], mask=witness < 0),
+            "kept_sample": pa.array(witness, mask=witness < 0),
+            "kept_key": witness_keys.take(pa.array(where, mask=witness < 0)),
+            "group": pa.array(decision.group[rows]),
+            "group_size": pa.array(sizes[decision.group[rows]]),
+        }
+        yield pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
 
 
 def write_groups(path: Path, decision: Decision, readable: NDArray[np.bool_]) -> tuple[int, int]:
@@ -122,6 +136,18 @@ def write_groups(path: Path, decision: Decision, readable: NDArray[np.bool_]) ->
     Returns:
         The number of groups and the size of the largest (1 where there is none).
     """
+    table = groups_of(decision, readable)
+    write_table(path, table)
+    return table.num_rows, pc.max(table["size"]).as_py() or 1
+
+
+def groups_of(decision: Decision, readable: NDArray[np.bool_]) -> pa.Table:
+    """The groups of two samples or more as a table, in the order of their smallest sample.
+
+    Args:
+        decision: Over all samples.
+        readable: (n,) which samples took part.
+    """
     sizes = np.bincount(decision.group, minlength=len(decision.group))
     grouped = np.flatnonzero(sizes[decision.group] > 1)
     by_group = grouped[np.argsort(decision.group[grouped], kind="stable")]
@@ -130,7 +156,7 @@ def write_groups(path: Path, decision: Decision, readable: NDArray[np.bool_]) ->
     kept = np.add.reduceat(is_kept, starts, dtype=np.int32) if len(ids) else np.zeros(0, np.int32)
     offsets = np.append(starts, len(by_group)).astype(np.int32)
     kept_offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
-    table = pa.table(
+    return pa.table(
         [
             pa.array(ids),
             pa.array(counts.astype(np.int32)),
@@ -141,8 +167,6 @@ def write_groups(path: Path, decision: Decision, readable: NDArray[np.bool_]) ->
         ],
         schema=GROUPS_SCHEMA,
     )
-    write_table(path, table)
-    return len(ids), int(counts.max(initial=1))
 
 
 def _keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:
@@ -166,6 +190,6 @@ def _hex(column: pa.ChunkedArray) -> pa.Array:
     return pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.string())
 
 
-def _count(values: pa.Array, into: dict[str, int]) -> None:
+def _count(values: pa.ChunkedArray, into: dict[str, int]) -> None:
     for item in pc.value_counts(values).to_pylist():
         into[item["values"]] = into.get(item["values"], 0) + item["counts"]
