@@ -1,9 +1,23 @@
-"""Errors that a user can act on: each says what was wrong, where, and what to do."""
+"""Errors that a user can act on: each says what was wrong, where, and what to do.
+
+All of them are below :class:`DedupkitError`:
+
+* :class:`RuleError`, also a ``ValueError``: a rule or keep policy that cannot be read.
+* :class:`MissingExtraError`, also an ``ImportError``: an optional package that is not installed.
+* :class:`RereadError`: an image of a finished run that moved, changed or can no longer be read.
+* :class:`DamagedError`: a file of a run folder that is missing or not as it was written.
+* :class:`dedupkit.images.ImageError`, also a ``ValueError``: bytes that are no image, or an image out of bounds.
+* :class:`dedupkit.sources.ShardError`, also an ``OSError``: a shard whose rest cannot be read.
+* :class:`dedupkit.engine.WorkerDied`: a worker process that was killed twice over the same task.
+
+Wrong arguments to a function are the usual ``ValueError`` and ``TypeError``.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from types import ModuleType
 
 __all__ = [
@@ -75,4 +89,25 @@ def require(module: str, extra: str) -> None:
 
 
 def _missing(module: str, extra: str) -> str:
-    return f"{module.split('.')[0]} is not installed; install it with: pip install -e '.[{extra}]'"
+    needed = _requirements(extra)
+    how = f"pip install {' '.join(needed)}" if needed else f"pip install '.[{extra}]' in a checkout of dedupkit"
+    return f"{module.split('.')[0]} is not installed; it comes with dedupkit-vision[{extra}]: {how}"
+
+
+def _requirements(extra: str) -> list[str]:
+    """What an extra installs, quoted for a shell: pip finds these also where no index has this distribution."""
+    from importlib import metadata
+    from shlex import quote
+
+    try:
+        declared = metadata.requires("dedupkit-vision") or []
+    except metadata.PackageNotFoundError:  # imported from a source tree
+        return []
+    ours = re.compile(rf"(\s+and\s+)?extra\s*==\s*['\"]{re.escape(extra)}['\"]")
+    found = []
+    for requirement in declared:
+        name, _, marker = requirement.partition(";")
+        if ours.search(marker):
+            rest = ours.sub("", marker).strip()
+            found.append(quote(f"{name.strip()}; {rest}" if rest else name.strip()))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 
 import pytest
 from helpers import ROOT, encode, write_tar
+
+from dedupkit.cli.main import explain
 
 
 def dedupkit(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -110,3 +113,51 @@ def test_nothing_from_the_data_reaches_the_terminal_as_a_command(tmp_path, sourc
     assert "\\x1b[2Jno.tar" in missing.stderr
     shown = broken.stdout + broken.stderr + missing.stdout + missing.stderr
     assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e"}
+
+
+def test_the_package_is_a_program():
+    command = [sys.executable, "-m", "dedupkit", "--version"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("dedupkit ")
+
+
+def shell(line: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run ``$D`` with arguments in a shell that redirects its streams."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "D": f"{sys.executable} -m dedupkit.cli"}
+    command = ["bash", "-c", line, "bash", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_closed_streams_are_no_traceback(tmp_path, source):
+    done = shell('$D run "$1" --out "$2" --workers 1 2>&-', source, tmp_path / "a")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "samples read" in done.stdout
+    done = shell('$D run "$1" --out "$2" --workers 1 >&-', source, tmp_path / "b")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "b" / "manifest.parquet").exists()
+    done = shell('$D report "$1" 2>&-', tmp_path / "nowhere")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    done = shell("$D --help | true; exit ${PIPESTATUS[0]}")
+    assert done.stderr == ""
+    done = shell("$D --help > /dev/full")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "make room and run the same command again"),
+        (errno.EIO, "run the same command again"),
+        (errno.EACCES, None),
+        (errno.EROFS, None),
+    ],
+)
+def test_only_what_can_pass_is_worth_another_try(number, hint):
+    line = explain(OSError(number, os.strerror(number), "out/run.json"))
+    assert line.startswith(f"{os.strerror(number)}: out/run.json")
+    assert ("again" in line) == (hint is not None)
+    assert hint is None or hint in line

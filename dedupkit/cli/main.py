@@ -1,24 +1,32 @@
-"""The command line: ``dedupkit run``, ``apply``, ``report``, ``calibrate``, ``demo``.
+"""The command line: its commands, and what becomes of errors.
 
-Exit codes: 0 done, 1 the run failed (one line says why, and what to do), 2 wrong usage.
+Exit codes: 0 done, 1 failed (one line says why, and what to do), 2 wrong usage.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
-import json
+import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from dedupkit.cli.apply import apply
+from dedupkit.cli.calibrate import calibrate
+from dedupkit.cli.demo import demo
 from dedupkit.cli.prompts import prompts
-from dedupkit.cli.terminal import say
+from dedupkit.cli.report import report
+from dedupkit.cli.run import run
+from dedupkit.cli.terminal import ensure_streams, say
 from dedupkit.errors import DedupkitError, RuleError
 
-if TYPE_CHECKING:
-    from dedupkit.workflows.run import Run
+__all__ = ["app", "main"]
+
+_INTERRUPTED = 130  # how typer exits on Ctrl-C
+_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT})
 
 app = typer.Typer(
     help="De-duplicate image-caption shards before training.",
@@ -27,15 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-_INTERRUPTED = 130  # how typer exits on Ctrl-C
-
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
-
-Source = Annotated[
-    list[str] | None,
-    typer.Option("--source", help="Where the data lies now, if it moved since the run (repeatable)."),
-]
 
 
 def _version(value: bool) -> None:
@@ -55,174 +54,23 @@ def _root(
     del version
 
 
-@app.command()
-def run(
-    source: Annotated[
-        list[str],
-        typer.Argument(
-            help="Tars, Parquet files or folders; braces ({00000..00099}) and globs; local or s3://, hf://, …"
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The run folder. The same command goes on where it was interrupted.")],
-    rule: Annotated[
-        str, typer.Option(help="Preset (copies, exact, crops, thorough, …) or a rule such as 'exact or pdq<=20'.")
-    ] = "copies",
-    embed: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Embedder: lite, openclip:MODEL/TAG, torchscript:PATH, onnx:PATH, precomputed:PATH (repeatable)."
-        ),
-    ] = None,
-    keep: Annotated[
-        str, typer.Option(help="Which duplicate is kept: columns from first to last, - for the larger.")
-    ] = "-pixels, -nbytes, sample",
-    hashes: Annotated[
-        list[str] | None,
-        typer.Option("--hash", help="Compute a further hash now: pixels, phash, dhash, … (repeatable)."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
-    engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
-    seed: Annotated[int, typer.Option(help="Of everything that samples.")] = 0,
-    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, …; a GPU where there is one.")] = None,
-    json_output: Json = False,
-) -> None:
-    """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
-    if engine != "local":
-        raise typer.BadParameter(f"{engine!r} is not available in this version; use local", param_hint="--engine")
-    from dedupkit.store import leave_pandas_out
-    from dedupkit.workflows.dedup import dedup
-
-    leave_pandas_out()
-    options: dict[str, Any] = {"hashes": hashes or (), "workers": workers, "seed": seed, "device": device}
-    _print_run(dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options), json_output)
-
-
-@app.command()
-def apply(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
-    to: Annotated[Path, typer.Option(help="Where the cleaned data goes.")],
-    format: Annotated[str, typer.Option(help="webdataset, parquet, urls, datacomp or keys.")] = "webdataset",
-    shard_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples per cleaned shard; about the source's size by default.")
-    ] = None,
-    shards: Annotated[int | None, typer.Option(min=1, help="Number of cleaned shards, instead of their size.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
-    source: Source = None,
-    json_output: Json = False,
-) -> None:
-    """Write what the run in DIR keeps."""
-    from dedupkit.manifest.export import FORMATS
-    from dedupkit.workflows.run import Run
-
-    if format not in FORMATS:
-        raise typer.BadParameter(f"{format!r}; choose one of {', '.join(FORMATS)}", param_hint="--format")
-    if shard_size is not None and shards is not None:
-        raise typer.BadParameter("give --shard-size or --shards, not both", param_hint="--shards")
-    options: dict[str, Any] = {"shard_size": shard_size, "shards": shards, "source": source or None}
-    written = Run(directory).apply(to, format=format, workers=workers, **options)
-    if json_output:
-        typer.echo(json.dumps(written))
-    else:
-        say(f"wrote {written['samples']:,} samples to {to} ({written['files']:,} files, {format})")
-
-
-@app.command()
-def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
-    source: Source = None,
-    json_output: Json = False,
-) -> None:
-    """Write report.html, report.json and DATASET_CARD.md into DIR."""
-    from dedupkit.workflows.run import Run
-
-    path = Run(directory).report(source=source or None)
-    if json_output:
-        typer.echo(json.dumps({"report": str(path)}))
-    else:
-        say(f"wrote {path}")
-
-
-@app.command()
-def calibrate(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
-    sample: Annotated[int, typer.Option(min=1, help="Images of which edited copies are planted.")] = 300,
-    precision: Annotated[float, typer.Option(help="Propose the loosest threshold with this precision.")] = 0.99,
-    judge: Annotated[bool, typer.Option("--judge", help="Judge found pairs on a local page, by keyboard.")] = False,
-    per_band: Annotated[int, typer.Option(min=1, help="Pairs to judge of each band of score.")] = 20,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the local page; 0 takes a free one.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
-    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, …; a GPU where there is one.")] = None,
-    keep_copies: Annotated[bool, typer.Option("--keep-copies", help="Leave the planted files in DIR.")] = False,
-    source: Source = None,
-    json_output: Json = False,
-) -> None:
-    """Measure the rule of the run in DIR on copies of its own images, and propose thresholds."""
-    if not 0 < precision < 1:
-        raise typer.BadParameter(f"{precision} is no share between 0 and 1", param_hint="--precision")
-    from dedupkit.workflows.calibrate import calibrate as measure
-
-    options: dict[str, Any] = {"seed": seed, "workers": workers, "device": device, "keep_copies": keep_copies}
-    options["source"] = source or None
-    done = measure(
-        directory,
-        sample=sample,
-        precision=precision,
-        judge=judge,
-        per_band=per_band,
-        port=port,
-        tell=_invite,
-        **options,
-    )
-    if json_output:
-        typer.echo(json.dumps(done.facts))
-        return
-    say(done)
-    answered = done.facts["precision"] is not None
-    say(f"\nnext: dedupkit {'report' if answered else 'calibrate'} {directory}{'' if answered else ' --judge'}")
-
-
-def _invite(url: str) -> None:
-    say(f"judge here: {url}\nCtrl-C stops; what is answered is kept", err=True)
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Where the demo's files go.")] = Path("demo"),
-    json_output: Json = False,
-) -> None:
-    """Build a small web of real photos and copies, download it with img2dataset, clean it, check the outcome."""
-    from dedupkit.demo import run_demo
-
-    succeeded = run_demo(out, json_output=json_output)
-    if not succeeded:
-        raise typer.Exit(1)
-
-
-app.command()(prompts)
-
-
-def _print_run(finished: Run, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(finished.summary))
-        return
-    rows: list[tuple[str, Any]] = finished.rows()
-    width = max(len(label) for label, _ in rows)
-    for label, value in rows:
-        say(f"{label:<{width}}  {value}")
-    say(f"{'manifest':<{width}}  {finished.path / 'manifest.parquet'}")
-    say(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
+for _command in (run, apply, report, calibrate, demo, prompts):
+    app.command()(_command)
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line and an exit code."""
+    """Run the command line; an error that a user can act on becomes one line and an exit code."""
+    ensure_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            _flush()
     except RuleError as error:
         say(f"dedupkit: {error}", err=True)
         sys.exit(2)
-    except (DedupkitError, OSError) as error:
-        say(f"dedupkit: {_explain(error)}", err=True)
+    except (DedupkitError, OSError, MemoryError) as error:
+        say(f"dedupkit: {explain(error)}", err=True)
         sys.exit(1)
     except SystemExit as ending:
         if ending.code != _INTERRUPTED:
@@ -230,14 +78,41 @@ def main() -> None:
         say("dedupkit: stopped; run the same command again to go on from here", err=True)
         sys.exit(1)
     finally:
-        gc.freeze()  # or the interpreter walks through all that was loaded once more before it ends
+        gc.freeze()  # otherwise the interpreter walks through all that was loaded once more before it ends
 
 
-def _explain(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, DedupkitError):
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}; what was done is kept, run the same command again to go on"
-    return " ".join(str(error).split("\n")) if not isinstance(error, RuleError) else str(error)
+def explain(error: Exception) -> str:
+    """One line for the user: what failed, where, and what to do if anything helps."""
+    if isinstance(error, DedupkitError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "out of memory; what was done is kept, run the same command again with fewer --workers"
+    if not isinstance(error, OSError) or error.errno is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    text = error.strerror or os.strerror(error.errno)
+    if error.filename:
+        text += f": {os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}"
+    if error.errno in _ROOM:
+        return f"{text}; what was done is kept, make room and run the same command again to go on"
+    if error.errno in _PASSING:
+        return f"{text}; what was done is kept, run the same command again to go on"
+    return text
+
+
+def _flush() -> None:
+    """Write what is buffered while an error can still be reported; a reader that is gone is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _to_nowhere()
+    except (OSError, ValueError):
+        _to_nowhere()
+        raise
+
+
+def _to_nowhere() -> None:
+    """Let the interpreter's last flush of standard output succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

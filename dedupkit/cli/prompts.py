@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from dedupkit.cli.terminal import say
+from dedupkit.cli.options import RunDirectory
+from dedupkit.cli.terminal import say, say_json
 
 __all__ = ["prompts"]
 
 
 def prompts(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")],
+    directory: RunDirectory,
     top: Annotated[int, typer.Option(min=1, help="Number of duplicate groups, the largest first.")] = 350_000,
     to: Annotated[
         Path | None, typer.Option(help="File to write: .txt, .jsonl or .parquet; standard output by default.")
@@ -27,12 +28,9 @@ def prompts(
     if to is not None:
         count = write_prompts(directory, to, top)
         if json_output:
-            typer.echo(json.dumps({"prompts": count, "to": str(to)}))
+            say_json({"prompts": count, "to": str(to)})
         else:
             say(f"wrote {count:,} captions to {to}")
         return
     for row in most_duplicated(directory, top).to_pylist():
-        if json_output:
-            typer.echo(json.dumps(row))
-        else:
-            say(" ".join(row["prompt"].split()))
+        say(json.dumps(row) if json_output else " ".join(row["prompt"].split()))

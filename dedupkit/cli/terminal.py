@@ -1,17 +1,22 @@
-"""Text from data on its way to a terminal, where control characters are commands."""
+"""Printing. Text from data passes through here, because control characters are commands to a terminal."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
 
-__all__ = ["printable", "say"]
+__all__ = ["ensure_streams", "printable", "say", "say_json", "say_rows"]
 
 # Control characters except the newline, line separators, overrides of direction, lone surrogates.
 _UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    r"""Text with everything escaped that a terminal would obey instead of showing it.
+    r"""Text in which everything that a terminal would obey instead of showing it is escaped.
 
     Shard names, keys and captions come from strangers: an escape sequence in one could clear the screen, retitle the
     window or hide what is printed.
@@ -31,8 +36,43 @@ def say(text: object, *, err: bool = False) -> None:
 
     Args:
         text: The line; what a terminal would obey is escaped.
-        err: Whether it goes to standard error.
+        err: Print it on standard error. One that nobody reads any more is no reason to fail.
     """
     import typer
 
-    typer.echo(printable(text), err=err)
+    if not err:
+        typer.echo(printable(text))
+        return
+    with suppress(OSError, ValueError):
+        typer.echo(printable(text), err=True)
+
+
+def say_json(value: object) -> None:
+    """Print a value as one JSON object on standard output."""
+    import typer
+
+    typer.echo(json.dumps(value))
+
+
+def say_rows(rows: Iterable[tuple[str, object]]) -> None:
+    """Print labels and values as two columns on standard output."""
+    table = [(label, str(value)) for label, value in rows]
+    width = max((len(label) for label, _ in table), default=0)
+    for label, value in table:
+        say(f"{label:<{width}}  {value}")
+
+
+def ensure_streams() -> None:
+    """Open the null device in place of each standard stream that is closed.
+
+    Otherwise the first files that the program opens take the numbers of those streams, and what a library prints goes
+    into them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open until the end

@@ -20,6 +20,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dedupkit.errors import DedupkitError
+
 __all__ = [
     "LUMA_MIN_SIDE",
     "MAX_PIXELS",
@@ -52,7 +54,7 @@ _TURNS = {
 }
 
 
-class ImageError(ValueError):
+class ImageError(DedupkitError, ValueError):
     """The bytes are no image that can be used; the message is the reason that the manifest shows."""
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from dedupkit.errors import DedupkitError
+
 __all__ = ["NOTHING", "NoImagesError", "PassedOver", "Place", "Sample", "Shard", "ShardError", "as_shard_errors"]
 
 T = TypeVar("T")
@@ -14,7 +16,7 @@ NOTHING = (0, "")
 """Nothing was passed over in a folder: a count and a name."""
 
 
-class ShardError(OSError):
+class ShardError(DedupkitError, OSError):
     """A shard that cannot be read, or not to its end; the message is the reason that the manifest shows."""
 
 

@@ -1,0 +1,41 @@
+"""``dedupkit apply``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dedupkit.cli.options import Json, RunDirectory, Source, Workers
+from dedupkit.cli.terminal import say, say_json
+
+__all__ = ["apply"]
+
+
+def apply(
+    directory: RunDirectory,
+    to: Annotated[Path, typer.Option(help="Folder for the cleaned data.")],
+    format: Annotated[str, typer.Option(help="webdataset, parquet, urls, datacomp or keys.")] = "webdataset",
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per cleaned shard; about the source's size by default.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="Number of cleaned shards, instead of their size.")] = None,
+    workers: Workers = None,
+    source: Source = None,
+    json_output: Json = False,
+) -> None:
+    """Write the samples that the run in DIR keeps."""
+    from dedupkit.manifest.export import FORMATS
+    from dedupkit.workflows.run import Run
+
+    if format not in FORMATS:
+        raise typer.BadParameter(f"{format!r}; choose one of {', '.join(FORMATS)}", param_hint="--format")
+    if shard_size is not None and shards is not None:
+        raise typer.BadParameter("give --shard-size or --shards, not both", param_hint="--shards")
+    options: dict[str, Any] = {"shard_size": shard_size, "shards": shards, "source": source or None}
+    written = Run(directory).apply(to, format=format, workers=workers, **options)
+    if json_output:
+        say_json(written)
+    else:
+        say(f"wrote {written['samples']:,} samples to {to} ({written['files']:,} files, {format})")

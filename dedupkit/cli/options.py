@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Device", "Json", "RunDirectory", "Source", "Workers"]
+
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of processes; all cores by default.")]
+Device = Annotated[
+    str | None, typer.Option(help="Device for torch: cpu, cuda, …; by default a GPU if there is one, else the CPU.")
+]
+Source = Annotated[
+    list[str] | None,
+    typer.Option("--source", help="Where the data lies now, if it has moved since the run (repeatable)."),
+]

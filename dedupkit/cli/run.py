@@ -1,0 +1,60 @@
+"""``dedupkit run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dedupkit.cli.options import Device, Json, Workers
+from dedupkit.cli.terminal import say, say_json, say_rows
+
+__all__ = ["run"]
+
+
+def run(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="Tars, Parquet files or folders; braces ({00000..00099}) and globs; local or s3://, hf://, …"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder. After an interruption the same command continues there.")],
+    rule: Annotated[
+        str, typer.Option(help="Preset (copies, exact, crops, thorough, …) or a rule such as 'exact or pdq<=20'.")
+    ] = "copies",
+    embed: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Embedder: lite, openclip:MODEL/TAG, torchscript:PATH, onnx:PATH, precomputed:PATH (repeatable)."
+        ),
+    ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(help="Which duplicate to keep: columns in order of importance, with - where larger is better."),
+    ] = "-pixels, -nbytes, sample",
+    hashes: Annotated[
+        list[str] | None,
+        typer.Option("--hash", help="Further hash to compute now: pixels, phash, dhash, … (repeatable)."),
+    ] = None,
+    workers: Workers = None,
+    engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
+    seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
+    device: Device = None,
+    json_output: Json = False,
+) -> None:
+    """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
+    if engine != "local":
+        raise typer.BadParameter(f"{engine!r} is not available in this version; use local", param_hint="--engine")
+    from dedupkit.store import leave_pandas_out
+    from dedupkit.workflows.dedup import dedup
+
+    leave_pandas_out()
+    options: dict[str, Any] = {"hashes": hashes or (), "workers": workers, "seed": seed, "device": device}
+    finished = dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options)
+    if json_output:
+        say_json(finished.summary)
+        return
+    say_rows([*finished.rows(), ("manifest", finished.path / "manifest.parquet")])
+    say(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
