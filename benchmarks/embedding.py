@@ -141,7 +141,7 @@ def rows(device: str, arguments: argparse.Namespace, folder: Path) -> bool:
             archive.addfile(info, io.BytesIO(data))
     (shard,) = find_shards(folder / "chosen.tar")
     samples, out = str(folder / "samples.parquet"), str(folder / "out.npy")
-    scan_shard(shard, samples, (), "")
+    scan_shard(shard, samples, ())
     checkpoint = folder / "weights.pt"
     spec = parse_spec(f"openclip:{arguments.model}/{checkpoint}")
     full, short = load(spec, device, "float32"), load(spec, device, arguments.precision)

@@ -11,7 +11,7 @@ import pytest
 from helpers import encode, run, write_tar
 
 import dedupkit as dk
-from dedupkit.manifest import part
+from dedupkit.manifest import export
 from dedupkit.manifest.cut import ShardSizes
 from dedupkit.manifest.target import Target
 from dedupkit.runfolder.folder import RunFolder
@@ -147,17 +147,17 @@ def test_an_interrupted_call_goes_on_with_the_shards_that_are_missing(tmp_path, 
 
 def test_nobody_decides_again_or_writes_into_the_target_meanwhile(tmp_path, monkeypatch, finished):
     refused = []
-    real = part.write_parts
+    real = export.write_parts
 
-    def meanwhile(**arguments):
+    def meanwhile(*arguments):
         for other in (lambda: finished.rethreshold("exact"), lambda: finished.apply(tmp_path / "clean")):
             with pytest.raises(dk.DedupkitError, match="another") as error:
                 other()
             refused.append(str(error.value))
         finished.apply(tmp_path / f"other{len(refused)}", format="keys")  # two may read from one run
-        return real(**arguments)
+        return real(*arguments)
 
-    monkeypatch.setattr(part, "write_parts", meanwhile)
+    monkeypatch.setattr(export, "write_parts", meanwhile)
     finished.apply(tmp_path / "clean", workers=1)
     assert refused
     with RunFolder(finished.path).locked(), pytest.raises(dk.DedupkitError, match="another process is writing"):

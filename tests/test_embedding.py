@@ -79,7 +79,7 @@ def scanned(folder, members):
     """A tar, scanned: the shard, its samples file and the rows in it."""
     (shard,) = find_shards(write_tar(folder / "00000.tar", members))
     samples = folder / "samples.parquet"
-    scan_shard(shard, str(samples), (), "")
+    scan_shard(shard, str(samples), ())
     return shard, str(samples), pq.read_table(samples).to_pylist()
 
 
@@ -562,12 +562,12 @@ def test_a_shard_that_breaks_off(tmp_path):
     tar.write_bytes(whole[: len(whole) // 3])
     (shard,) = find_shards(tar)
     samples = tmp_path / "samples.parquet"
-    scan_shard(shard, str(samples), (), "")
+    scan_shard(shard, str(samples), ())
     summary = embed_shard(shard, str(tmp_path / "0.npy"), Mean(), samples_path=str(samples))
     assert summary["samples"] == pq.read_table(samples).num_rows == len(np.load(tmp_path / "0.npy"))
     assert "problem" not in summary  # the scan has said it already
     tar.write_bytes(whole)
-    scan_shard(shard, str(samples), (), "")
+    scan_shard(shard, str(samples), ())
     tar.write_bytes(whole[:1536])
     summary = embed_shard(shard, str(tmp_path / "0.npy"), Mean(), samples_path=str(samples))
     assert summary["retry"]

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from helpers import children, command, environment, jpegs, one_line, python, run
 from PIL import Image
 
 import dedupkit as dk
-from dedupkit.engine import Task, WorkerDied, fingerprint, run_tasks
+from dedupkit.engine import Task, WorkerDied, cache_key, run_tasks
 from dedupkit.errors import DedupkitError, RuleError
 from dedupkit.sources import ShardError
 
@@ -41,7 +43,7 @@ def square(number: int, log: str) -> dict[str, Any]:
     return {"square": number * number, "samples": 1}
 
 
-def die(times: int, log: str, what: str = "") -> dict[str, Any]:
+def die(times: int, log: str) -> dict[str, Any]:
     """Kill this very process, the first ``times`` times."""
     with open(log, "a") as file:
         file.write("x")
@@ -60,12 +62,12 @@ def ask_again(log: str) -> dict[str, Any]:
     return {"problem": "gone", "retry": True}
 
 
-def task(name: str, function: str, key: str = "k", **arguments: Any) -> Task:
-    return Task("stage", name, f"{__name__}:{function}", arguments, key)
+def task(name: str, function: Callable[..., dict[str, Any]], key: str = "k", label: str = "", **arguments: Any) -> Task:
+    return Task("stage", name, partial(function, **arguments), key, label)
 
 
 def squares(count: int, log: Path, key: str = "k") -> list[Task]:
-    return [task(f"{number:05d}", "square", key, number=number, log=str(log)) for number in range(count)]
+    return [task(f"{number:05d}", square, key, number=number, log=str(log)) for number in range(count)]
 
 
 def ran(log: Path) -> list[int]:
@@ -139,16 +141,52 @@ def test_a_marker_that_is_no_marker_runs_again(tmp_path: Path, contents: str) ->
 
 
 def test_a_result_that_asks_for_it_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
-    one = task("00000", "ask_again", log=str(tmp_path / "log"))
+    one = task("00000", ask_again, log=str(tmp_path / "log"))
     for times in (1, 2):
         assert run_tasks([one], tmp_path, workers=1) == [{"problem": "gone", "retry": True}]
         assert (tmp_path / "log").stat().st_size == times
 
 
-def test_a_fingerprint_depends_on_values_and_not_on_order() -> None:
-    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
-    assert fingerprint([1, 2]) != fingerprint([2, 1])
+def test_a_cache_key_depends_on_values_and_not_on_order() -> None:
+    assert cache_key({"a": 1, "b": [1, 2]}) == cache_key({"b": [1, 2], "a": 1})
+    assert cache_key({"a": 1}) != cache_key({"a": 2})
+    assert cache_key([1, 2]) != cache_key([2, 1])
+
+
+@dataclass(frozen=True)
+class Part:
+    source: str
+    captions: dict[str, str] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+
+
+def test_a_cache_key_of_a_dataclass_is_the_same_in_another_process() -> None:
+    part = Part("a", {"x": "y"}, frozenset(map(str, range(20))))
+    script = f"import test_engine as t; print(t.cache_key(t.{part!r}))"
+    assert python("-c", script, cwd=Path(__file__).parent).stdout.strip() == cache_key(part)
+    assert cache_key(part) != cache_key(replace(part, source="b")) != cache_key(Part("b"))
+
+
+@pytest.mark.parametrize("value", [object(), Path("a"), b"bytes", Part, len, {"deep": [object()]}])
+def test_a_value_without_a_stable_form_has_no_cache_key(value: object) -> None:
+    with pytest.raises(TypeError, match="no JSON form"):
+        cache_key(value)
+
+
+def test_the_engine_knows_the_type_of_what_a_task_calls(tmp_path: Path) -> None:
+    """A task's function and arguments are objects, which the type checker compares."""
+    api = pytest.importorskip("mypy.api")
+    source = tmp_path / "wrong.py"
+    source.write_text(
+        "from functools import partial\n"
+        "from dedupkit.engine import Task\n"
+        "def work(number: int) -> dict[str, int]:\n    return {'n': number}\n"
+        "Task('stage', 'right', partial(work, 5), 'key')\n"
+        "Task('stage', 'wrong', partial(work, 'five'), 'key')\n"
+    )
+    report, _, code = api.run(["--ignore-missing-imports", "--follow-imports=silent", str(source)])
+    assert code == 1, report
+    assert [line.split(":")[1] for line in report.splitlines() if "error" in line and "Found" not in line] == ["6"]
 
 
 # Deaths and errors --------------------------------------------------------------------------------------------------
@@ -156,7 +194,7 @@ def test_a_fingerprint_depends_on_values_and_not_on_order() -> None:
 
 def test_a_worker_that_is_killed_is_replaced_once(tmp_path: Path) -> None:
     log = tmp_path / "deaths"
-    tasks = [*squares(3, tmp_path / "log"), task("90000", "die", times=1, log=str(log))]
+    tasks = [*squares(3, tmp_path / "log"), task("90000", die, times=1, log=str(log))]
     results = run_tasks(tasks, tmp_path / "out", workers=2)
     assert results[-1] == {"tries": 2}
     assert ran(tmp_path / "log") == [0, 1, 2]
@@ -164,7 +202,7 @@ def test_a_worker_that_is_killed_is_replaced_once(tmp_path: Path) -> None:
 
 def test_a_task_that_kills_its_worker_twice_is_named(tmp_path: Path) -> None:
     log = tmp_path / "deaths"
-    tasks = [*squares(2, tmp_path / "log"), task("00077", "die", times=9, log=str(log), what="laion/00077.tar")]
+    tasks = [*squares(2, tmp_path / "log"), task("00077", die, times=9, log=str(log), label="laion/00077.tar")]
     with pytest.raises(WorkerDied) as caught:
         run_tasks(tasks, tmp_path / "out", workers=2)
     message = str(caught.value)
@@ -175,7 +213,7 @@ def test_a_task_that_kills_its_worker_twice_is_named(tmp_path: Path) -> None:
     assert "00077.json" not in markers(tmp_path / "out")
     # what the others did stays done, and the task runs once nothing kills it
     done = ran(tmp_path / "log")
-    tasks[-1] = task("00077", "die", times=0, log=str(log), what="laion/00077.tar")
+    tasks[-1] = task("00077", die, times=0, log=str(log), label="laion/00077.tar")
     assert len(run_tasks(tasks, tmp_path / "out", workers=2)) == 3
     assert ran(tmp_path / "log") == [0, 1]
     assert set(done) <= {0, 1}
@@ -186,7 +224,7 @@ def test_a_task_that_kills_its_worker_twice_is_named(tmp_path: Path) -> None:
 )
 def test_an_error_in_a_task_is_the_runs_error(tmp_path: Path, workers: int, kind: str) -> None:
     original = ERRORS[kind]()
-    tasks = [*squares(1, tmp_path / "log"), task("90000", "fail", kind=kind)]
+    tasks = [*squares(1, tmp_path / "log"), task("90000", fail, kind=kind)]
     with pytest.raises((DedupkitError, OSError, RuntimeError, ZeroDivisionError)) as caught:
         run_tasks(tasks, tmp_path / "out", workers=workers)
     assert str(original) in str(caught.value)

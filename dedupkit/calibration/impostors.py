@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dedupkit.calibration.closest import closest_pairs, rows_for
 from dedupkit.calibration.tail import Closest
 from dedupkit.clustering import components
-from dedupkit.engine import fingerprint
+from dedupkit.engine import cache_key
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned
@@ -111,7 +111,7 @@ class _Drawn:
 def _products(folder: RunFolder, shards: int, name: str, images: NDArray[np.int64], seed: int) -> _Drawn:
     signal = find_signal(name)
     most = rows_for(signal.pair_work)
-    # Some have no fingerprint, so a few more are drawn.
+    # Some have no cache_key, so a few more are drawn.
     drawn = np.sort(np.random.default_rng([seed, 1]).permutation(len(images))[: 2 * most])
     present, rows = signal.rows(Scanned(folder, shards), images[drawn])
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(rows))[:most])
@@ -142,7 +142,7 @@ def _look_again(
         left, right = np.array(chosen, np.int64).T
         originals.places([*left.tolist(), *right.tolist()])  # says so if the source is gone
         here = work / f"{len(seen):05d}"
-        key = fingerprint(chosen)
+        key = cache_key(chosen)
         table, _ = verify_pairs(left, right, folder, originals.shards, parts=here, out=here, key=key, workers=workers)
         copies = np.concatenate([copies, np.column_stack([table["a"].to_numpy(), table["b"].to_numpy()])])
         seen.update(chosen)

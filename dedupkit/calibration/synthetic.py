@@ -11,6 +11,7 @@ import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from dedupkit.calibration.curves import holds
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.embedding.pixels import decode_rgb
-from dedupkit.engine import Progress, Task, fingerprint, run_tasks
+from dedupkit.engine import Progress, Task, cache_key, run_tasks
 from dedupkit.errors import DamagedError, DedupkitError, require
 from dedupkit.images import ImageError
 from dedupkit.images.transformations import EDITS
@@ -104,19 +105,17 @@ def measure_copies(
     return Copies(original, edit, scores)
 
 
-def plant_chunk(path: str, places: Sequence[Place], shards: dict[int, Shard], what: str) -> dict[str, Any]:
+def plant_chunk(path: str, places: Sequence[Place], shards: dict[int, Shard]) -> dict[str, Any]:
     """Write originals and their copies into a tar; a task of the engine.
 
     Args:
         path: of the tar.
         places: of the originals.
         shards: by number, where they are.
-        what: for messages about this task.
 
     Returns:
         ``copies`` written.
     """
-    del what
     with atomic_path(Path(path)) as temporary, tarfile.open(temporary, "w") as tar:
         for place, data in read_images(shards, places):
             try:
@@ -143,16 +142,11 @@ def _plant(originals: Originals, samples: Sequence[int], work: Path, folder: Pat
     tasks = []
     for number, first in enumerate(range(0, len(places), _IMAGES_PER_TASK)):
         chunk = places[first : first + _IMAGES_PER_TASK]
-        arguments: dict[str, Any] = {
-            "path": str(folder / f"{number:05d}.tar"),
-            "places": chunk,
-            "shards": originals.needed(chunk),
-            "what": f"copies of {len(chunk)} images",
-        }
-        function = "dedupkit.calibration.synthetic:plant_chunk"
-        asked = fingerprint([key, [place.sample for place in chunk]])
-        tasks.append(Task("plant", f"{number:05d}", function, arguments, asked, (arguments["path"],)))
-    planned = {Path(task.arguments["path"]) for task in tasks}
+        path = str(folder / f"{number:05d}.tar")
+        call = partial(plant_chunk, path, chunk, originals.needed(chunk))
+        asked = cache_key([key, [place.sample for place in chunk]])
+        tasks.append(Task("plant", f"{number:05d}", call, asked, f"copies of {len(chunk)} images", (path,)))
+    planned = {Path(path) for task in tasks for path in task.outputs}
     for stale in set(folder.glob("*.tar")) - planned:  # of an interrupted call that asked for more
         stale.unlink()
     with Progress("plant", len(tasks), "copies") as progress:

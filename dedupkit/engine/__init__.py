@@ -2,6 +2,6 @@
 
 from dedupkit.engine.local import WorkerDied, run_tasks, workers_ahead
 from dedupkit.engine.progress import Progress
-from dedupkit.engine.task import Task, fingerprint
+from dedupkit.engine.task import Task, cache_key
 
-__all__ = ["Progress", "Task", "WorkerDied", "fingerprint", "run_tasks", "workers_ahead"]
+__all__ = ["Progress", "Task", "WorkerDied", "cache_key", "run_tasks", "workers_ahead"]

@@ -177,7 +177,7 @@ class _Lane(threading.Thread):
                 if self._stop_event.is_set() or attempt == 2:
                     raise WorkerDied(
                         f"a worker process died (exit status {code}) at {task.stage}/{task.name}: "
-                        f"{task.arguments.get('what', '')}; what was done is kept, run the same command to go on"
+                        f"{task.label}; what was done is kept, run the same command to go on"
                     ) from None
                 self._process = _spawn()
                 continue

@@ -1,24 +1,23 @@
 """A task, and the marker that says it is done.
 
-A stage is a list of independent tasks. A task names a function by its import path, so that any process on any machine
-can call it, and writes its files whole or not at all; its marker ``.done/{stage}/{name}.json`` comes last and holds
-the fingerprint of what was asked and the summary that the function returned. Resume, many processes and a cluster are
-this one mechanism.
+A stage is a list of independent tasks. A task calls a function of a module, which pickles by reference, so that any
+process on any machine can call it. It writes its files whole or not at all; its marker ``.done/{stage}/{name}.json``
+comes last and holds the key of what was asked and the summary that the function returned. Resume, many processes and
+a cluster are this one mechanism.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from dedupkit.store import read_json, write_json
 
-__all__ = ["Task", "done_result", "execute", "fingerprint"]
+__all__ = ["Task", "cache_key", "done_result", "execute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +27,18 @@ class Task:
     Attributes:
         stage: ``scan``, ``embed``, ``match``, …
         name: unique in its stage, e.g. ``00017``.
-        function: import path ``module:function``; called with ``arguments``, returns a JSON-able summary.
-        arguments: keyword arguments, picklable.
-        key: fingerprint of everything that the result depends on; another key means that the task is not done.
+        call: The work: a ``functools.partial`` of a module's function with picklable arguments, whose types a checker
+            compares with the function's. It returns a summary that has a JSON form.
+        key: The :func:`cache_key` of everything that the result depends on; with another key the task is not done.
+        label: What the task is about, for messages: a shard's name, "512 pairs".
         outputs: The files that it writes; where one is missing, the task is not done.
     """
 
     stage: str
     name: str
-    function: str
-    arguments: Mapping[str, Any]
+    call: Callable[[], dict[str, Any]]
     key: str
+    label: str = ""
     outputs: tuple[str, ...] = ()
 
     def marker(self, out: Path) -> Path:
@@ -46,10 +46,32 @@ class Task:
         return out / ".done" / self.stage / f"{self.name}.json"
 
 
-def fingerprint(value: Any) -> str:
-    """A short stable hash of a JSON-able value."""
-    text = json.dumps(value, sort_keys=True, default=str)
+def cache_key(value: Any) -> str:
+    """A short digest of a value, the same in every process.
+
+    Args:
+        value: A value with a JSON form, in which dataclasses (by class name and fields) and sets may occur.
+
+    Returns:
+        16 hex digits, the first 64 bits of a SHA-256.
+
+    Raises:
+        TypeError: A value in it has no stable form: its text may hold an address.
+        ValueError: A number in it is not finite, or it contains itself.
+
+    >>> cache_key({"a": 1, "b": (2, 3)}) == cache_key({"b": [2, 3], "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, default=_stable_form, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stable_form(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__qualname__, {field.name: getattr(value, field.name) for field in fields(value)}]
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__qualname__} has no JSON form, so nothing stable can be derived from {value!r:.80}")
 
 
 def done_result(task: Task, out: Path) -> dict[str, Any] | None:
@@ -69,7 +91,6 @@ def done_result(task: Task, out: Path) -> dict[str, Any] | None:
 
 def execute(task: Task, out: Path) -> dict[str, Any]:
     """Call the task's function, then write its marker."""
-    module, _, name = task.function.partition(":")
-    result: dict[str, Any] = getattr(importlib.import_module(module), name)(**task.arguments)
+    result = task.call()
     write_json(task.marker(out), {"key": task.key, "result": result})
     return result

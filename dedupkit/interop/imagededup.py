@@ -20,6 +20,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -314,8 +315,8 @@ def _encode_folder(
     batches = [names[start : start + _FILES_PER_TASK] for start in range(0, len(names), _FILES_PER_TASK)]
     tasks = []
     for number, batch in enumerate(batches):
-        arguments = {"folder": str(folder), "names": batch, "method": method, "what": f"{batch[0]} and after"}
-        tasks.append(Task("encode", f"{number:06d}", "dedupkit.interop.imagededup:encode_files", arguments, key=""))
+        call = partial(encode_files, str(folder), batch, method)
+        tasks.append(Task("encode", f"{number:06d}", call, key="", label=f"{batch[0]} and after"))
     with TemporaryDirectory() as out, Progress("encode", len(tasks), "img") as progress:
         results = run_tasks(
             tasks,
@@ -332,13 +333,12 @@ def _encode_folder(
     return codes
 
 
-def encode_files(folder: str, names: Sequence[str], method: Method, what: str) -> dict[str, list[Code | str]]:
+def encode_files(folder: str, names: Sequence[str], method: Method) -> dict[str, list[Code | str]]:
     """Hash some files of a folder; a task of the engine.
 
     Returns:
         ``codes``: for each file its hash and quality, or why it has none.
     """
-    del what
     return {"codes": [_encode_file(Path(folder, name), method) for name in names]}
 
 

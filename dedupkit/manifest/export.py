@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dedupkit.engine import Progress, Task, fingerprint, run_tasks
+from dedupkit.engine import Progress, Task, cache_key, run_tasks
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.cut import Piece, ShardSizes, cut
 from dedupkit.manifest.lists import LISTS
 from dedupkit.manifest.names import archive_name, short_key
-from dedupkit.manifest.part import Input, Output
+from dedupkit.manifest.part import Input, Output, write_parts
 from dedupkit.manifest.shards import SHARD_WRITERS
 from dedupkit.manifest.target import Target
 from dedupkit.runfolder.folder import RunFolder
@@ -84,7 +85,7 @@ def apply(
     if not folder.manifest.exists():
         raise DedupkitError(f"{run} holds no finished run (no manifest.parquet)")
     refuse_inside(target.path, [*config["sources"], *config["shards"], *moved_to(source)])
-    claim = folder.path / ".done" / "applied" / f"{fingerprint(str(target.path.resolve()))}.json"
+    claim = folder.path / ".done" / "applied" / f"{cache_key(str(target.path.resolve()))}.json"
     with folder.shared(), target.claimed(claim, format):
         decision = _decision(folder)
         if format in LISTS:
@@ -165,19 +166,8 @@ class _Plan:
         pieces = [piece for number in numbers for piece in self.parts[number]]
         inputs = [self._read(shard, list(here)) for shard, here in groupby(pieces, key=lambda piece: piece.shard)]
         mine = [outputs[number] for number in numbers]
-        return Task(
-            "apply",
-            mine[0].name,
-            "dedupkit.manifest.part:write_parts",
-            {
-                "to": str(target.path),
-                "format": self.format,
-                "inputs": inputs,
-                "outputs": mine,
-                "what": inputs[0].source,
-            },
-            fingerprint([output.key for output in mine]),
-        )
+        call = partial(write_parts, str(target.path), self.format, inputs, mine)
+        return Task("apply", mine[0].name, call, cache_key([output.key for output in mine]), inputs[0].source)
 
     def _read(self, shard: int, pieces: Sequence[Piece]) -> Input:
         wanted = self._wanted(shard, pieces[0].first, pieces[-1].last)
@@ -197,7 +187,7 @@ class _Plan:
             shard = self._originals.shard(piece.shard)
             read = [stamp(path) for path in (*shard.paths, str(self._folder.samples(piece.shard)))]
             made_from.append([shard.source, read, self._wanted(piece.shard, piece.first, piece.last).hex()])
-        return fingerprint(made_from)
+        return cache_key(made_from)
 
     def _names(self, shard: int) -> list[str]:
         """Names in an archive of a shard's kept samples, as they are without regard to one another."""

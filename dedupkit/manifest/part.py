@@ -49,7 +49,7 @@ class Output:
     key: str
 
 
-def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence[Output], what: str) -> dict[str, Any]:
+def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence[Output]) -> dict[str, Any]:
     """Write cleaned shards that follow one another; a task of the engine.
 
     Args:
@@ -57,7 +57,6 @@ def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence
         format: A name in ``SHARD_WRITERS``.
         inputs: The input shards in order; their samples together are those of the outputs.
         outputs: The cleaned shards in order; those that are whole are left as they are.
-        what: The input's name for error messages.
 
     Returns:
         ``samples``: the number of samples in all outputs.
@@ -66,7 +65,6 @@ def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence
         DedupkitError: An input is not as it was when the run was made.
         OSError: An input cannot be read, or an output not be written.
     """
-    del what
     target = Target(Path(to))
     missing = [number for number, output in enumerate(outputs) if not target.is_whole(output.name, output.key)]
     samples = _kept_samples(inputs)

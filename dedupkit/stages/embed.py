@@ -23,7 +23,7 @@ from dedupkit.sources import Shard
 from dedupkit.sources.reread import Scanned, read_samples
 from dedupkit.store import atomic_path, read_columns
 
-__all__ = ["BATCH_SIZE", "embed_shard"]
+__all__ = ["BATCH_SIZE", "embed_shard", "join_shard"]
 
 BATCH_SIZE = 64
 
@@ -39,7 +39,6 @@ def embed_shard(
     batch_size: int = BATCH_SIZE,
     threads: int = 2,
     device: str | None = None,
-    what: str = "",
 ) -> dict[str, Any]:
     """Embed a shard's images; a task of the engine.
 
@@ -52,7 +51,6 @@ def embed_shard(
         batch_size: images a call of the model.
         threads: that decode, while the model works.
         device: of an embedder given by its specification.
-        what: the shard's name, for messages about this task.
 
     Returns:
         ``samples`` (rows), ``embedded``, ``failed`` (readable, but without embedding), ``failure`` (the first message;
@@ -63,7 +61,6 @@ def embed_shard(
         DedupkitError: the shard is no longer the one that was scanned; see also
             :func:`~dedupkit.embedding.spec.load_embedder`.
     """
-    del what
     if isinstance(embedder, str) and embedder.startswith("precomputed:"):
         return join_shard(path, shared_precomputed(embedder), samples_path)
     model = shared_embedder(embedder, device) if isinstance(embedder, str) else embedder

@@ -12,7 +12,7 @@ from dedupkit.signals.signal import JoinSettings, Signal
 __all__ = ["match_signal"]
 
 
-def match_signal(out: str, shards: int, signal: Signal, settings: JoinSettings, what: str) -> dict[str, Any]:
+def match_signal(out: str, shards: int, signal: Signal, settings: JoinSettings) -> dict[str, Any]:
     """Join one signal; a task of the engine.
 
     Args:
@@ -20,10 +20,8 @@ def match_signal(out: str, shards: int, signal: Signal, settings: JoinSettings, 
         shards: Number of shards scanned.
         signal: The signal.
         settings: How far, and how.
-        what: Name for messages about this task.
 
     Returns:
         ``distinct`` fingerprints joined, ``edges`` written, the ``bound``, and what else the signal says of its search.
     """
-    del what
     return signal.match(Scanned(RunFolder(Path(out)), shards), settings)

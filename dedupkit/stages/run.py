@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
-from dedupkit.engine import Progress, Task, fingerprint, run_tasks
+from dedupkit.engine import Progress, Task, cache_key, run_tasks
 from dedupkit.errors import DedupkitError
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.stages.plan import Job
+from dedupkit.stages.scan_task import scan_task
 from dedupkit.store import stamp
 
 __all__ = ["run_stages"]
@@ -28,30 +30,25 @@ def run_stages(job: Job) -> None:
     scanned = _scan(job, signals)
     embedded = {name: _embed(job, name, spec, scanned) for name, spec in job.embedders.items()}
     joined = [signal for signal in signals if signal.stage == "match"]
-    keys = {signal.name: embedded.get(signal.name) or fingerprint(scanned) for signal in joined}
+    keys = {signal.name: embedded.get(signal.name) or cache_key(scanned) for signal in joined}
     _match(job, joined, keys)
     if any(signal.stage == "verify" for signal in signals):
         from dedupkit.stages.verify import verify_candidates
 
-        verify_candidates(job, fingerprint({**keys, **embedded}))
+        verify_candidates(job, cache_key({**keys, **embedded}))
 
 
 def _scan(job: Job, signals: Sequence[Signal]) -> list[str]:
-    """Read every shard; returns a fingerprint of what was read of each."""
+    """Read every shard; returns a digest of what was read of each."""
     tasks = []
     requested = [SIGNALS[name] for name in job.hashes]
     asked = [signal.scan_key for signal in requested]
     for number, shard in enumerate(job.shards):
         stamps = [stamp(path) for path in shard.paths]
-        key = fingerprint([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, shard.settings, asked])
-        arguments: dict[str, Any] = {
-            "shard": shard,
-            "path": str(job.folder.samples(number)),
-            "signals": requested,
-            "what": shard.source,
-        }
-        outputs = (arguments["path"],)
-        tasks.append(Task("scan", f"{number:05d}", "dedupkit.stages.scan:scan_shard", arguments, key, outputs))
+        key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, shard.settings, asked])
+        path = str(job.folder.samples(number))
+        call = partial(scan_task, shard, path, requested)
+        tasks.append(Task("scan", f"{number:05d}", call, key, shard.source, (path,)))
 
     def watch(samples: int) -> None:
         _load_ahead(signals, samples)
@@ -59,7 +56,7 @@ def _scan(job: Job, signals: Sequence[Signal]) -> list[str]:
     results = _run(job, "scan", tasks, job.workers, watch)
     if results and all(result.get("holds_none") for result in results):
         raise DedupkitError(f"{job.shards[0].source} holds no images: {results[0]['problem']}")
-    return [fingerprint([task.key, result]) for task, result in zip(tasks, results, strict=True)]
+    return [cache_key([task.key, result]) for task, result in zip(tasks, results, strict=True)]
 
 
 def _load_ahead(signals: Sequence[Signal], samples: int) -> None:
@@ -76,32 +73,28 @@ def _load_ahead(signals: Sequence[Signal], samples: int) -> None:
 
 
 def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
-    """Give every sample its vector, with one model in this process; returns a fingerprint of the vectors."""
+    """Give every sample its vector, with one model in this process; returns a digest of the vectors."""
     from dedupkit.embedding.precomputed import load_precomputed
     from dedupkit.embedding.spec import embedder_key
+    from dedupkit.stages.embed import embed_shard, join_shard
 
     model = embedder_key(spec)
     vectors = load_precomputed(spec) if spec.startswith("precomputed:") else None
     by = _identifiers(job) if vectors is not None else []
     tasks = []
     for number, shard in enumerate(job.shards):
-        arguments: dict[str, Any] = {
-            "path": str(job.folder.embeddings(name, number)),
-            "samples_path": str(job.folder.samples(number)),
-        }
+        path, samples = str(job.folder.embeddings(name, number)), str(job.folder.samples(number))
         if vectors is not None:
-            arguments |= {"vectors": vectors, "by": by}
+            call = partial(join_shard, path, vectors, samples, by=by)
         else:
-            arguments |= {"shard": shard, "embedder": spec, "threads": job.workers, "device": job.device}
-            arguments["what"] = shard.source
-        function = f"dedupkit.{'stages.embed:embed_shard' if vectors is None else 'embedding:join_shard'}"
-        key = fingerprint([model, scanned[number]])
-        tasks.append(Task(f"embed-{name}", f"{number:05d}", function, arguments, key, (arguments["path"],)))
+            call = partial(embed_shard, shard, path, spec, samples_path=samples, threads=job.workers, device=job.device)
+        key = cache_key([model, scanned[number]])
+        tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,)))
     results = _run(job, f"embed {name}", tasks, 1)
     failures = [result["failure"] for result in results if result["failed"]]
     if failures and not any(result["embedded"] for result in results):
         raise DedupkitError(f"{name} gave no image a vector; the first failure: {failures[0]}")
-    return fingerprint([[task.key, result] for task, result in zip(tasks, results, strict=True)])
+    return cache_key([[task.key, result] for task, result in zip(tasks, results, strict=True)])
 
 
 def _identifiers(job: Job) -> list[str]:
@@ -114,21 +107,17 @@ def _identifiers(job: Job) -> list[str]:
 
 def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None:
     """Join each signal, out to the loosest bound that the rule states or that was joined before."""
+    from dedupkit.stages.match import match_signal
+
     with Progress("match", len(signals)) as progress:
         for signal in signals:
             name, atom = signal.name, job.rule.loosest(signal.name)
             settings = JoinSettings(atom.bound or 0.0, job.workers, job.target_recall, job.seed, job.device)
-            key = fingerprint([keys[name], signal.join_key(settings)])
+            key = cache_key([keys[name], signal.join_key(settings)])
             before = job.folder.joined(name, key)
             if before is None or not replace(atom, bound=float(before["bound"])).covers(atom):
-                arguments: dict[str, Any] = {
-                    "out": str(job.folder.path),
-                    "shards": len(job.shards),
-                    "signal": signal,
-                    "settings": settings,
-                    "what": name,
-                }
-                task = Task("match", name, "dedupkit.stages.match:match_signal", arguments, key)
+                call = partial(match_signal, str(job.folder.path), len(job.shards), signal, settings)
+                task = Task("match", name, call, key, label=name)
                 task.marker(job.folder.path).unlink(missing_ok=True)
                 run_tasks([task], job.folder.path, workers=1)
             progress.advance()

@@ -52,21 +52,19 @@ def _arrow_type(kind: int | str) -> pa.DataType:
     return pa.binary(kind) if isinstance(kind, int) else pa.type_for_alias(kind)
 
 
-def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], what: str) -> dict[str, Any]:
+def scan_shard(shard: Shard, path: str, signals: Sequence[Signal]) -> dict[str, Any]:
     """Read a shard and write its rows; a task of the engine.
 
     Args:
         shard: what to read.
         path: the Parquet file to write.
         signals: what to measure beside SHA-256 and PDQ.
-        what: the shard's name, for messages about this task.
 
     Returns:
         ``samples`` (rows), ``unreadable``, ``nbytes`` (of images); ``passed_over`` (``count`` and ``example``) where
         something is no part of a sample; ``problem`` and ``retry`` where the shard could not be read to its end, and
         ``holds_none`` where it holds no images at all.
     """
-    del what
     rows = _Rows(signals)
     passed_over = PassedOver()
     problem: str | None = None

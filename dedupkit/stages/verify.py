@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import pairs_of_clauses
 from dedupkit.clustering.rules import Atom, Clause, Rule, implies
-from dedupkit.engine import Progress, Task, fingerprint, run_tasks
+from dedupkit.engine import Progress, Task, cache_key, run_tasks
 from dedupkit.errors import require
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images import ImageError, decode_luma
@@ -50,7 +51,7 @@ def verify_candidates(job: Job, key: str) -> None:
     """
     folder = job.folder
     tested = _candidate_clauses(job.rule)
-    key = fingerprint([key, [list(map(str, clause)) for clause in job.rule.clauses]])
+    key = cache_key([key, [list(map(str, clause)) for clause in job.rule.clauses]])
     parts = folder.edges("verified").parent / "parts"
     if folder.joined("verified", key) is not None:
         remove_tree(parts)  # of a run that was killed after it had written its marker
@@ -102,15 +103,11 @@ def verify_pairs(
     for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
         left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))
         touched = np.unique(np.searchsorted(starts, [*left, *right], side="right") - 1).tolist()
-        arguments: dict[str, Any] = {
-            "path": str(parts / f"{number:05d}.parquet"),
-            "pairs": (left, right),
-            "shards": {shard: (shards[shard], str(folder.samples(shard)), int(starts[shard])) for shard in touched},
-            "what": f"pairs {first} to {first + len(left)}",
-        }
-        function = "dedupkit.stages.verify:verify_chunk"
-        asked = fingerprint([_FORMAT, key, left, right])
-        tasks.append(Task("verify", f"{number:05d}", function, arguments, asked, (arguments["path"],)))
+        path = str(parts / f"{number:05d}.parquet")
+        needed = {shard: (shards[shard], str(folder.samples(shard)), int(starts[shard])) for shard in touched}
+        call = partial(verify_chunk, path, (left, right), needed)
+        asked = cache_key([_FORMAT, key, left, right])
+        tasks.append(Task("verify", f"{number:05d}", call, asked, f"pairs {first} to {first + len(left)}", (path,)))
     with Progress("verify", len(tasks), "pairs") as progress:
         results = run_tasks(tasks, out, workers=workers, on_done=lambda _, result: progress.advance(result["pairs"]))
     tables = [read_columns(parts / f"{number:05d}.parquet") for number in range(len(tasks))]
@@ -133,7 +130,6 @@ def verify_chunk(
     path: str,
     pairs: tuple[Sequence[int], Sequence[int]],
     shards: Mapping[int, tuple[Shard, str, int]],
-    what: str,
 ) -> dict[str, Any]:
     """Verify some pairs of samples; a task of the engine.
 
@@ -141,12 +137,10 @@ def verify_chunk(
         path: the Parquet file to write: the pairs that hold, their agreement and what connects them.
         pairs: the samples, a and b.
         shards: by number, for every sample: the shard, its samples file, its first sample.
-        what: for messages about this task.
 
     Returns:
         ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again.
     """
-    del what
     found: list[tuple[int, int, float, str, str]] = []
     unseen = 0
     a, b = pairs

@@ -18,7 +18,7 @@ from dedupkit.calibration.judged import found_pairs
 from dedupkit.calibration.result import FILE, Calibration
 from dedupkit.calibration.synthetic import Copies, measure_copies, read_copies, write_copies
 from dedupkit.clustering.rules import parse_rule
-from dedupkit.engine import fingerprint
+from dedupkit.engine import cache_key
 from dedupkit.errors import DedupkitError
 from dedupkit.images.transformations import EDITS
 from dedupkit.runfolder.folder import RunFolder
@@ -132,7 +132,7 @@ def _copies(known: Known, originals: Originals, sample: int, device: str | None,
     samples = np.sort(known.kept[chosen]).tolist()
     looked_at = any(not find_signal(name).finds_pairs for name in known.rule.signals)
     rule = str(known.rule) if looked_at else sorted(known.rule.signals)
-    key = fingerprint([_MEASURES, samples, _scanned(known), rule, [edit.name for edit in EDITS]])
+    key = cache_key([_MEASURES, samples, _scanned(known), rule, [edit.name for edit in EDITS]])
     file, work = known.home / "copies.parquet", known.home / "work"
     copies = read_copies(file, key)
     if copies is None:
@@ -147,7 +147,7 @@ def _copies(known: Known, originals: Originals, sample: int, device: str | None,
 def _strangers(known: Known, originals: Originals) -> dict[str, Strangers]:
     signals = list(dict.fromkeys(axis.atom.signal for axis in known.axes))
     verified = importlib.util.find_spec("cv2") is not None
-    key = fingerprint([_MEASURES, _scanned(known), signals, known.seed, verified])
+    key = cache_key([_MEASURES, _scanned(known), signals, known.seed, verified])
     file, work = known.home / "strangers.npz", known.home / "work-strangers"
     found = read_strangers(file, key)
     if found is None:
