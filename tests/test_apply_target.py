@@ -11,7 +11,7 @@ import pytest
 from helpers import encode, run, write_tar
 
 import dedupkit as dk
-from dedupkit.manifest import export
+from dedupkit.manifest import export, part
 from dedupkit.manifest.cut import ShardSizes
 from dedupkit.manifest.target import Target
 from dedupkit.runfolder.folder import RunFolder
