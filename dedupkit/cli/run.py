@@ -12,6 +12,8 @@ from dedupkit.cli.terminal import say, say_json, say_rows
 
 __all__ = ["run"]
 
+_LOST_SHARDS = 3
+
 
 def run(
     source: Annotated[
@@ -42,6 +44,9 @@ def run(
     engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
     device: Device = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with status 3 if a shard could not be read to its end.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
@@ -55,6 +60,8 @@ def run(
     finished = dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options)
     if json_output:
         say_json(finished.summary)
-        return
-    say_rows([*finished.rows(), ("manifest", finished.path / "manifest.parquet")])
-    say(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
+    else:
+        say_rows([*finished.rows(), ("manifest", finished.path / "manifest.parquet")])
+        say(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
+    if strict and finished.summary["shard_problems"]:
+        raise typer.Exit(_LOST_SHARDS)

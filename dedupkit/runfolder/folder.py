@@ -71,6 +71,17 @@ class RunFolder:
                 found.append({"source": source, "problem": problem})
         return found
 
+    def passed_over(self) -> dict[str, Any]:
+        """What the sources hold that is neither a sample nor about one: ``count``, and one ``example``."""
+        total: dict[str, Any] = {"count": 0}
+        for number in range(len(self.read_config()["shards"])):
+            marker = read_json(self.path / ".done" / "scan" / f"{number:05d}.json") or {}
+            found = marker.get("result", {}).get("passed_over")
+            if found:
+                total.setdefault("example", found["example"])
+                total["count"] += found["count"]
+        return total
+
     def without_vector(self) -> dict[str, dict[str, Any]]:
         """The readable images that an embedder has no vector of: they take no part in that signal.
 

@@ -162,7 +162,7 @@ def folder_shards(folder: str) -> list[FolderShard]:
                 names=tuple(names),
                 captions={name: captions[name] for name in names if name in captions},
                 siblings=frozenset(text for name in names for text in beside.get(name.rpartition(".")[0], ())),
-                unread=tuple(unread) if not start else (),
+                unread=tuple(sorted(unread)) if not start else (),
                 passed_over=(len(others), others[0]) if others and not start else NOTHING,
             )
         )

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, cast
 from dedupkit.sources.limits import MAX_IMAGE_BYTES
 from dedupkit.sources.sample import ShardError
 
-__all__ = ["TarMember", "iter_tar"]
+__all__ = ["TarMember", "TrailingDataError", "iter_tar"]
 
 _BLOCK = 512
 _END = bytes(_BLOCK)
@@ -25,6 +25,10 @@ _EXTENDED = (b"L", b"K", b"x", b"g")
 _NO_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices and folders, whatever their size field says
 _MAX_HEADER_DATA = 1 << 20  # a name or pax block larger than this is an attack, not a name
 _MAX_DIGITS = 20  # of a size: 2**64 has as many
+
+
+class TrailingDataError(ShardError):
+    """Data behind the end of an archive; every member of the archive itself has been read."""
 
 
 class TarMember(NamedTuple):
@@ -153,7 +157,7 @@ def _refuse_more(stream: IO[bytes], position: int) -> None:
     """Raise if anything but zeros follows the end marker: those samples no reader of tars would see."""
     while part := stream.read(_CHUNK):
         if part.count(0) != len(part):
-            raise ShardError(
+            raise TrailingDataError(
                 f"data follows the end marker at byte {position}: two archives in one file? Split it, or join them "
                 "with tar --concatenate"
             )

@@ -18,7 +18,7 @@ from dedupkit.sources.img2dataset import Metadata, parse_json
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.limits import MAX_IMAGE_BYTES, MAX_MEMBERS, too_large
 from dedupkit.sources.sample import NOTHING, PassedOver, Place, Sample, ShardError, as_shard_errors
-from dedupkit.sources.tar_stream import TarMember, iter_tar
+from dedupkit.sources.tar_stream import TarMember, TrailingDataError, iter_tar
 
 __all__ = ["TarShard", "split_name"]
 
@@ -118,7 +118,7 @@ class TarShard:
                     group.add(extension, member)
         except (OSError, EOFError, zlib.error) as error:
             if group is not None:
-                group.problem = _BROKEN
+                group.problem = group.problem if isinstance(error, TrailingDataError) else _BROKEN
                 yield group
             if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
                 raise ShardError(f"broken gzip stream: {error}") from error

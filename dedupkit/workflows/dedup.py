@@ -17,6 +17,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import SIGNALS, known_signals, requested_signals
 from dedupkit.sources import Shard, find_shards
+from dedupkit.sources.keys import text_of
 from dedupkit.stages.plan import Job
 from dedupkit.stages.run import run_stages
 from dedupkit.store import read_json, refuse_inside, write_json
@@ -77,8 +78,9 @@ def dedup(
     policy = parse_policy(keep)
     requested = _hashes_to_scan(parsed, hashes)
     shards = find_shards(sources)
-    listed = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
-    refuse_inside(folder.path, [*listed, *(shard.source for shard in shards)])
+    named = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
+    refuse_inside(folder.path, [*named, *(shard.source for shard in shards)])
+    listed = [text_of(name) for name in named]
     folder.refuse_foreign(listed)
     workers = workers or os.cpu_count() or 1
     # A new run reads every shard: its workers load while this process does. An old one may have nothing left to read,

@@ -50,6 +50,7 @@ class Run:
             **summary,
             "shards": len(self.config["shards"]),
             "shard_problems": self._folder.shard_problems(),
+            "passed_over": self._folder.passed_over(),
             "without_vector": self._folder.without_vector(),
             "recall": self._recalls(),
         }
@@ -210,6 +211,9 @@ class Run:
             shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))
         if self.calibration is not None:
             shown += self.calibration.rows()
+        if s["passed_over"]["count"]:
+            left = s["passed_over"]
+            shown.append(("not read: no sample", f"{left['count']:,}, such as {left['example']}"))
         return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
 
 
