@@ -1,7 +1,7 @@
 """The command line: its commands, and what becomes of errors.
 
-Exit codes: 0 done, 1 failed (one line says why, and what to do), 2 wrong usage, 3 done, but a shard could not be read to
-its end (``run --strict``).
+Exit codes: 0 done, 1 failed (one line says why, and what to do), 2 wrong usage, 3 done, but a shard could not be read
+to its end (``run --strict``).
 """
 
 from __future__ import annotations
