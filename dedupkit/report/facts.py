@@ -35,7 +35,6 @@ what a removed one that was verified against its witness is of it, in words.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -48,13 +47,14 @@ from numpy.typing import NDArray
 
 from dedupkit.calibration.result import read_calibration
 from dedupkit.errors import DedupkitError
+from dedupkit.report.borderline import nearest_bound
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.tables import Manifest, Removed, Tally, clip
 from dedupkit.report.words import Atom, command, read_rule
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.store import read_columns, read_json
 
-__all__ = ["collect", "read_config"]
+__all__ = ["add_relations", "collect", "read_config"]
 
 _GROUPS = 30
 _SHOWN_REMOVED = 5
@@ -100,7 +100,7 @@ def collect(run: Path) -> dict[str, Any]:
     largest, captions = _largest_groups(run, sizes, manifest, tally.removed, rule)
     borderline = _borderline(manifest, tally.removed, rule)
     shown = [row for group in largest for row in group["shown"]] + [pair["removed"] for pair in borderline]
-    _add_relations(run / "edges" / "verified" / "00000.parquet", shown)
+    add_relations(run / "edges" / "verified" / "00000.parquet", shown)
     return {
         "format": 1,
         "dedupkit": config["dedupkit"],
@@ -136,7 +136,7 @@ def collect(run: Path) -> dict[str, Any]:
     }
 
 
-def _add_relations(edges: Path, rows: list[dict[str, Any]]) -> None:
+def add_relations(edges: Path, rows: list[dict[str, Any]]) -> None:
     """Say of each removed sample what it is of its witness, where the pair was verified and that is known."""
     removed = [row for row in rows if row["verdict"] == "remove"]
     words: dict[tuple[int, int], str] = {}
@@ -251,20 +251,7 @@ def _captions(manifest: Manifest, members: dict[int, NDArray[np.int64]]) -> dict
 
 
 def _borderline(manifest: Manifest, removed: Removed, rule: _Rule) -> list[dict[str, Any]]:
-    """The removed samples nearest the bound that let them go; each bounded alternative gets its share."""
-    bounded = {reason: atoms[0] for reason, atoms in rule.items() if atoms[0].bound is not None}
-    chosen: list[int] = []
-    for reason, atom in bounded.items():
-        if reason not in removed.reasons:
-            continue
-        rows = np.flatnonzero((removed.reason == removed.reasons.index(reason)) & (removed.witness >= 0))
-        score = removed.score[rows]
-        rows = rows[score < 1 if atom.similarity else score > 0]  # identical pairs are no matter of judgement
-        nearness = removed.score[rows] if atom.similarity else -removed.score[rows]
-        nearest = rows[np.argsort(nearness, kind="stable")]
-        _, first = np.unique(removed.witness[nearest], return_index=True)
-        chosen += nearest[np.sort(first)][: math.ceil(_BORDERLINE / len(bounded))].tolist()
-    samples = removed.sample[chosen].tolist()
-    witnesses = removed.witness[chosen].tolist()
-    shown = manifest.rows([*samples, *witnesses])
-    return [{"removed": shown[s], "witness": shown[w]} for s, w in zip(samples, witnesses, strict=True)]
+    """The removed samples nearest the bound that let them go, as they are shown."""
+    pairs = nearest_bound(removed, rule, _BORDERLINE)
+    shown = manifest.rows(sample for pair in pairs for sample in pair)
+    return [{"removed": shown[sample], "witness": shown[witness]} for sample, witness in pairs]

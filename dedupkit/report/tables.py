@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-__all__ = ["Manifest", "Removed", "Tally", "clip"]
+from dedupkit.manifest.rows import taken_rows
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.store import count_rows, read_json
+
+__all__ = ["Manifest", "Removed", "Tally", "clip", "removed_of", "shard_counts"]
 
 _SHOWN = (
     "sample", "source", "key", "caption", "width", "height", "nbytes", "format", "verdict", "reason", "score",
@@ -97,7 +100,7 @@ class Manifest:
                     parts.append(counted.select(["sample", "kept_sample", "score"]).append_column(
                         "reason", reason.dictionary_encode()
                     ))  # fmt: skip
-        tally.removed = _removed(parts)
+        tally.removed = removed_of(parts)
         return tally
 
     def rows(self, samples: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -116,11 +119,7 @@ class Manifest:
             yield from zip(table["sample"].to_pylist(), table["caption"].to_pylist(), strict=True)
 
     def _taken(self, samples: NDArray[np.int64], columns: list[str]) -> Iterator[pa.Table]:
-        bounds = np.searchsorted(samples, self._starts)
-        for group, (low, high) in enumerate(pairwise(bounds.tolist())):
-            if high > low:
-                table = self._file.read_row_group(group, columns)
-                yield table.take(pa.array(samples[low:high] - self._starts[group]))
+        return taken_rows(self._file, samples, columns)
 
     def _count_unreadable(self, tally: Tally, group: int, table: pa.Table) -> None:
         numbers = table["sample"].to_numpy()
@@ -150,7 +149,12 @@ def _without_name(reason: str, key: str) -> str:
     return clip(reason) or "unknown"
 
 
-def _removed(parts: list[pa.Table]) -> Removed:
+def removed_of(parts: list[pa.Table]) -> Removed:
+    """Removed samples as arrays.
+
+    Args:
+        parts: ``sample``, ``kept_sample``, ``score`` and ``reason`` (dictionary-encoded) of removed samples, in order.
+    """
     if not any(part.num_rows for part in parts):
         none = np.zeros(0, np.int64)
         return Removed(none, none, np.zeros(0, np.float32), np.zeros(0, np.int32), [])
@@ -166,3 +170,32 @@ def _removed(parts: list[pa.Table]) -> Removed:
         place[encoded.indices.to_numpy()],
         reasons,
     )
+
+
+def shard_counts(folder: RunFolder, sources: Sequence[str], verdicts: pa.ChunkedArray) -> pa.Table:
+    """What became of each shard's samples.
+
+    Args:
+        folder: Folder of the run.
+        sources: Name of each shard.
+        verdicts: Verdict of every sample.
+
+    Returns:
+        One row a shard: ``source``, ``samples``, ``keep``, ``remove``, ``unreadable``, ``problem``.
+    """
+    sizes = [count_rows(folder.samples(number)) for number in range(len(sources))]
+    shard = np.repeat(np.arange(len(sources)), sizes)
+    columns: dict[str, Any] = {"source": pa.array(sources, pa.string()), "samples": pa.array(sizes, pa.int64())}
+    for verdict in ("keep", "remove", "unreadable"):
+        mine = shard[pc.equal(verdicts, verdict).to_numpy()]
+        columns[verdict] = pa.array(np.bincount(mine, minlength=len(sources)))
+    # Shards of one folder share its name; a problem names the shard by its number.
+    problems = [scan_problem(folder, number) for number in range(len(sources))]
+    return pa.table({**columns, "problem": pa.array(problems, pa.string())})
+
+
+def scan_problem(folder: RunFolder, shard: int) -> str | None:
+    """Why a shard could not be read to its end, None where it was."""
+    marker = read_json(folder.path / ".done" / "scan" / f"{shard:05d}.json") or {}
+    problem = marker.get("result", {}).get("problem")
+    return None if problem is None else str(problem)

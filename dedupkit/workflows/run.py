@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,85 +12,91 @@ from dedupkit.clustering.policy import parse_policy
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter
+from dedupkit.manifest.rows import FileRows, TableRows
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.sources.again import Moved
+from dedupkit.stages import decide as deciding
 from dedupkit.store import read_columns, read_json, write_json
+from dedupkit.workflows.groups import Group, Groups
+from dedupkit.workflows.verdicts import Borderline, Verdicts
 
-__all__ = ["Group", "Groups", "Run"]
+__all__ = ["Borderline", "Draft", "Group", "Groups", "Run"]
 
 
-class Run:
+class Run(Verdicts):
     """A run folder whose job is done.
 
     Args:
-        path: the folder given as ``out``.
+        path: The folder given as ``out``.
+        keeper: What keeps a temporary folder alive as long as the run.
 
     Raises:
-        DedupkitError: there is no finished run.
+        DedupkitError: There is no finished run.
 
     Attributes:
-        path: the folder.
-        config: the content of ``run.json``.
-        summary: counts and settings, JSON-ready.
-        calibration: what ``calibrate`` said of this run, None if it was not called.
+        path: The folder.
+        config: Content of ``run.json``.
+        summary: Counts and settings, JSON-ready.
+        calibration: What ``calibrate`` said of this run, None if it was not called.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._folder = RunFolder(path)
-        self.path = self._folder.path
-        self.config = self._folder.read_finished()
-        summary = read_json(self._folder.decision)
-        self.summary: dict[str, Any] = {
-            "out": str(self.path),
-            "rule": self.config["rule_expanded"],
-            **summary,
-            "shards": len(self.config["shards"]),
-            "shard_problems": self._folder.shard_problems(),
-            "passed_over": self._folder.passed_over(),
-            "without_vector": self._folder.without_vector(),
-            "recall": self._recalls(),
-        }
-        self.calibration = read_calibration(self.path, self.config["rule_expanded"])
+    def __init__(self, path: str | Path, *, keeper: object = None) -> None:
+        folder = RunFolder(path)
+        config = folder.read_finished()
+        summary = _summary(folder, config, read_json(folder.decision))
+        super().__init__(folder, config, summary, FileRows(folder.manifest), keeper)
+        self.calibration = read_calibration(self.path, config["rule_expanded"])
         if self.calibration is not None:
             self.summary["calibration"] = self.calibration.digest()
 
-    @property
-    def manifest(self) -> pa.Table:
-        """The manifest: one row per input sample."""
-        return read_columns(self._folder.manifest)
+    def _groups_table(self) -> pa.Table:
+        return read_columns(self._folder.groups)
 
-    @property
-    def groups(self) -> Groups:
-        """The duplicate groups, the largest first."""
-        return Groups(self._folder)
-
-    def rethreshold(self, rule: str, *, keep: str | None = None) -> Run:
-        """Decide again with another rule or policy; nothing is read or matched again.
+    def decide(self, rule: str | None = None, *, keep: str | None = None) -> Draft:
+        """Try another rule or policy in memory; nothing is read or matched again, and nothing is written.
 
         Args:
-            rule: within the edges that the run has kept.
-            keep: another keep policy; the run's own by default.
+            rule: A rule within the pairs that the run has kept; the run's own by default.
+            keep: Another keep policy; the run's own by default.
+
+        Returns:
+            The verdicts that it gives, to be looked at like a run, and saved if they are better.
+
+        Raises:
+            RuleError: The rule or policy cannot be read.
+            DedupkitError: The rule needs a hash or a radius that this run has not computed.
+
+        Example::
+
+            draft = run.decide("exact or pdq<=20")
+            print(draft.summary["remove"], "instead of", run.summary["remove"])
+            run = draft.save()
+        """
+        embedders = self.config.get("embedders", {})
+        embedder = next(iter(embedders), None)
+        parsed = parse_rule(rule or self.config["rule_expanded"], known_signals(embedders), embedder=embedder)
+        policy = parse_policy(keep or self.config["keep"])
+        self._check_covered(parsed)
+        config = {**self.config, "rule": parsed.text, "rule_expanded": str(parsed), "keep": str(policy)}
+        decided = deciding.decide_run(self._folder, self.config["shards"], parsed, policy)
+        return Draft(self._folder, config, decided, self._keeper)
+
+    def rethreshold(self, rule: str, *, keep: str | None = None) -> Run:
+        """Decide again with another rule or policy and write the verdicts; see :meth:`decide`.
+
+        Args:
+            rule: A rule within the pairs that the run has kept.
+            keep: Another keep policy; the run's own by default.
 
         Returns:
             The run, with its manifest and groups rewritten.
 
         Raises:
-            RuleError: the rule or policy cannot be read.
-            DedupkitError: the rule needs a hash or a radius that this run has not computed.
+            RuleError: The rule or policy cannot be read.
+            DedupkitError: The rule needs a hash or a radius that this run has not computed.
         """
-        from dedupkit.stages.decide import decide_and_write
-
-        embedders = self.config.get("embedders", {})
-        parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
-        policy = parse_policy(keep or self.config["keep"])
-        self._check_covered(parsed)
-        config = {**self.config, "rule": parsed.text, "rule_expanded": str(parsed), "keep": str(policy)}
-        with self._folder.locked():
-            summary = decide_and_write(self._folder, self.config["shards"], parsed, policy)
-            write_json(self._folder.config, config)
-            write_json(self.path / ".done" / "decide.json", summary)
-        return Run(self.path)
+        return self.decide(rule, keep=keep).save()
 
     def calibrate(
         self,
@@ -161,109 +164,73 @@ class Run:
         if missing is not None:
             raise DedupkitError(f"{missing}; run again with --rule {str(rule)!r} (only what is missing is computed)")
 
-    def _recalls(self) -> dict[str, dict[str, Any]]:
-        """The measured recall of each embedder's search, over the pairs at or above its floor of images with a vector.
-
-        An image without a vector takes part in no pair, so ``without_vector`` says how many there are.
-        """
-        missing = self._folder.without_vector()
-        joined = {name: self._folder.joined(name) for name in self.config.get("embedders", {})}
-        return {
-            name: {**facts["recall"], "without_vector": missing.get(name, {}).get("count", 0)}
-            for name, facts in joined.items()
-            if facts and "recall" in facts
-        }
-
-    def __repr__(self) -> str:
-        s = self.summary
-        return (
-            f"<dedupkit run {self.path}: {s['samples']:,} samples, {s['keep']:,} kept, {s['remove']:,} removed, "
-            f"{s['unreadable']:,} unreadable; rule {s['rule']}>"
-        )
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:right'>{escape(value)}</td></tr>"
-            for name, value in self.rows()
-        )
-        return f"<table><caption>{escape(str(self.path))}</caption>{rows}</table>"
-
     def rows(self) -> list[tuple[str, str]]:
         """The summary as label and text, for tables."""
-        s = self.summary
-        samples = max(s["samples"], 1)
-        shown = [
-            ("samples read", f"{s['samples']:,} in {s['shards']:,} shards"),
-            ("kept", f"{s['keep']:,}  ({s['keep'] / samples:.1%})"),
-            ("removed as duplicates", f"{s['remove']:,}  ({s['remove'] / samples:.1%})"),
-            *((f"  because of {reason}", f"{count:,}") for reason, count in s["reasons"].items()),
-            ("unreadable", f"{s['unreadable']:,}"),
-            ("duplicate groups", f"{s['groups']:,}, the largest of {s['largest_group']:,}"),
-            ("rule", s["rule"]),
-        ]
-        for name, recall in s["recall"].items():
-            if recall["low"] < 1 or recall["without_vector"]:
-                interval = f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]"
-                among = " among images that have a vector" if recall["without_vector"] else ""
-                shown.append((f"recall of {name}", interval + among))
-        for name, missing in s["without_vector"].items():
-            named = ", ".join(example["key"] for example in missing["examples"])
-            shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))
-        if self.calibration is not None:
-            shown += self.calibration.rows()
-        if s["passed_over"]["count"]:
-            left = s["passed_over"]
-            shown.append(("not read: no sample", f"{left['count']:,}, such as {left['example']}"))
-        return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
+        return super().rows() + ([] if self.calibration is None else self.calibration.rows())
+
+    def __repr__(self) -> str:
+        return f"<dedupkit run {self.path}: {self._counts()}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A duplicate group.
+class Draft(Verdicts):
+    """The verdicts of a rule that was tried on a run, in memory: look at them as at a run, and save them or not.
 
-    Attributes:
-        group: its id, the smallest sample in it.
-        rows: the manifest's rows of its samples, kept ones first.
-        folder: of the run.
+    Args:
+        folder: Folder of the run.
+        config: What was asked of the run, with this rule and policy.
+        decided: What the rule decides.
+        keeper: What keeps a temporary run folder alive.
     """
 
-    group: int
-    rows: list[dict[str, Any]]
-    folder: Path
+    def __init__(
+        self, folder: RunFolder, config: dict[str, Any], decided: deciding.Verdicts, keeper: object = None
+    ) -> None:
+        rows = TableRows(lambda: pa.concat_tables(decided.tables()))
+        super().__init__(folder, config, _summary(folder, config, decided.summary()), rows, keeper)
+        self._decided = decided
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def _groups_table(self) -> pa.Table:
+        return self._decided.groups()
 
-    def show(self, most: int = 12) -> Any:
-        """Thumbnails with verdicts, as an object that a notebook displays."""
-        from dedupkit.report.notebook import GroupView
+    def save(self) -> Run:
+        """Write these verdicts into the run folder, in place of those that are there; returns the run.
 
-        return GroupView(self.folder, self.rows[:most], total=len(self.rows))
+        Raises:
+            DedupkitError: Another process is writing into the folder.
+            OSError: The folder cannot be written.
+        """
+        with self._folder.locked():
+            summary = self._decided.write()
+            write_json(self._folder.config, self.config)
+            write_json(self._folder.decision, summary)
+        return Run(self.path, keeper=self._keeper)
+
+    def __repr__(self) -> str:
+        return f"<verdicts not saved to {self.path}: {self._counts()}>"
 
 
-class Groups(Sequence[Group]):
-    """The groups of a run, the largest first; rows are read when a group is asked for."""
+def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "out": str(folder.path),
+        "rule": config["rule_expanded"],
+        **counts,
+        "shards": len(config["shards"]),
+        "shard_problems": folder.shard_problems(),
+        "passed_over": folder.passed_over(),
+        "without_vector": folder.without_vector(),
+        "recall": _recalls(folder, config),
+    }
 
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-        self.table = read_columns(folder.groups).sort_by([("size", "descending"), ("group", "ascending")])
 
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
+def _recalls(folder: RunFolder, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The measured recall of each embedder's search, over the pairs at or above its floor of images with a vector.
 
-    @overload
-    def __getitem__(self, index: int) -> Group: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Group]: ...
-    def __getitem__(self, index: int | slice) -> Group | list[Group]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"group {index} of {len(self)}")
-        group = self.table["group"][index % len(self)].as_py()
-        rows = read_columns(self._folder.manifest, where=[("group", "=", group)]).to_pylist()
-        rows.sort(key=lambda row: (row["verdict"] != "keep", row["sample"]))
-        return Group(group, rows, self._folder.path)
-
-    def __iter__(self) -> Iterator[Group]:
-        return (self[number] for number in range(len(self)))
+    An image without a vector takes part in no pair, so ``without_vector`` says how many there are.
+    """
+    missing = folder.without_vector()
+    joined = {name: folder.joined(name) for name in config.get("embedders", {})}
+    return {
+        name: {**facts["recall"], "without_vector": missing.get(name, {}).get("count", 0)}
+        for name, facts in joined.items()
+        if facts and "recall" in facts
+    }

@@ -1,0 +1,166 @@
+"""A finished run looked at from Python: tables, groups, borderline pairs, one sample explained, another rule tried."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from helpers import encode, run, snapshot, write_tar
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dedupkit as dk
+from dedupkit.manifest.rows import FileRows, TableRows
+
+NAMES = ("astronaut", "coffee", "chelsea")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, photos) -> dk.Run:
+    """Three shards of one photo each, in four qualities; one key is in two shards, one image is broken."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number, name in enumerate(NAMES):
+        image = photos[name].convert("RGB").resize((240, 180))
+        members = [(f"{name}-{quality}.jpg", encode(image, quality=quality)) for quality in (95, 60, 30, 10)]
+        members += [("same.jpg", encode(image.rotate(180 * number), quality=80))]
+        members += [("broken.jpg", b"no image")] if number == 1 else []
+        write_tar(folder / f"{number:05d}.tar", members)
+    return run(folder, tmp_path_factory.mktemp("run") / "out", hashes=["phash"])
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> dk.Run:
+    return dk.Run(shutil.copytree(finished.path, tmp_path / "copy"))
+
+
+def test_kept_and_removed_are_the_rows_of_the_manifest(finished):
+    rows = finished.manifest.to_pylist()
+    assert finished.kept.to_pylist() == [row for row in rows if row["verdict"] == "keep"]
+    assert finished.removed.to_pylist() == [row for row in rows if row["verdict"] == "remove"]
+    assert finished.removed.num_rows == finished.summary["remove"] > 8
+
+
+def test_shards_say_what_became_of_their_samples(finished):
+    shards = finished.shards.to_pylist()
+    assert [Path(shard["source"]).name for shard in shards] == ["00000.tar", "00001.tar", "00002.tar"]
+    assert [shard["samples"] for shard in shards] == [5, 6, 5]
+    assert [shard["unreadable"] for shard in shards] == [0, 1, 0]
+    assert all(s["keep"] + s["remove"] + s["unreadable"] == s["samples"] for s in shards)
+    assert {shard["problem"] for shard in shards} == {None}
+
+
+def test_a_group_reads_only_the_row_groups_that_hold_it(finished, monkeypatch):
+    read = []
+    original = pq.ParquetFile.read_row_group
+
+    def counted(self, group, *arguments, **options):
+        read.append(group)
+        return original(self, group, *arguments, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    groups = finished.groups
+    assert len(groups) == 3
+    for number in (0, -1):
+        group = groups[number]
+        assert len(read) == 1
+        assert {row["group"] for row in group.rows} == {group.group}
+        assert [row["verdict"] for row in group.rows] == ["keep", *["remove"] * (len(group) - 1)]
+        read.clear()
+    assert [group.group for group in groups] == [group.group for group in groups[:]]
+    assert len(read) == 2 * 3  # each row group once for a loop, once for a slice
+
+
+def test_borderline_pairs_are_the_removals_nearest_to_the_bound(finished):
+    pairs = finished.borderline(2)
+    scores = [pair.score for pair in pairs]
+    assert len(pairs) == 2
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] == max(row["score"] for row in finished.removed.to_pylist())
+    assert all(pair.removed["kept_sample"] == pair.witness["sample"] for pair in pairs)
+    assert len(finished.borderline()) == 3  # each kept sample once
+    assert "<img" in pairs[0].show()._repr_html_()
+
+
+class TestExplain:
+    def test_a_removed_sample_names_its_witness_and_the_reason(self, finished):
+        row = next(row for row in finished.removed.to_pylist() if row["score"] > 0)
+        told = finished.explain(row["key"] if row["key"] != "same" else row["sample"])
+        assert told.row == row
+        assert told.witness["sample"] == row["kept_sample"]
+        assert told.score == row["score"]
+        assert row["sample"] in told.group
+        assert len(told.group) == row["group_size"]
+        text = str(told)
+        for part in (row["key"], row["source"], row["kept_key"], "is removed", "PDQ", f"distance {row['score']:g}"):
+            assert part in text
+
+    def test_kept_and_unreadable_samples(self, finished):
+        kept = finished.kept.to_pylist()[0]
+        assert "is kept: no kept sample that ranks before it (most pixels" in str(finished.explain(kept["sample"]))
+        assert "is unreadable: not an image" in str(finished.explain("broken"))
+        alone = finished.decide("exact").explain("astronaut-95")
+        assert "no other sample satisfies the rule with it" in alone.words
+        assert alone.group == (0,)
+
+    def test_an_unknown_key_says_what_comes_near(self, finished):
+        with pytest.raises(dk.DedupkitError, match="did you mean 'coffee-95'"):
+            finished.explain("cofee-95")
+        with pytest.raises(dk.DedupkitError, match="did you mean 'chelsea-95' or 'chelsea-60'"):
+            finished.explain("chelsea")
+        with pytest.raises(dk.DedupkitError, match="the run has 16, numbered from 0"):
+            finished.explain(16)
+
+    def test_an_ambiguous_key_lists_the_shards(self, finished):
+        with pytest.raises(dk.DedupkitError, match=r"3 samples have the key 'same': 4 in .*00000\.tar, .*source="):
+            finished.explain("same")
+        assert finished.explain("same", source="00001.tar").row["source"].endswith("00001.tar")
+        with pytest.raises(dk.DedupkitError, match=r"in a shard named '7\.tar'"):
+            finished.explain("same", source="7.tar")
+
+
+class TestAnotherRule:
+    def test_it_is_tried_in_memory_and_written_on_request(self, copy):
+        before = snapshot(copy.path)
+        draft = copy.decide("exact or pdq<=4", keep="nbytes, sample")
+        assert draft.summary["rule"] == "exact or pdq<=4"
+        assert draft.summary["remove"] < copy.summary["remove"]
+        assert draft.kept.num_rows == draft.summary["keep"]
+        assert {pair.score <= 4 for pair in draft.borderline()} <= {True}
+        assert draft.rows()[-1] == ("rule", "exact or pdq<=4")
+        assert "not saved" in repr(draft)
+        assert "<table>" in draft._repr_html_()
+        assert snapshot(copy.path) == before
+        saved = draft.save()
+        assert saved.manifest.equals(draft.manifest)
+        assert saved.summary == {**draft.summary}
+        assert dk.Run(copy.path).config["keep"] == "nbytes, sample"
+
+    @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.sampled_from(["exact", "pdq<=31", "pdq<=6 or exact", "phash<=0"]), st.sampled_from([None, "nbytes, sample"])
+    )
+    def test_memory_and_files_say_the_same(self, finished, tmp_path_factory, rule, keep):
+        again = dk.Run(shutil.copytree(finished.path, tmp_path_factory.mktemp("again") / "run"))
+        if rule.startswith("phash"):  # computed, and not joined
+            with pytest.raises(dk.DedupkitError, match="run again with --rule"):
+                again.decide(rule, keep=keep)
+            return
+        draft = again.decide(rule, keep=keep)
+        saved = again.rethreshold(rule, keep=keep)
+        assert draft.summary == saved.summary
+        assert draft.manifest.equals(saved.manifest)
+        assert draft.groups.table.equals(saved.groups.table)
+        assert [group.rows for group in draft.groups] == [group.rows for group in saved.groups]
+        assert draft.shards.equals(saved.shards)
+
+    def test_the_runs_own_rule_gives_the_runs_verdicts(self, finished):
+        assert finished.decide().manifest.equals(finished.manifest)
+
+
+def test_rows_from_a_file_and_from_memory_agree(finished):
+    file, memory = FileRows(finished.path / "manifest.parquet"), TableRows(lambda: finished.manifest)
+    assert file.rows([15, 0, 7, 0]) == memory.rows([15, 0, 7, 0])
+    assert list(file.rows([15, 0, 7])) == [0, 7, 15]
+    assert file.rows([]) == memory.rows([]) == {}
