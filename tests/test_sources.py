@@ -431,6 +431,99 @@ def test_an_image_folder_with_a_captions_file(tmp_path: Path, images: list[bytes
     assert samples[0].url == "http://a"
 
 
+def files(folder: Path, contents: dict[str, bytes | str]) -> Path:
+    for name, data in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
+    return folder
+
+
+def captions(source: Any) -> dict[str, str | None]:
+    return {sample.key: sample.caption for sample in read(source)}
+
+
+def test_captions_of_a_hugging_face_imagefolder(tmp_path: Path, images: list[bytes]) -> None:
+    lines = (
+        '{"file_name": "0.png", "text": "train zero", "label": 3}\n{"file_name": "sub/1.png", "text": "train one"}\n'
+    )
+    folder = files(
+        tmp_path / "data",
+        {
+            "train/0.png": images[0], "train/sub/1.png": images[1], "train/metadata.jsonl": lines,
+            "test/0.png": images[2], "test/metadata.csv": "file_name,text\n0.png,test zero\n", "val/0.png": images[3],
+        },
+    )  # fmt: skip
+    pq.write_table(pa.table({"file_name": ["0.png"], "text": ["val zero"]}), folder / "val" / "metadata.parquet")
+    expected = {"test/0.png": "test zero", "train/0.png": "train zero", "train/sub/1.png": "train one"}
+    assert captions(folder) == expected | {"val/0.png": "val zero"}
+    (shard,) = find_shards(folder)
+    assert next(s for s in shard.read(extra=True) if s.key == "train/0.png").extra["label"] == 3
+    finished = run(folder, tmp_path / "out")
+    assert finished.summary["passed_over"] == {"count": 0}
+    finished.apply(tmp_path / "clean")
+    with tarfile.open(tmp_path / "clean" / "00000.tar") as cleaned:
+        texts = [cleaned.extractfile(member).read() for member in cleaned if member.name.endswith(".txt")]  # type: ignore[union-attr]
+    assert sorted(texts) == [b"test zero", b"train one", b"train zero", b"val zero"]
+
+
+def test_captions_beside_images_at_the_top_in_parquet(tmp_path: Path, images: list[bytes]) -> None:
+    folder = files(tmp_path, {"a.jpg": images[0]})
+    pq.write_table(pa.table({"file_name": ["a.jpg"], "caption": [["one", "two"]]}), folder / "metadata.parquet")
+    assert captions(folder) == {"a.jpg": "one"}
+
+
+FLICKR = {
+    "8k": 'image,caption\n1.jpg,A child .\n1.jpg,"A girl, climbing ."\n2.jpg,A dog .\n',
+    "30k": "image_name| comment_number| comment\n1.jpg| 0| A child .\n1.jpg| 1| A girl, climbing .\n"
+    "2.jpg| 0| A dog .\n",
+    "token": "1.jpg#0\tA child .\n1.jpg#1\tA girl, climbing .\n2.jpg#0\tA dog .\n",
+}
+
+
+@pytest.mark.parametrize("form", FLICKR)
+def test_captions_of_flickr(tmp_path: Path, images: list[bytes], form: str) -> None:
+    contents = {"Images/1.jpg": images[0], "Images/2.jpg": images[1], "captions.txt": FLICKR[form]}
+    (shard,) = find_shards(files(tmp_path, contents))
+    first, second = shard.read(extra=True)
+    assert (first.caption, second.caption) == ("A child .", "A dog .")
+    assert first.extra["caption"] == ["A child .", "A girl, climbing ."]
+
+
+def test_captions_of_coco(tmp_path: Path, images: list[bytes]) -> None:
+    annotations = {
+        "images": [{"id": 9, "file_name": "0009.jpg"}, {"id": 7, "file_name": "0007.jpg"}],
+        "annotations": [
+            {"image_id": 9, "id": 1, "caption": "nine"},
+            {"image_id": 7, "id": 2, "caption": "seven"},
+            {"image_id": 9, "id": 3, "caption": "nine again"},
+            {"image_id": 8, "id": 4, "caption": "no such image"},
+        ],
+    }
+    contents = {"val2017/0009.jpg": images[0], "val2017/0007.jpg": images[1]}
+    folder = files(tmp_path, contents | {"annotations/captions_val2017.json": json.dumps(annotations)})
+    assert captions(folder) == {"val2017/0007.jpg": "seven", "val2017/0009.jpg": "nine"}
+    (shard,) = find_shards(folder)
+    assert list(shard.read(extra=True))[1].extra["caption"] == ["nine", "nine again"]
+
+
+def test_captions_in_files_of_their_own_and_what_comes_first(tmp_path: Path, images: list[bytes]) -> None:
+    contents: dict[str, bytes | str] = {f"{name}.jpg": images[0] for name in ("a", "b", "c", "captions")}
+    contents |= {"a.caption": " beside\n", "a.json": '{"caption": "json"}', "b.txt": "txt", "b.caption": "caption"}
+    contents |= {"c.json": '{"caption": ["", "second"]}', "captions.txt": "of the image called captions"}
+    contents["captions.csv"] = "file_name,caption\na.jpg,table\nb.jpg,table\nc.jpg,table\n"
+    expected = {"a.jpg": "beside", "b.jpg": "txt", "captions.jpg": "of the image called captions"}
+    assert captions(files(tmp_path, contents)) == expected | {"c.jpg": "table"}
+    (tmp_path / "captions.csv").unlink()
+    assert captions(tmp_path) == expected | {"c.jpg": "second"}
+
+
+def test_two_images_of_one_name_are_not_mixed_up(tmp_path: Path, images: list[bytes]) -> None:
+    contents = {"x/1.jpg": images[0], "y/1.jpg": images[1], "captions.csv": "file_name,caption\n1.jpg,whose?\n"}
+    folder = files(tmp_path / "data", contents)
+    assert captions(folder) == {"x/1.jpg": None, "y/1.jpg": None}
+    assert run(folder, tmp_path / "out").summary["passed_over"] == {"count": 1, "example": "captions.csv"}
+
+
 def test_captions_files_may_hold_long_and_odd_text(tmp_path: Path, images: list[bytes]) -> None:
     (tmp_path / "a.jpg").write_bytes(images[0])
     long = "word " * 200_000

@@ -34,11 +34,12 @@ def is_caption_table(name: str) -> bool:
 
 def caption_files(names: Iterable[str], images: Iterable[str]) -> list[str]:
     """The files among ``names`` that may hold captions of several images; the text of one image is none of them."""
-    stems = {name.rpartition(".")[0] for name in images}
+    stems = {name.rpartition(".")[0] for name in images}  # captions.txt and captions.json may belong to captions.jpg
     return [
         name
         for name in names
-        if any(form.fullmatch(name) for form in (_TABLE, _FLICKR, _COCO)) and name.rpartition(".")[0] not in stems
+        if _TABLE.fullmatch(name)
+        or ((_FLICKR.fullmatch(name) or _COCO.fullmatch(name)) and name.rpartition(".")[0] not in stems)
     ]
 
 

@@ -119,12 +119,15 @@ class FolderShard:
         text = clean_text(next((members[kind] for kind in _TEXT if kind in members), None))
         if text is not None and not row:
             text = text.strip()
+        caption = text if text is not None else as_text(known, "caption")
+        if text is None and caption is not None and name in self.captions:
+            members["txt"] = caption.encode()  # or the caption would be lost with the table that it comes from
         return Sample(
             key=text_of(self._key(name)),
             members=members,
             image_ext=extension if extension in members else None,
             error="; ".join(errors) or None,
-            caption=text if text is not None else as_text(known, "caption"),
+            caption=caption,
             url=as_text(known, "url"),
             uid=as_text(known, "uid"),
             clip_score=as_score(first_present(known, "clip_score")),
