@@ -231,3 +231,29 @@ def test_the_filter_follows_data_that_moved_and_refuses_data_it_does_not_know(fi
             keep(stranger)
     with pytest.raises(dk.DedupkitError, match="does not exist"):
         dk.keep_filter("no/such/run")
+
+
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_a_cleaned_folder_loads_by_its_name_alone(tmp_path, monkeypatch, finished, format):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    finished.apply(tmp_path / "clean", format=format, shards=3)
+    loaded = datasets.load_dataset(str(tmp_path / "clean"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == 8
+    assert loaded[0]["image" if format == "parquet" else "jpg"].size == (220, 180)
+    assert "duration" not in loaded.column_names  # img2dataset's statistics are no rows
+    stream = datasets.load_dataset(str(tmp_path / "clean"), split="train", streaming=True)
+    assert sum(1 for _ in stream) == 8
+
+
+@pytest.mark.parametrize("suffix", ["JPG", "jpg", "Jpeg"])
+def test_a_file_name_loses_its_suffix_once(tmp_path, pictures, suffix):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / f"IMG_0001.{suffix}").write_bytes(pictures[0])
+    run(str(images), tmp_path / "out").apply(tmp_path / "clean")
+    with tarfile.open(tmp_path / "clean" / "00000.tar") as archive:
+        assert archive.getnames() == [f"IMG_0001.{suffix.lower()}", "IMG_0001.json"]
+        stated = json.loads(archive.extractfile("IMG_0001.json").read())
+    assert stated["original_key"] == f"IMG_0001.{suffix}"
+    assert stated["key"] == "IMG_0001"
