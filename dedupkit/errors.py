@@ -26,6 +26,7 @@ __all__ = [
     "MissingExtraError",
     "RereadError",
     "RuleError",
+    "UnknownSampleError",
     "import_optional",
     "require",
 ]
@@ -57,6 +58,13 @@ class DamagedError(DedupkitError):
 
     def __str__(self) -> str:
         return f"{self.path} {self.what}; give the command that wrote it again, it makes what is lost"
+
+
+class UnknownSampleError(DedupkitError, KeyError):
+    """A filter cannot tell which sample of the run an example is; the message says what it lacks."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError would put it in quotes
 
 
 class MissingExtraError(DedupkitError, ImportError):

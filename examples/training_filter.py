@@ -38,14 +38,15 @@ def main() -> None:
         sizes = [image.size for image, _ in pipeline]
         print(f"webdataset: {len(sizes)} of {read} samples, the first of {sizes[0]} pixels")
 
-        # Hugging Face datasets, over the same tars. Decoding starts after the filter, as some files may be broken.
+        # Hugging Face datasets, over the same tars. Images are decoded after the filter, as some files may be broken.
         stream = datasets.load_dataset(
             "webdataset", data_files={"train": tars}, split="train", streaming=True, cache_dir=temporary
         )
         stream = stream.cast_column("jpg", datasets.Image(decode=False))
-        kept = stream.filter(keep).cast_column("jpg", datasets.Image())
-        captions = [example["txt"] for example in kept]
-        print(f"datasets: {len(captions)} samples, the first: {captions[0]}")
+        decode = datasets.Image().decode_example
+        kept = stream.filter(keep).map(lambda example: {"jpg": decode(example["jpg"])})
+        captions = [(example["txt"], example["jpg"].size) for example in kept]
+        print(f"datasets: {len(captions)} samples, the first: {captions[0][0]}, {captions[0][1]} pixels")
         print(f"manifest: {run.summary['keep']} kept")
 
 

@@ -1,4 +1,4 @@
-"""What ``apply`` writes and what the filter keeps, read back with the packages that train on it."""
+"""What ``apply`` writes, read back with the packages that train on it."""
 
 from __future__ import annotations
 
@@ -199,38 +199,6 @@ def test_shards_of_very_long_keys_stay_readable(tmp_path, pictures):
     run(str(source), tmp_path / "out").apply(tmp_path / "clean")
     read = [sample["__key__"] for sample in wds.WebDataset(str(tmp_path / "clean" / "00000.tar"), shardshuffle=False)]
     assert read == keys
-
-
-def test_the_filter_keeps_the_same_samples_while_training(finished, sources):
-    wds = pytest.importorskip("webdataset")
-    expected = {(row["source"], row["key"]) for row in finished.manifest.to_pylist() if row["verdict"] == "keep"}
-    kept = list(wds.WebDataset(sources, shardshuffle=False).select(dk.keep_filter(finished.path)))
-    assert {(sample["__url__"], sample["__key__"]) for sample in kept} == expected
-
-
-def test_the_filter_works_in_datasets_with_keys_and_with_row_numbers(tmp_path, finished, sources):
-    datasets = pytest.importorskip("datasets")
-    loaded = datasets.load_dataset(
-        "webdataset", data_files={"train": sources}, split="train", cache_dir=str(tmp_path / "cache")
-    )
-    keep = dk.keep_filter(finished.path)
-    assert len(loaded.filter(keep)) == 8
-    bare = datasets.Dataset.from_dict({"row": list(range(16))})
-    verdicts = finished.manifest["verdict"].to_pylist()
-    assert bare.filter(keep, with_indices=True)["row"][:] == [i for i, v in enumerate(verdicts) if v == "keep"]
-
-
-def test_the_filter_follows_data_that_moved_and_refuses_data_it_does_not_know(finished, sources):
-    keep = finished.keep_filter()
-    row = finished.manifest.to_pylist()[0]
-    name = sources[0].rsplit("/", 1)[-1]
-    assert keep({"__key__": row["key"], "__url__": f"/elsewhere/{name}"}) == (row["verdict"] == "keep")
-    assert keep({"url": row["url"]}) == keep({"uid": row["uid"]}) == (row["verdict"] == "keep")
-    for stranger in ({"__key__": "nobody", "__url__": sources[0]}, {"__key__": "x", "__url__": "other.tar"}, {"a": 1}):
-        with pytest.raises(KeyError):
-            keep(stranger)
-    with pytest.raises(dk.DedupkitError, match="does not exist"):
-        dk.keep_filter("no/such/run")
 
 
 @pytest.mark.parametrize("format", ["webdataset", "parquet"])

@@ -2,150 +2,255 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
-import numpy as np
-from numpy.typing import NDArray
+from dedupkit.errors import DedupkitError, UnknownSampleError
+from dedupkit.manifest.identity import Example, Row
 
-from dedupkit.errors import DedupkitError
-from dedupkit.store import read_columns
+if TYPE_CHECKING:
+    from dedupkit.manifest.verdicts import Rows, Verdicts
 
 __all__ = ["KeepFilter", "keep_filter"]
 
-_KEYS = ("__key__", "key")
-_SOURCES = ("__url__", "source", "__source__")
+# What tells samples apart, the cheapest first.
+_COLUMNS = ("uid", "url", "sha256")
+_NARROWING = ("uid", "url", "caption", "sha256")
 
 
-def keep_filter(run: str | Path) -> KeepFilter:
-    """The samples that a run keeps, as a predicate.
+def keep_filter(run: str | Path, *, input_columns: str | Sequence[str] | None = None) -> KeepFilter:
+    """The samples that a run keeps, as a predicate over samples.
 
-    For WebDataset: ``wds.WebDataset(shards).select(keep_filter(run))`` (samples carry ``__key__`` and ``__url__``).
-    For Hugging Face datasets: ``ds.filter(keep_filter(run))`` where examples carry ``__key__`` and ``__url__`` or
-    ``key``, ``url`` or ``uid``; else, over the same Parquet files in the same order, ``ds.filter(keep_filter(run),
-    with_indices=True)``.
+    For WebDataset: ``wds.WebDataset(shards).select(keep_filter(run))``, before anything is decoded. For Hugging Face
+    datasets: ``ds.filter(keep_filter(run))``, batched or not, in memory or streaming.
+
+    A sample is recognised by its key and shard; else by ``uid``, ``url``, or the bytes of its image; see
+    docs/apply.md.
 
     Args:
-        run: a run folder or its manifest.
+        run: A run folder or its manifest.
+        input_columns: Names of the columns that are passed to ``ds.filter(..., input_columns=...)``, in that order.
+            Without them a bare value is recognised by where the manifest has it.
 
     Raises:
-        DedupkitError: there is no manifest.
+        DedupkitError: There is no manifest.
+
+    ::
+
+        keep = dk.keep_filter("runs/laion")
+        wds.WebDataset("laion/{00000..00099}.tar").select(keep).decode("pil")
+        load_dataset("parquet", data_files="urls.parquet", split="train").filter(keep, input_columns=["url"])
     """
-    path = Path(run)
+    path = Path(run).absolute()
     path = path / "manifest.parquet" if path.is_dir() else path
     if not path.exists():
         raise DedupkitError(f"{path} does not exist; a finished run has a manifest.parquet")
-    return KeepFilter(path)
+    return KeepFilter(path, (input_columns,) if isinstance(input_columns, str) else input_columns)
 
 
 class KeepFilter:
-    """Says of a sample whether the manifest keeps it; small enough to be pickled to data-loader workers.
+    """Says of a sample whether the manifest keeps it.
+
+    It is small when pickled, and then carries a digest of the verdicts: Hugging Face ``datasets`` caches by it, and a
+    data-loader worker refuses a manifest that was decided again since.
 
     Args:
-        manifest: path of ``manifest.parquet``; it is read at the first call, in each process that calls.
+        manifest: Path of ``manifest.parquet``.
+        input_columns: Names of bare values.
     """
 
-    def __init__(self, manifest: Path) -> None:
+    def __init__(self, manifest: Path, input_columns: Sequence[str] | None = None) -> None:
         self._path = manifest
-        self._loaded: _Loaded | None = None
+        self._input_columns = None if input_columns is None else tuple(input_columns)
+        self._verdicts: Verdicts | None = self._open()
+        self._digest = self._verdicts.digest
+        self._numbers = _RowNumbers()
 
-    def __call__(self, sample: Mapping[str, Any], index: int | None = None) -> bool:
-        """Whether the sample is kept.
+    def __call__(self, *values: Any, index: Any = None) -> Any:
+        """Whether a sample is kept; for a batch, a list that says it of each.
 
         Args:
-            sample: a WebDataset sample or a data set's example.
-            index: row number over the whole input, where the sample carries no key.
+            values: A WebDataset sample or a data set's example, or a batch of them (a mapping from names to
+                sequences); or bare values of ``input_columns``. The row number, or a batch's, may follow.
+            index: The row number, by name. It only decides between samples that nothing else tells apart, in one
+                process, and as long as every row number fits what else is known of its sample.
 
         Raises:
-            KeyError: the sample has nothing by which the manifest knows it, or the manifest does not know it: then
-                the filter stands over other data than the run.
+            UnknownSampleError: Nothing tells which sample of the run this is, or the run has no such sample: then the
+                filter is used on other data than the run.
         """
-        if self._loaded is None:
-            self._loaded = _Loaded(self._path)
-        return self._loaded.keeps(sample, index)
+        columns, more = self._columns(values)
+        index = more[0] if more else index
+        if _is_batch(columns, index):
+            rows = (Row(columns, number) for number in range(_batch_size(columns)))
+            return [self._keeps(row, None if index is None else int(index[number])) for number, row in enumerate(rows)]
+        return self._keeps(columns, None if index is None else int(index))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_path": self._path, "_loaded": None}
+        return {"_path": self._path, "_input_columns": self._input_columns, "_digest": self._digest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _verdicts=None, _numbers=_RowNumbers())
+
+    def _open(self) -> Verdicts:
+        from dedupkit.manifest.verdicts import Verdicts  # arrays are for where they are used
+
+        return Verdicts(self._path)
+
+    @property
+    def _known(self) -> Verdicts:
+        if self._verdicts is None:
+            self._verdicts = self._open()
+            if self._verdicts.digest != self._digest:
+                self._verdicts = None
+                raise DedupkitError(f"{self._path} was decided again since keep_filter was called; call it again")
+        return self._verdicts
+
+    def _keeps(self, values: Mapping[str, Any], index: int | None) -> bool:
+        example = Example(values)
+        rows = self._candidates(example)
+        fits = index is None or bool((rows == index).any())
+        self._numbers.see(index, fits=fits)
+        verdict = self._unanimous(rows)
+        if verdict is None:
+            rows = self._narrowed(example, rows)
+            verdict = self._unanimous(rows)
+        if verdict is None:
+            stated = example.row_number()
+            number = stated if stated is not None else index if self._numbers.may_decide() else None
+            if number is None or not (rows == number).any():
+                raise _ambiguous(example, len(rows))
+            return bool(self._known.kept(rows[rows == number])[0])
+        return verdict
+
+    def _candidates(self, example: Example) -> Rows:
+        """The rows that the example may be: by key and source, else by the first column whose value is known."""
+        key, source = example.key, example.source
+        sources = self._known.all_sources if source is None else self._known.sources(source)
+        if key is not None and (len(sources) == 1 or (source is not None and sources)):
+            found = [rows for name in sources if len(rows := self._known.in_source(name, key))]
+            if found:
+                return _joined(found)
+            raise UnknownSampleError(f"{' and '.join(sources[:3])} had no sample {key!r} when the run was made")
+        for column in _COLUMNS:
+            value = example.get(column)
+            if value is not None and len(rows := self._known.rows(column, value)):
+                same_key = rows if key is None else self._known.having(rows, "key", key)
+                return same_key if len(same_key) else rows
+        if key is not None and source is None and len(rows := self._known.rows("key", key)):
+            return rows
+        raise self._unknown(example)
+
+    def _narrowed(self, example: Example, rows: Rows) -> Rows:
+        """Those of some rows that agree with the example in more columns; a column in which none does says nothing."""
+        for column in _NARROWING:
+            if self._unanimous(rows) is not None:
+                break
+            value = example.get(column)
+            agreeing = rows if value is None else self._known.having(rows, column, value)
+            rows = agreeing if len(agreeing) else rows
+        return rows
+
+    def _unanimous(self, rows: Rows) -> bool | None:
+        kept = self._known.kept(rows)
+        return bool(kept[0]) if kept.all() or not kept.any() else None
+
+    def _unknown(self, example: Example) -> UnknownSampleError:
+        known = [name for name in ("key", *_COLUMNS) if (example.key if name == "key" else example.get(name))]
+        if not known:
+            return UnknownSampleError(
+                f"cannot tell which sample this is; it has {example.names()}, and the filter needs __key__ and "
+                "__url__, uid, url, or the stored bytes of the image: "
+                "ds.cast_column('image', datasets.Image(decode=False)); a row number alone cannot be checked"
+            )
+        where = "" if example.source is None else f" in {example.source}"
+        return UnknownSampleError(f"{self._path} knows no sample with this {', '.join(known)}{where}")
+
+    def _columns(self, values: Sequence[Any]) -> tuple[Mapping[str, Any], list[Any]]:
+        """What the filter was called with, by column, and what came after it."""
+        first, names = values[0], self._input_columns
+        is_example = isinstance(first, Mapping) and set(first) != {"bytes", "path"}
+        if is_example and (names is None or set(names) <= set(first)):
+            return first, list(values[1:])
+        if names is None:  # bare values, under the names under which the manifest has them
+            names = tuple(self._name_of(value) for value in values[: len(values) - _ends_in_number(values)])
+        return dict(zip(names, values, strict=False)), list(values[len(names) :])
+
+    def _name_of(self, value: Any) -> str:
+        first = value[0] if _is_sequence(value) and len(value) else value
+        if not isinstance(first, str):
+            return "image"
+        if self._known.sources(first):
+            return "__url__"
+        return next((name for name in ("url", "uid") if len(self._known.rows(name, first))), "__key__")
 
 
-class _Loaded:
-    """The verdicts, read per source: a data-loader worker sees few of a data set's shards."""
+class _RowNumbers:
+    """Whether the row numbers that a loader gives are the run's, as far as this process has seen."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._sources: list[str] = read_columns(path, ["source"])["source"].unique().to_pylist()
-        self._suffixes = _suffixes(self._sources)
-        self._by_source: dict[int, dict[str, bool]] = {}
-        self._by_column: dict[str, dict[str, bool]] = {}
-        self._by_row: NDArray[np.bool_] | None = None
+    def __init__(self) -> None:
+        self._fit = True
+        self._decided = False
 
-    def keeps(self, sample: Mapping[str, Any], index: int | None) -> bool:
-        key = next((sample[name] for name in _KEYS if sample.get(name) is not None), None)
-        source = next((sample[name] for name in _SOURCES if sample.get(name) is not None), None)
-        if key is not None and (source is not None or len(self._sources) == 1):
-            number = 0 if source is None else self._source(str(source))
-            try:
-                return self._verdicts(number)[str(key)]
-            except KeyError:
-                raise KeyError(f"{self._sources[number]} had no sample {key!r} when the run was made") from None
-        if index is not None:
-            return bool(self._rows()[index])
-        for column in ("uid", "url"):
-            value = sample.get(column)
-            if value is not None:
-                return self._column(column)[str(value)]
-        raise KeyError(
-            f"cannot tell which sample this is; it has {', '.join(sample)}, and the manifest needs __key__ and "
-            "__url__, uid, url, or with_indices=True"
-        )
+    def see(self, index: int | None, *, fits: bool) -> None:
+        """Note whether a row number is among the rows that its example may be.
 
-    def _verdicts(self, number: int) -> dict[str, bool]:
-        if number not in self._by_source:
-            only = [("source", "=", self._sources[number])]
-            table = read_columns(self._path, ["key", "verdict"], only)
-            kept = _is_kept(table).to_pylist()
-            self._by_source[number] = dict(zip(table["key"].to_pylist(), kept, strict=True))
-        return self._by_source[number]
+        Raises:
+            UnknownSampleError: It is not, and an earlier one has decided already.
+        """
+        self._fit = self._fit and fits
+        if self._decided and not self._fit:
+            raise UnknownSampleError(
+                f"row number {index} is not the run's: the data are in another order or not complete; "
+                "call the filter without with_indices"
+            )
 
-    def _rows(self) -> NDArray[np.bool_]:
-        if self._by_row is None:
-            self._by_row = _is_kept(read_columns(self._path, ["verdict"])).to_numpy()
-        return self._by_row
-
-    def _source(self, name: str) -> int:
-        """The manifest's source that ends as this path does: the data may have moved since."""
-        parts = name.removeprefix("file:").removeprefix("pipe:").strip().split("/")
-        for length in range(len(parts), 0, -1):
-            number = self._suffixes.get("/".join(parts[-length:]))
-            if number is not None and number >= 0:
-                return number
-        raise KeyError(f"{name} is no source of {self._path}")
-
-    def _column(self, column: str) -> dict[str, bool]:
-        """Keep, by the value of another identifying column; a value that several samples share is kept if one is."""
-        if column not in self._by_column:
-            values = read_columns(self._path, [column])[column].to_pylist()
-            found: dict[str, bool] = {}
-            for value, kept in zip(values, self._rows().tolist(), strict=True):
-                if value is not None:
-                    found[value] = found.get(value, False) or kept
-            self._by_column[column] = found
-        return self._by_column[column]
+    def may_decide(self) -> bool:
+        """Whether a row number may decide; not in one of several data-loader workers, where each counts from 0."""
+        torch = sys.modules.get("torch.utils.data")
+        worker = torch.get_worker_info() if torch is not None else None
+        self._decided = self._fit and (worker is None or worker.num_workers == 1)
+        return self._decided
 
 
-def _suffixes(sources: list[str]) -> dict[str, int]:
-    """Every way to end a source's path, to the source's number; -1 where two sources share it."""
-    table: dict[str, int] = {}
-    for number, source in enumerate(sources):
-        parts = source.split("/")
-        for length in range(1, len(parts) + 1):
-            suffix = "/".join(parts[-length:])
-            table[suffix] = number if table.get(suffix, number) == number else -1
-    return table
+def _joined(found: list[Rows]) -> Rows:
+    import numpy as np
+
+    return np.concatenate(found)
 
 
-def _is_kept(table: Any) -> Any:
-    import pyarrow.compute as pc  # a tenth of a short run's start, and most imports of this module only pass by
+def _ambiguous(example: Example, count: int) -> UnknownSampleError:
+    name = f"key {example.key!r}" if example.key is not None else "its values"
+    return UnknownSampleError(
+        f"{count} samples of the run cannot be told apart by {name} (the example has {example.names()}), and only some "
+        "are kept; filter before images are decoded, add their row numbers in the run as a column 'sample', or write "
+        "the kept samples with dedupkit apply"
+    )
 
-    return pc.equal(table["verdict"], "keep")
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (hasattr(value, "__len__") and hasattr(value, "tolist"))
+
+
+def _ends_in_number(values: Sequence[Any]) -> int:
+    """1 where the last of bare values is a row number, or a batch of them."""
+    if len(values) < 2:
+        return 0
+    last: Any = values[-1]
+    return int(isinstance(last[0] if _is_sequence(last) and len(last) else last, SupportsIndex))
+
+
+def _batch_size(columns: Mapping[str, Any]) -> int:
+    table = getattr(columns, "pa_table", None)
+    return len(next(iter(columns.values()))) if table is None else int(table.num_rows)
+
+
+def _is_batch(columns: Mapping[str, Any], index: Any) -> bool:
+    """Whether every column holds a sequence of values; a column that may be an image is not looked at."""
+    if index is not None:
+        return _is_sequence(index)
+    if hasattr(columns, "pa_table"):
+        return type(columns).__name__ == "LazyBatch"
+    return bool(columns) and all(_is_sequence(value) for value in columns.values())
