@@ -44,19 +44,25 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+DAMAGES = {
+    "cut": lambda path, data: path.write_bytes(data[: len(data) // 2]),
+    "flipped": lambda path, data: path.write_bytes(bytes([data[0] ^ 1]) + data[1:]),
+    "missing": lambda path, _: path.unlink(),
+}
+
+
 @pytest.mark.parametrize("format", ["webdataset", "parquet", "keys"])
-def test_a_damaged_or_missing_file_is_written_again(tmp_path, finished, format):
-    finished.apply(tmp_path / "clean", format=format)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_and_missing_files_are_written_again(tmp_path, finished, format, damage):
+    sizes = {} if format == "keys" else {"shards": 2}
+    finished.apply(tmp_path / "clean", format=format, **sizes)
     expected = contents(tmp_path / "clean")
-    for name in [name for name in expected if not name.startswith(".dedupkit")]:
-        path = tmp_path / "clean" / name
-        for damage in (lambda data: data[: len(data) // 2], lambda data: bytes([data[0] ^ 1]) + data[1:], None):
-            if damage is None:
-                path.unlink()
-            else:
-                path.write_bytes(damage(expected[name]))
-            finished.apply(tmp_path / "clean", format=format)
-            assert contents(tmp_path / "clean") == expected, name
+    files = [name for name in expected if not name.startswith(".dedupkit")]
+    for names in (files[::2], files[1::2]):
+        for name in names:
+            damage(tmp_path / "clean" / name, expected[name])
+        finished.apply(tmp_path / "clean", format=format, **sizes)
+        assert contents(tmp_path / "clean") == expected
 
 
 def test_files_of_others_are_neither_counted_nor_touched(tmp_path, finished):

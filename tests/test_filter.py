@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -141,8 +142,13 @@ def test_row_numbers_of_data_loader_workers_never_decide(tmp_path, images, worke
     loader = pytest.importorskip("torch.utils.data").DataLoader
     exact = parquet_run(tmp_path, [images[:3]] * 3)
     stream = stored(exact, tmp_path, streaming=True).filter(exact.keep_filter(), with_indices=True)
+    running = iter(loader(stream, batch_size=None, num_workers=workers))
     with pytest.raises(UnknownSampleError, match="cannot be told apart"):
-        list(loader(stream, batch_size=None, num_workers=workers))
+        list(running)
+    for worker in running._workers:  # or torch waits five seconds for each of them
+        worker.kill()
+    with suppress(RuntimeError):
+        running._shutdown_workers()
 
 
 def test_a_row_number_alone_is_refused(parquet):

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, SupportsIndex
 
+from dedupkit.sources.columns import ALIASES, IMAGE_EXTENSIONS, as_text, clean_text
 from dedupkit.sources.img2dataset import parse_json
-from dedupkit.sources.sample import ALIASES, IMAGE_EXTENSIONS, clean_text, first_present
 
 __all__ = ["KEYS", "SOURCES", "Example", "Row", "places"]
 
@@ -71,7 +71,7 @@ class Example:
         if column == "sha256":
             return self.sha256()
         value = self._first(ALIASES[column])
-        return value if value is not None else clean_text(first_present(self._json(), column))
+        return value if value is not None else as_text(self._json(), column)
 
     def row_number(self) -> int | None:
         """The number in a column ``sample``, as the manifest has it."""
