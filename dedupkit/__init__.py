@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from dedupkit.errors import DedupkitError, MissingExtraError, RuleError
     from dedupkit.interop.imagededup import encode_images, find_duplicates, find_duplicates_to_remove, plot_duplicates
     from dedupkit.manifest.filter import keep_filter
+    from dedupkit.sources.memory import Images
     from dedupkit.workflows.dedup import dedup
     from dedupkit.workflows.run import Run
 
 __all__ = [
-    "DedupkitError", "MissingExtraError", "RuleError", "Run", "dedup", "encode_images", "find_duplicates",
+    "DedupkitError", "Images", "MissingExtraError", "RuleError", "Run", "dedup", "encode_images", "find_duplicates",
     "find_duplicates_to_remove", "keep_filter", "plot_duplicates",
 ]  # fmt: skip
 
@@ -28,6 +29,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "DedupkitError": "errors",
+        "Images": "sources.memory",
         "MissingExtraError": "errors",
         "RuleError": "errors",
         "Run": "workflows.run",

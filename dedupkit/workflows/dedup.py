@@ -18,6 +18,7 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import SIGNALS, known_signals, requested_signals
 from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.keys import text_of
+from dedupkit.sources.memory import TemporaryFolder, images_in, lay_down
 from dedupkit.stages.plan import Job
 from dedupkit.stages.run import run_stages
 from dedupkit.store import read_json, refuse_inside, write_json
@@ -31,8 +32,8 @@ _DEFAULT_EMBEDDER = "lite"
 
 
 def dedup(
-    sources: str | Path | Sequence[str | Path],
-    out: str | Path,
+    sources: str | Path | Sequence[str | Path] | Any,
+    out: str | Path | None = None,
     *,
     rule: str = "copies",
     embed: str | Sequence[str] = (),
@@ -47,9 +48,11 @@ def dedup(
 
     Args:
         sources: tars, Parquet files, folders, brace patterns or globs, local or remote; see
-            :func:`dedupkit.sources.find_shards`.
+            :func:`dedupkit.sources.find_shards`. Or images in memory: a list of PIL images, of arrays or of the bytes
+            of files, one array, a Hugging Face ``Dataset``, or :class:`dedupkit.Images` with keys and captions.
         out: the run folder. A run that was interrupted goes on where it was; the same call with another rule or
-            policy decides again and computes only what is missing.
+            policy decides again and computes only what is missing. Images in memory need none: the run then lies in
+            a temporary folder, which goes away with the run object.
         rule: a preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
         embed: embedders by specification (:data:`dedupkit.embedding.FORMS`); each is a signal that the rule can name.
             A preset over an embedder takes the first, or ``lite``.
@@ -70,6 +73,14 @@ def dedup(
         MissingExtraError: an embedder needs a package that is not installed.
         OSError: the run folder cannot be written. What was done is kept.
     """
+    keeper = None
+    images = images_in(sources)
+    if images is not None:
+        keeper = TemporaryFolder()
+        lay_down(images, keeper.path / "images")
+        sources, out = keeper.path / "images", keeper.path / "run" if out is None else out
+    if out is None:
+        raise DedupkitError("name a folder for the run: dedup(sources, out)")
     folder = RunFolder(out)
     # What an earlier call computed stays, so that one can go back and forth between rules.
     before = read_json(folder.config) or {}
@@ -107,7 +118,7 @@ def dedup(
         _decide(folder, [shard.source for shard in shards], parsed, policy)
     from dedupkit.workflows.run import Run
 
-    return Run(folder.path)
+    return Run(folder.path, keeper=keeper)
 
 
 def _embedders(specs: Sequence[str], rule: str, before: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,242 @@
+"""Images in memory as a source: PIL images, arrays, the bytes of files, a Hugging Face ``Dataset``.
+
+The images are laid down as Parquet files in a temporary folder that goes away with the run. So every later step (many
+processes, verification, thumbnails, cleaned shards) works as it does on shards, and no step holds all images at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from dedupkit.errors import DedupkitError
+from dedupkit.sources.columns import ALIASES, as_text, clean_text
+
+__all__ = ["Images", "TemporaryFolder", "images_in", "lay_down"]
+
+_IMAGES_PER_FILE, _BYTES_PER_FILE = 256, 64 << 20
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_CARRIED = ("url", "uid")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Images in memory, with names and captions.
+
+    Attributes:
+        images: PIL images, arrays (h, w), (h, w, 3) or (h, w, 4) of uint8, or the bytes of files, in any iterable; one
+            array (n, h, w, 3); or a Hugging Face ``Dataset``. None stands for a missing image.
+        keys: A unique name for each image, or the column of a ``Dataset`` that has it; its number by default, with
+            eight digits.
+        captions: A text or None for each image, or the column; a ``Dataset``'s own column of captions by default.
+        column: Column of a ``Dataset`` that holds the images, if it has several.
+
+    Example:
+        >>> import numpy as np, dedupkit as dk
+        >>> noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+        >>> run = dk.dedup(dk.Images([noise, noise, 255 - noise], keys=["a", "b", "c"]), workers=1)
+        >>> run.kept["key"].to_pylist()
+        ['a', 'c']
+    """
+
+    images: Any
+    keys: Any = None
+    captions: Any = None
+    column: str | None = None
+
+
+class TemporaryFolder:
+    """A folder that is removed with the last object that holds it, at the latest when Python ends.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="dedupkit-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def images_in(sources: Any) -> Images | None:
+    """The images that a caller gave instead of sources; None where they are paths.
+
+    Args:
+        sources: The first argument of :func:`dedupkit.dedup`.
+    """
+    if isinstance(sources, Images):
+        return sources
+    if isinstance(sources, str | os.PathLike):
+        return None
+    if isinstance(sources, list | tuple):
+        first = next(iter(sources), "")
+        return None if isinstance(first, str | os.PathLike) else Images(sources)
+    return Images(sources)
+
+
+def lay_down(images: Images, folder: Path) -> None:
+    """Write images as Parquet files, a few hundred in each.
+
+    PIL images and arrays are stored as PNG, which loses nothing, with their EXIF orientation applied; bytes are stored
+    as they are.
+
+    Args:
+        images: The images.
+        folder: Where the files go; it is made.
+
+    Raises:
+        DedupkitError: An object that is no image, keys that repeat, or lists of different lengths.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    texts = ("key", "status", "error_message", "caption", *_CARRIED)
+    schema = pa.schema([*((name, pa.string()) for name in texts), ("image", kind)])
+    folder.mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    held, numbers = 0, count()
+
+    def write() -> None:
+        table = pa.Table.from_pylist(rows, schema=schema)
+        pq.write_table(table, folder / f"{next(numbers):05d}.parquet", compression="none", row_group_size=32)
+
+    for row in _rows(images):
+        rows.append(row)
+        held += len((row["image"] or {}).get("bytes") or b"")
+        if len(rows) == _IMAGES_PER_FILE or held >= _BYTES_PER_FILE:
+            write()
+            rows, held = [], 0
+    if rows:
+        write()
+    if not next(numbers):
+        raise DedupkitError("no image given: the collection is empty")
+
+
+def _rows(images: Images) -> Iterator[dict[str, Any]]:
+    seen: set[str] = set()
+    for number, (image, key, caption, more) in enumerate(_items(images)):
+        name = f"{number:08d}" if key is None else clean_text(key) or ""
+        if name in seen:
+            raise DedupkitError(f"two images have the key {name!r}; keys must be unique, or left out")
+        seen.add(name)
+        try:
+            stored, problem = _stored(image, number), None
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file that breaks off
+            stored, problem = None, f"{type(error).__name__}: {error}"
+        if stored is None and problem is None:
+            problem = "no image"
+        status = {"status": "success" if problem is None else "unreadable", "error_message": problem}
+        yield {"key": name, **status, "caption": as_text({"caption": caption}, "caption"), "image": stored, **more}
+
+
+def _items(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, str | None]]]:
+    """Each image with its key, its caption, and what else is carried along."""
+    if type(images.images).__module__.partition(".")[0] == "datasets":
+        yield from _from_dataset(images)
+        return
+    columns = []
+    for name, values in (("keys", images.keys), ("captions", images.captions)):
+        if isinstance(values, str):
+            raise DedupkitError(f"{name} names a column ({values!r}), but the images are no Dataset; give a list")
+        columns.append(None if values is None else list(values))
+    sized: Iterable[Any] = _batch(images.images)
+    number = -1
+    for number, image in enumerate(sized):
+        texts = []
+        for name, column in zip(("keys", "captions"), columns, strict=True):
+            if column is not None and number >= len(column):
+                raise DedupkitError(f"there are more images than {name} ({len(column):,})")
+            texts.append(None if column is None else column[number])
+        yield image, *texts, {}
+    for name, column in zip(("keys", "captions"), columns, strict=True):
+        if column is not None and len(column) > number + 1:
+            raise DedupkitError(f"there are {number + 1:,} images and {len(column):,} {name}")
+
+
+def _batch(images: Any) -> Iterable[Any]:
+    shape = getattr(images, "shape", None)
+    if shape is not None and len(shape) != 4 and not (len(shape) == 3 and shape[2] not in (3, 4)):
+        raise DedupkitError(f"an array of shape {shape} is no batch of images; give (n, h, w, 3), or a list of arrays")
+    if not isinstance(images, Iterable):
+        raise DedupkitError(f"{type(images).__name__} is no collection of images; give a list, an array or a Dataset")
+    return images
+
+
+def _from_dataset(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, str | None]]]:
+    from datasets import Image  # the caller has it
+
+    dataset = images.images
+    features = getattr(dataset, "features", None)
+    if features is None or not hasattr(dataset, "column_names") or isinstance(dataset, dict):
+        raise DedupkitError("give one split of the data set, such as dataset['train'], with known features")
+    holding = [name for name, feature in features.items() if isinstance(feature, Image)]
+    column = images.column or (holding[0] if len(holding) == 1 else None)
+    if column not in holding:
+        raise DedupkitError(f"name the column of images: {', '.join(holding) or 'this data set has none'}")
+    names = list(features)
+    key, caption = images.keys, images.captions
+    key = key if key is not None else next((name for name in ("__key__", "key") if name in names), None)
+    caption = caption if caption is not None else next((name for name in ALIASES["caption"] if name in names), None)
+    carried = {name: next((alias for alias in ALIASES[name] if alias in names), None) for name in _CARRIED}
+    given = (("keys", key), ("captions", caption))
+    lists = {label: list(values) for label, values in given if values is not None and not isinstance(values, str)}
+    wanted = [name for name in (key, caption, *carried.values()) if isinstance(name, str)]
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise DedupkitError(f"the data set has no column {unknown[0]!r}; its columns: {', '.join(names)}")
+    dataset = dataset.select_columns(list(dict.fromkeys([column, *wanted]))).cast_column(column, Image(decode=False))
+    try:
+        for number, row in enumerate(dataset):
+            texts = [
+                lists[label][number] if label in lists else None if name is None else row[name] for label, name in given
+            ]
+            more = {name: clean_text(row[alias]) for name, alias in carried.items() if alias is not None}
+            yield row[column], *texts, more
+    except IndexError:
+        raise DedupkitError("there are more images than keys or captions") from None
+
+
+def _stored(image: Any, number: int) -> dict[str, Any] | None:
+    """An image as a cell of Parquet, None where there is none."""
+    if isinstance(image, dict):  # a Dataset's, not decoded
+        data, path = image.get("bytes"), image.get("path")
+        if data is None and path is not None:
+            data = Path(path).read_bytes()
+        return None if data is None else {"bytes": data, "path": path}
+    if image is None:
+        return None
+    if isinstance(image, bytes | bytearray | memoryview):
+        return {"bytes": bytes(image), "path": None}
+    return {"bytes": _png(image, number), "path": "image.png"}
+
+
+def _png(image: Any, number: int) -> bytes:
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(_pixels(image, number))
+    image = ImageOps.exif_transpose(image)
+    if image.mode not in _PNG_MODES:
+        image = image.convert("I;16" if image.mode == "I" else "RGBA" if "A" in image.getbands() else "RGB")
+    stream = io.BytesIO()
+    image.save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _pixels(array: Any, number: int) -> Any:
+    shape, kind = getattr(array, "shape", None), str(getattr(array, "dtype", ""))
+    if shape is None:
+        raise DedupkitError(
+            f"image {number} is a {type(array).__name__}; give PIL images, uint8 arrays, or the bytes of files"
+        )
+    if kind != "uint8" or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))) or 0 in shape:
+        raise DedupkitError(f"image {number} is an array {shape} of {kind}; give (h, w), (h, w, 3) or (h, w, 4) uint8")
+    return array[:, :, 0] if len(shape) == 3 and shape[2] == 1 else array

@@ -1,0 +1,165 @@
+"""Images in memory: PIL images, arrays, bytes and Hugging Face data sets give a run that leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import encode
+from PIL import Image
+
+import dedupkit as dk
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch) -> Path:
+    """Where temporary folders go, so that a test sees them."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(photos) -> list[Image.Image]:
+    """Two photos, each twice: once more compressed."""
+    found = []
+    for name in ("astronaut", "coffee"):
+        image = photos[name].convert("RGB").resize((240, 180))
+        found += [image, Image.open(io.BytesIO(encode(image, quality=40)))]
+    return found
+
+
+def verdicts(run: dk.Run) -> list[str]:
+    return run.manifest["verdict"].to_pylist()
+
+
+def test_every_form_gives_the_same_verdicts_and_leaves_nothing(scratch, pictures):
+    arrays = [np.asarray(image) for image in pictures]
+    forms = [
+        pictures,
+        tuple(arrays),
+        np.stack(arrays),
+        (image for image in pictures),
+        [encode(image, "PNG") for image in pictures],
+        [pictures[0], arrays[1], encode(pictures[2], "PNG"), pictures[3]],
+    ]
+    for images in forms:
+        run = dk.dedup(images, workers=1)
+        assert verdicts(run) == ["keep", "remove", "keep", "remove"]
+        assert run.kept["sample"].to_pylist() == [0, 2]
+        assert len(list(scratch.iterdir())) == 1
+        del run
+        gc.collect()
+        assert list(scratch.iterdir()) == []
+
+
+def test_the_result_is_a_run_like_any_other(scratch, pictures, tmp_path):
+    images = dk.Images(pictures, keys=["a", 2, "c", "d"], captions=["one", None, "three", "four"])
+    run = dk.dedup(images, workers=1)
+    assert run.manifest["key"].to_pylist() == ["a", "2", "c", "d"]
+    assert run.manifest["caption"].to_pylist() == ["one", None, "three", "four"]
+    assert "duplicate of a" in str(run.explain("2"))
+    draft = run.decide("exact")
+    group, pair = run.groups[0], run.borderline()[0]
+    assert draft.summary["keep"] == 4
+    page = run.report(tmp_path / "report.html").read_text("utf-8")
+    assert page.count("data:image/jpeg") >= 4
+    assert run.apply(tmp_path / "clean")["samples"] == 2
+    del run
+    gc.collect()
+    assert "<img" in group.show()._repr_html_()  # what was taken from the run keeps its images
+    assert "<img" in pair.show()._repr_html_()
+    saved = draft.save()
+    assert verdicts(saved) == ["keep"] * 4
+    del draft, group, pair, saved
+    gc.collect()
+    assert list(scratch.iterdir()) == []
+
+
+def test_with_out_the_run_stays(scratch, pictures, tmp_path):
+    dk.dedup(pictures, tmp_path / "out", workers=1)
+    gc.collect()
+    assert list(scratch.iterdir()) == []
+    assert verdicts(dk.Run(tmp_path / "out")) == ["keep", "remove", "keep", "remove"]
+
+
+def test_a_hugging_face_dataset(scratch, pictures):
+    datasets = pytest.importorskip("datasets")
+    stored = [{"bytes": encode(image, quality=95), "path": None} for image in pictures]
+    columns = {"image": stored, "text": ["one", "two", None, "four"], "id": [7, 8, 9, 10], "name": list("wxyz")}
+    dataset = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    run = dk.dedup(dataset, workers=1)
+    rows = run.manifest.to_pylist()
+    assert [row["verdict"] for row in rows] == ["keep", "remove", "keep", "remove"]
+    assert [row["caption"] for row in rows] == ["one", "two", None, "four"]
+    assert [row["uid"] for row in rows] == ["7", "8", "9", "10"]
+    assert {row["format"] for row in rows} == {"jpeg"}  # the stored bytes, not decoded and packed again
+    assert dataset.select(run.kept["sample"].to_pylist())["name"][:] == ["w", "y"]
+    named = dk.dedup(dk.Images(dataset, keys="name", captions=list("abcd")), workers=1)
+    assert named.manifest["key"].to_pylist() == list("wxyz")
+    assert named.manifest["caption"].to_pylist() == list("abcd")
+    with pytest.raises(dk.DedupkitError, match="no column 'nmae'; its columns: image, text, id, name"):
+        dk.dedup(dk.Images(dataset, keys="nmae"))
+    with pytest.raises(dk.DedupkitError, match="one split"):
+        dk.dedup(datasets.DatasetDict({"train": dataset}))
+    with pytest.raises(dk.DedupkitError, match="this data set has none"):
+        dk.dedup(dataset.remove_columns("image"))
+
+
+def test_what_cannot_be_read_is_a_row_with_its_reason(scratch, pictures):
+    broken = Image.open(io.BytesIO(encode(pictures[0], quality=90)[:2000]))
+    run = dk.dedup([pictures[0], None, broken, b"no image"], workers=1)
+    assert verdicts(run) == ["keep", *["unreadable"] * 3]
+    reasons = run.manifest["reason"].to_pylist()[1:]
+    assert reasons[0] == "unreadable: no image"
+    assert "truncated" in reasons[1]
+    assert "not an image" in reasons[2]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F", "HSV"])
+def test_every_mode_can_be_given(scratch, mode, photos):
+    grey = photos["camera"].convert("L").resize((96, 96))
+    via = grey if mode in ("I;16", "I", "F") else grey.convert("RGB")
+    run = dk.dedup([via.convert("LA") if mode == "LA" else via.convert(mode)], workers=1)
+    assert verdicts(run) == ["keep"]
+
+
+def test_orientation_counts_as_in_a_file(scratch, photos):
+    image = photos["astronaut"].convert("RGB").resize((240, 180))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.open(io.BytesIO(encode(image, quality=95, exif=exif)))
+    row = dk.dedup([turned], workers=1).manifest.to_pylist()[0]
+    assert (row["width"], row["height"]) == (180, 240)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (lambda: [np.zeros((4, 4, 3), np.float32)], r"image 0 is an array \(4, 4, 3\) of float32"),
+        (lambda: [np.zeros((3, 8, 8), np.uint8)], r"give \(h, w\)"),
+        (lambda: np.zeros((4, 4, 3), np.uint8), "no batch of images"),
+        (lambda: [object()], "image 0 is a object"),
+        (lambda: 7, "int is no collection"),
+        (lambda: dk.Images([b"x", b"y"], keys=["a", "a"]), "two images have the key 'a'"),
+        (lambda: dk.Images([b"x", b"y"], keys=["a"]), "more images than keys"),
+        (lambda: dk.Images([b"x"], captions=["a", "b"]), "1 images and 2 captions"),
+        (lambda: dk.Images([b"x"], keys="id"), "the images are no Dataset"),
+        (lambda: dk.Images([]), "the collection is empty"),
+    ],
+)
+def test_what_is_no_image_is_refused_and_leaves_nothing(scratch, images, message):
+    with pytest.raises(dk.DedupkitError, match=message):
+        dk.dedup(images())
+    gc.collect()
+    assert list(scratch.iterdir()) == []
+
+
+def test_shards_still_need_a_run_folder(tmp_path):
+    with pytest.raises(dk.DedupkitError, match=r"dedup\(sources, out\)"):
+        dk.dedup(os.fspath(tmp_path))
