@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: waiting threads would cost more than they do
 
@@ -32,3 +34,27 @@ def photos() -> dict[str, Image.Image]:
 def photo(photos: dict[str, Image.Image]) -> Image.Image:
     """One colour photo, 512x512."""
     return photos["astronaut"]
+
+
+def _fail_if_missing(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Where everything must be installed (DEDUPKIT_REQUIRE_ALL=1), a test skipped for a missing package fails."""
+    if not report.skipped or os.environ.get("DEDUPKIT_REQUIRE_ALL") != "1":
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if "could not import" in reason:
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nDEDUPKIT_REQUIRE_ALL=1 is set: a missing package is a failure"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    report = yield
+    _fail_if_missing(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    report = yield
+    _fail_if_missing(report)
+    return report

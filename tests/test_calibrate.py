@@ -240,7 +240,7 @@ class TestTails:
         hub = Closest(
             np.zeros(400, np.int64), ends[1], np.random.default_rng(1).exponential(size=400), 0, 1_000, 499_500, False
         )
-        spread = Closest(*ends, hub.score, 0, 1_000, 499_500, False)
+        spread = Closest(ends[0], ends[1], hub.score, 0, 1_000, 499_500, False)
         widths = []
         for closest in (hub, spread):
             _, expected = expected_pairs(closest, np.array([1.0]), 1_000)
