@@ -65,7 +65,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
 
 def run(sources: Any, out: Path, **options: Any) -> dk.Run:
     """``dk.dedup`` in this process."""
-    return dk.dedup(sources, out, **{"workers": 1, **options})
+    return dk.dedup(sources, out, **{"workers": 0, **options})
 
 
 def manifest(finished: dk.Run) -> dict[str, dict[str, Any]]:

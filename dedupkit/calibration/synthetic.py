@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dedupkit.calibration.curves import holds
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.embedding.pixels import decode_rgb
-from dedupkit.engine import Progress, Task, cache_key, run_tasks
+from dedupkit.engine import Progress, Task, cache_key, local_engine, run_tasks
 from dedupkit.errors import DamagedError, DedupkitError, require
 from dedupkit.images import ImageError
 from dedupkit.images.transformations import EDITS
@@ -94,7 +94,10 @@ def measure_copies(
     run = RunFolder(work / "run")
     # The rule "exact" joins nothing: these stages are for the fingerprints.
     rule_of_run = parse_rule("exact", known_signals(embedders))
-    run_stages(Job(run, shards, rule_of_run, hashes, embedders, workers, seed=0, device=device, target_recall=1.0))
+    with local_engine(workers) as engine:
+        run_stages(
+            Job(run, shards, rule_of_run, hashes, embedders, workers, seed=0, device=device, target_recall=1.0), engine
+        )
     a, b, original, edit = _pairs(run, len(shards))
     names = [name for name in rule.signals if name in embedders or name in SIGNALS]
     measured = [find_signal(name) for name in names if find_signal(name).finds_pairs]

@@ -52,7 +52,7 @@ def run(
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
     if engine != "local":
         raise typer.BadParameter(f"{engine!r} is not available in this version; use local", param_hint="--engine")
-    from dedupkit.store import leave_pandas_out
+    from dedupkit.startup.no_pandas import leave_pandas_out
     from dedupkit.workflows.dedup import dedup
 
     leave_pandas_out()

@@ -17,7 +17,7 @@ from typing import Any
 
 from dedupkit.store import read_json, write_json
 
-__all__ = ["Task", "cache_key", "done_result", "execute"]
+__all__ = ["Task", "cache_key", "done_result", "execute", "mark_done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Task:
         key: The :func:`cache_key` of everything that the result depends on; with another key the task is not done.
         label: What the task is about, for messages: a shard's name, "512 pairs".
         outputs: The files that it writes; where one is missing, the task is not done.
+        isolated: Whether it must not run in the process that owns the engine, because it reads what may crash a
+            decoder.
+        rescue: Another way to the summary when the task has ended two processes, called in the engine's process with
+            a function that calls what it is given in a process of its own and raises ``WorkerDied`` if that ends.
     """
 
     stage: str
@@ -40,6 +44,8 @@ class Task:
     key: str
     label: str = ""
     outputs: tuple[str, ...] = ()
+    isolated: bool = False
+    rescue: Callable[[Callable[[Callable[[], Any]], Any]], dict[str, Any]] | None = None
 
     def marker(self, out: Path) -> Path:
         """The completion marker in the run folder."""
@@ -92,5 +98,10 @@ def done_result(task: Task, out: Path) -> dict[str, Any] | None:
 def execute(task: Task, out: Path) -> dict[str, Any]:
     """Call the task's function, then write its marker."""
     result = task.call()
-    write_json(task.marker(out), {"key": task.key, "result": result})
+    mark_done(task, out, result)
     return result
+
+
+def mark_done(task: Task, out: Path, result: dict[str, Any]) -> None:
+    """Write the task's marker, after everything else that it writes."""
+    write_json(task.marker(out), {"key": task.key, "result": result})

@@ -5,17 +5,17 @@ Arrays are for the tasks; this file loads none, so that a scan begins before its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
 
-from dedupkit.engine import Progress, Task, cache_key, run_tasks
+from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.errors import DedupkitError
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.stages.plan import Job
-from dedupkit.stages.scan_task import scan_task
+from dedupkit.stages.scan_task import scan_task, scan_without_killers
 from dedupkit.store import stamp
 
 __all__ = ["run_stages"]
@@ -23,11 +23,16 @@ __all__ = ["run_stages"]
 _SAMPLES_FORMAT = 4  # raise it when the columns of samples/ or the meaning of a hash change
 
 
-def run_stages(job: Job) -> None:
-    """Bring samples, embeddings and edges up to what the rule needs; what is there already stays."""
+def run_stages(job: Job, engine: Engine) -> None:
+    """Bring samples, embeddings and edges up to what the rule needs; what is there already stays.
+
+    Args:
+        job: What is to be computed.
+        engine: Where shards are scanned.
+    """
     known = known_signals(job.embedders)
     signals = [known[name] for name in job.rule.signals]
-    scanned = _scan(job, signals)
+    scanned = _scan(job, signals, engine)
     embedded = {name: _embed(job, name, spec, scanned) for name, spec in job.embedders.items()}
     joined = [signal for signal in signals if signal.stage == "match"]
     keys = {signal.name: embedded.get(signal.name) or cache_key(scanned) for signal in joined}
@@ -38,7 +43,7 @@ def run_stages(job: Job) -> None:
         verify_candidates(job, cache_key({**keys, **embedded}))
 
 
-def _scan(job: Job, signals: Sequence[Signal]) -> list[str]:
+def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
     """Read every shard; returns a digest of what was read of each."""
     tasks = []
     requested = [SIGNALS[name] for name in job.hashes]
@@ -48,28 +53,49 @@ def _scan(job: Job, signals: Sequence[Signal]) -> list[str]:
         key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, shard.settings, asked])
         path = str(job.folder.samples(number))
         call = partial(scan_task, shard, path, requested)
-        tasks.append(Task("scan", f"{number:05d}", call, key, shard.source, (path,)))
+        rescue = partial(scan_without_killers, shard, path, requested)
+        tasks.append(Task("scan", f"{number:05d}", call, key, shard.source, (path,), isolated=True, rescue=rescue))
+    ahead = _LoadAhead(signals)
+    with Progress("scan", len(tasks), "img") as progress:
 
-    def watch(samples: int) -> None:
-        _load_ahead(signals, samples)
+        def on_done(_: Task, result: dict[str, Any]) -> None:
+            progress.advance(result["samples"])
+            ahead.add(result["samples"])
 
-    results = _run(job, "scan", tasks, job.workers, watch)
+        results = engine.run(tasks, job.folder.path, on_done=on_done, meanwhile=ahead.begin)
     if results and all(result.get("holds_none") for result in results):
         raise DedupkitError(f"{job.shards[0].source} holds no images: {results[0]['problem']}")
     return [cache_key([task.key, result]) for task, result in zip(tasks, results, strict=True)]
 
 
-def _load_ahead(signals: Sequence[Signal], samples: int) -> None:
-    """Load what the later stages need while the workers scan: a second of work that nobody waits for.
+class _LoadAhead:
+    """Loads what the later stages need while the workers scan: a second of work that nobody waits for.
 
     Args:
         signals: Signals of the rule.
-        samples: Number of samples scanned so far.
     """
-    for module in ("dedupkit.stages.match", "dedupkit.stages.decide"):
-        import_module(module)
-    for signal in signals:
-        signal.warm_up(samples)
+
+    def __init__(self, signals: Sequence[Signal]) -> None:
+        self._signals = signals
+        self._samples = 0
+        self._begun = False
+
+    def begin(self) -> None:
+        """Load now: this process has nothing else to do."""
+        self._begun = True
+        for module in ("dedupkit.stages.match", "dedupkit.stages.decide"):
+            import_module(module)
+        self._warm_up()
+
+    def add(self, samples: int) -> None:
+        """More samples are scanned, so a join may need more than before."""
+        self._samples += samples
+        if self._begun:
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        for signal in self._signals:
+            signal.warm_up(self._samples)
 
 
 def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
@@ -90,7 +116,10 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
             call = partial(embed_shard, shard, path, spec, samples_path=samples, threads=job.workers, device=job.device)
         key = cache_key([model, scanned[number]])
         tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,)))
-    results = _run(job, f"embed {name}", tasks, 1)
+    with Progress(f"embed {name}", len(tasks), "img") as progress:
+        results = ThisProcess().run(
+            tasks, job.folder.path, on_done=lambda _, result: progress.advance(result["samples"])
+        )
     failures = [result["failure"] for result in results if result["failed"]]
     if failures and not any(result["embedded"] for result in results):
         raise DedupkitError(f"{name} gave no image a vector; the first failure: {failures[0]}")
@@ -119,28 +148,5 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None
                 call = partial(match_signal, str(job.folder.path), len(job.shards), signal, settings)
                 task = Task("match", name, call, key, label=name)
                 task.marker(job.folder.path).unlink(missing_ok=True)
-                run_tasks([task], job.folder.path, workers=1)
+                ThisProcess().run([task], job.folder.path)
             progress.advance()
-
-
-def _run(
-    job: Job, label: str, tasks: list[Task], workers: int, watch: Callable[[int], None] | None = None
-) -> list[dict[str, Any]]:
-    """Run tasks under a progress bar; ``watch`` hears the number of samples done while workers are busy."""
-    done, busy = 0, False
-    with Progress(label, len(tasks), "img") as progress:
-
-        def on_done(_: Task, result: dict[str, Any]) -> None:
-            nonlocal done
-            done += result["samples"]
-            progress.advance(result["samples"])
-            if busy and watch is not None:
-                watch(done)
-
-        def meanwhile() -> None:
-            nonlocal busy
-            busy = True
-            if watch is not None:
-                watch(done)
-
-        return run_tasks(tasks, job.folder.path, workers=workers, on_done=on_done, meanwhile=meanwhile)

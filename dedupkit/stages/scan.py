@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet  # workers load it before their first task comes
 
+from dedupkit.errors import DedupkitError
 from dedupkit.hashing.exact import stored_hash
 from dedupkit.hashing.pdq import CROP_VIEWS, Decimated, decimate, one_math_thread, pdq_from_buffers
 from dedupkit.images import ImageError
@@ -19,7 +20,7 @@ from dedupkit.sources import Sample, Shard, ShardError
 from dedupkit.sources.sample import NoImagesError, PassedOver
 from dedupkit.store import write_table
 
-__all__ = ["sample_schema", "scan_shard"]
+__all__ = ["sample_schema", "scan_sample", "scan_shard"]
 
 _HASHED_TOGETHER = 32
 _WAITING_BYTES = 32 << 20  # of images that wait at most, and one more
@@ -75,6 +76,11 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal]) -> dict[str, 
                 rows.add(sample)
         except ShardError as error:
             problem, holds_none = str(error), isinstance(error, NoImagesError)
+        except DedupkitError:  # what a user can mend, such as a package that is missing
+            raise
+        except Exception as error:  # a reader that meets what it does not expect
+            problem = f"{type(error).__name__}: {error}"
+        if problem is not None:
             # The empty key stands for the rest of the shard, which nobody can list.
             rows.add(Sample(key="", error=problem))
         table = rows.table()
@@ -89,6 +95,13 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal]) -> dict[str, 
     if holds_none:
         summary["holds_none"] = True
     return summary if problem is None else {**summary, "problem": problem, "retry": True}
+
+
+def scan_sample(sample: Sample, signals: Sequence[Signal]) -> pa.Table:
+    """The row of one sample, as a table."""
+    rows = _Rows(signals)
+    rows.add(sample)
+    return rows.table()
 
 
 class _Rows:
@@ -160,6 +173,17 @@ class _Rows:
         images = [image for _, image in self._waiting]
         self._waiting.clear()
         self._waiting_bytes = 0
+        try:
+            self._hash_together(rows, images)
+        except Exception:  # MemoryError, RecursionError, anything: one of them is at fault, the others are not
+            for row, image in zip(rows, images, strict=True):
+                try:
+                    self._hash_together([row], [image])
+                except Exception as error:
+                    self._columns["error"][row] = f"{type(error).__name__}: {error}"
+
+    def _hash_together(self, rows: list[int], images: list[bytes]) -> None:
+        """Decode and hash some images."""
         found: list[tuple[int, bytes, Decimated]] = []
         for row, image, decimated in zip(rows, images, decimate(images, self._views), strict=True):
             if isinstance(decimated, ImageError):

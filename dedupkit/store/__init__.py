@@ -1,7 +1,6 @@
 """One way to files, local or remote, for inputs and outputs."""
 
 from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, walk_files
-from dedupkit.store.no_pandas import leave_pandas_out
 from dedupkit.store.paths import expand_braces, is_remote, join, refuse_inside
 from dedupkit.store.reading import open_binary
 from dedupkit.store.records import (
@@ -30,7 +29,6 @@ __all__ = [
     "is_remote",
     "is_temporary",
     "join",
-    "leave_pandas_out",
     "list_dir",
     "list_glob",
     "open_binary",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dedupkit import __version__
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
-from dedupkit.engine import workers_ahead
+from dedupkit.engine import local_engine
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import SIGNALS, known_signals, requested_signals
@@ -21,6 +21,7 @@ from dedupkit.sources.keys import text_of
 from dedupkit.sources.memory import TemporaryFolder, images_in, lay_down
 from dedupkit.stages.plan import Job
 from dedupkit.stages.run import run_stages
+from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import read_json, refuse_inside, write_json
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def dedup(
         keep: the keep policy, e.g. ``"-pixels, -clip_score, nbytes, sample"``.
         hashes: further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
             ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
-        workers: processes; the number of cores by default. The result does not depend on it.
+        workers: Number of worker processes; the number of cores by default. The result does not depend on it. With 0
+            all work is done in this process, which an image that crashes a decoder then ends.
         seed: of everything that samples.
         device: for torch, e.g. ``cuda``; a GPU where there is one by default.
         target_recall: of a search that is clustered because the exact one would take long.
@@ -93,27 +95,15 @@ def dedup(
     refuse_inside(folder.path, [*named, *(shard.source for shard in shards)])
     listed = [text_of(name) for name in named]
     folder.refuse_foreign(listed)
-    workers = workers or os.cpu_count() or 1
-    # A new run reads every shard: its workers load while this process does. An old one may have nothing left to read,
-    # and a single lane is this process.
-    lanes = min(workers, len(shards))
-    ahead = lanes if lanes > 1 and not before else 0
-    with workers_ahead(ahead, "dedupkit.stages.scan"), folder.locked(listed):
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    with local_engine(workers) as engine, folder.locked(listed):
+        if not before:  # a new run reads every shard; an old one may have nothing left to read
+            engine.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or n in before.get("hashes", [])]
         config = _config(listed, shards, parsed, policy, requested, embedders, seed)
         write_json(folder.config, config)
         run_stages(
-            Job(
-                folder,
-                shards,
-                parsed,
-                requested,
-                embedders,
-                workers,
-                seed,
-                device,
-                target_recall,
-            )
+            Job(folder, shards, parsed, requested, embedders, max(1, workers), seed, device, target_recall), engine
         )
         _decide(folder, [shard.source for shard in shards], parsed, policy)
     from dedupkit.workflows.run import Run

@@ -1,0 +1,116 @@
+"""What every engine does with tasks, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from dedupkit.engine.task import Task, done_result, execute
+
+__all__ = ["Engine", "OnDone", "Summary", "ThisProcess", "run_waiting"]
+
+Summary = dict[str, Any]
+OnDone = Callable[[Task, Summary], None]
+
+
+class Engine(Protocol):
+    """Runs the tasks of a stage, one stage after the other; a context manager that owns what it starts.
+
+    Two engines share nothing, so two jobs may run in two threads of one process.
+    """
+
+    def start(self, count: int, load: Callable[[], object]) -> None:
+        """Prepare for tasks that are not known yet; an engine may do nothing.
+
+        Args:
+            count: Number of tasks that will run at once.
+            load: Function of a module that loads what they need.
+        """
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        out: Path,
+        *,
+        on_done: OnDone | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> list[Summary]:
+        """Execute the tasks that are not done yet.
+
+        Args:
+            tasks: Tasks of one stage, independent of one another.
+            out: The run folder.
+            on_done: Called in the caller's thread after each task, also for those that were done before.
+            meanwhile: Called once in the caller's thread while the tasks run elsewhere; not called where they run in
+                this process.
+
+        Returns:
+            The summaries, in the order of the tasks.
+
+        Raises:
+            WorkerDied: A task ended its process twice, and nothing can be done without it.
+            DedupkitError, OSError: What a task raised; what was done before stays done.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def run_waiting(
+    tasks: Sequence[Task],
+    out: Path,
+    on_done: OnDone | None,
+    run: Callable[[list[tuple[int, Task]]], Iterator[tuple[int, Summary]]],
+) -> list[Summary]:
+    """Run the tasks that are not done, and collect the summaries of all in order.
+
+    Args:
+        tasks: Tasks of one stage.
+        out: The run folder.
+        on_done: Called after each task, also for those that were done before.
+        run: Executes numbered tasks and yields number and summary as each ends.
+    """
+    results: dict[int, Summary] = {}
+    for index, task in enumerate(tasks):
+        result = done_result(task, out)
+        if result is not None:
+            results[index] = result
+            if on_done:
+                on_done(task, result)
+    for index, result in run([(index, task) for index, task in enumerate(tasks) if index not in results]):
+        results[index] = result
+        if on_done:
+            on_done(tasks[index], result)
+    return [results[index] for index in range(len(tasks))]
+
+
+class ThisProcess:
+    """Runs tasks one after the other in this process; a native crash in one of them ends it."""
+
+    def start(self, count: int, load: Callable[[], object]) -> None:
+        """Do nothing; see :meth:`Engine.start`."""
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        out: Path,
+        *,
+        on_done: OnDone | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> list[Summary]:
+        """Execute the tasks that are not done yet; see :meth:`Engine.run`."""
+        del meanwhile  # it would wait for itself
+        return run_waiting(tasks, out, on_done, lambda jobs: ((index, execute(task, out)) for index, task in jobs))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
