@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dedupkit.embedding.embedder import Pixels
 from dedupkit.errors import DedupkitError
-from dedupkit.images import MAX_PIXELS, ImageError, open_image
+from dedupkit.images import MAX_PIXELS, ImageError, check_scans, jpeg_turn, open_image, turn_array
 
 __all__ = ["Preprocess", "decode_rgb"]
 
@@ -54,16 +53,13 @@ def _decode_jpeg(data: bytes, min_side: int) -> Image.Image | None:
         rows, columns = -(-height // block), -(-width // block)
         if colorspace not in ("YCbCr", "Gray", "GRAY") or rows * columns > MAX_PIXELS:
             return None
-        image = Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", min_height=rows, min_width=columns))
+        check_scans(data, width, height)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=rows, min_width=columns)
+    except ImageError:
+        raise
     except ValueError:
         return None
-    if data.find(b"Exif\0\0", 0, 1 << 16) < 0:
-        return image
-    try:
-        image.info["exif"] = Image.open(io.BytesIO(data)).info.get("exif", b"")
-        return ImageOps.exif_transpose(image)
-    except Exception:  # an EXIF block that cannot be parsed says nothing about orientation
-        return image
+    return Image.fromarray(np.ascontiguousarray(turn_array(pixels, jpeg_turn(data))))
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -169,22 +169,29 @@ def decimate(images: Sequence[bytes], views: Sequence[float] = ()) -> list[Decim
     Returns:
         For each image its buffers, or why it cannot be decoded.
     """
-    found = read_coefficients(images, frequencies)
+    found: list[Coefficients | None]
+    try:
+        found = read_coefficients(images, frequencies)
+    except MemoryError:  # one after the other they may fit
+        found = [None] * len(images)
     return [_decimated(image, coefficients, views) for image, coefficients in zip(images, found, strict=True)]
 
 
 def _decimated(image: bytes, coefficients: Coefficients | None, views: Sequence[float]) -> Decimated | ImageError:
-    if coefficients is not None:
-        buffers = coefficient_buffers(coefficients, views)
-        sides = coefficients.height, coefficients.width
-        height, width = reversed(sides) if coefficients.turned[0] else sides
-        return Decimated(buffers, width, height, "jpeg")
     try:
+        if coefficients is not None:
+            buffers = coefficient_buffers(coefficients, views)
+            sides = coefficients.height, coefficients.width
+            height, width = reversed(sides) if coefficients.turned[0] else sides
+            return Decimated(buffers, width, height, "jpeg")
         luma = decode_luma(image)
         planes = [luma, *central_views(decode_luma(image, min_side=_VIEWS_MIN_SIDE), views)] if views else [luma]
+        buffers = np.stack([luma_buffer(plane) for plane in planes])
     except ImageError as error:
         return error
-    return Decimated(np.stack([luma_buffer(plane) for plane in planes]), luma.width, luma.height, luma.format)
+    except Exception as error:  # a MemoryError, for one, costs one image and not the run
+        return ImageError(f"{type(error).__name__}: {error}")
+    return Decimated(buffers, luma.width, luma.height, luma.format)
 
 
 def _buffer(image: bytes | Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -20,7 +20,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dedupkit.errors import DedupkitError
+from dedupkit.images.jpeg.segments import is_frame, segments
+from dedupkit.images.limits import MAX_PIXELS, ImageError, check_headers, check_scans, check_size
+from dedupkit.images.orientation import UPRIGHT, jpeg_turn, turn_array, turn_of
 
 __all__ = [
     "LUMA_MIN_SIDE",
@@ -30,32 +32,12 @@ __all__ = [
     "decode_luma",
     "luma_of",
     "open_image",
-    "turn_of_jpeg",
 ]
 
 LUMA_MIN_SIDE = 144
 """Values that a reduced plane keeps along its shorter side: 2.25 for each of PDQ's 64 cells."""
 
-MAX_PIXELS = 64_000_000
-"""Most pixels held in memory for one image; a baseline JPEG counts at the scale at which it is decoded."""
-
 _PILLOW_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-_ORIENTATION_TAG = 0x0112
-_UNTURNED = (False, False, False)
-# Array operations that undo each EXIF orientation: (transpose first, flip rows, flip columns).
-_TURNS = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
-
-
-class ImageError(DedupkitError, ValueError):
-    """The bytes are no image that can be used; the message is the reason that the manifest shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +91,13 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if not data:
         raise ImageError("empty file (0 bytes)")
     try:
+        check_headers(data, max_pixels)
         image = Image.open(io.BytesIO(data), formats=_formats())
-        _check_size(image.width, image.height, max_pixels)
+        check_size(image.width, image.height, max_pixels)
+        if image.format in ("JPEG", "MPO"):
+            check_scans(data, image.width, image.height)
         image.load()
-        oriented = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+        oriented = ImageOps.exif_transpose(image) if turn_of(image) != UPRIGHT else image
         if oriented.mode == "LAB":  # the one mode of files that has no way to grey
             oriented = oriented.convert("RGB")
     except ImageError:
@@ -142,8 +127,8 @@ def luma_of(image: Image.Image, *, min_side: int = LUMA_MIN_SIDE) -> Luma:
     """
     try:
         grey = _to_grey(image)
-    except (ValueError, OSError) as error:
-        raise ImageError(f"mode {image.mode}: {error}") from error
+    except Exception as error:
+        raise ImageError(f"mode {image.mode}: {error or type(error).__name__}") from error
     block = _block_for(image.height, image.width, min_side)
     if block > 1:
         grey = grey.reduce(block)
@@ -166,8 +151,8 @@ def _decode_jpeg(data: bytes, min_side: int, max_pixels: int) -> Luma | None:
             return None
         block = _block_for(height, width, min_side)
         rows, cols = -(-height // block), -(-width // block)
-        progressive, has_exif = _jpeg_header(data)
-        _check_size(width, height, max_pixels, reduced=1 if progressive else block)
+        check_size(width, height, max_pixels, reduced=1 if _holds_coefficients(data) else block)
+        check_scans(data, width, height)
         plane = simplejpeg.decode_jpeg(data, "GRAY", min_height=rows, min_width=cols)[:, :, 0]
     except ImageError:
         raise
@@ -175,14 +160,10 @@ def _decode_jpeg(data: bytes, min_side: int, max_pixels: int) -> Luma | None:
         return None
     if plane.shape != (rows, cols):  # a libjpeg without that scale gives the next larger one
         return None
-    trimmed = (False, False)
-    if has_exif:
-        transpose, flip_rows, flip_columns = turn_of_jpeg(data)
-        if transpose:
-            plane, height, width = plane.T, width, height
-        plane = plane[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-        trimmed = (flip_rows, flip_columns)
-    return Luma(plane, block, trimmed, width, height, "jpeg")
+    turn = jpeg_turn(data)
+    if turn[0]:
+        height, width = width, height
+    return Luma(turn_array(plane, turn), block, turn[1:], width, height, "jpeg")
 
 
 def _block_for(height: int, width: int, min_side: int) -> int:
@@ -190,44 +171,9 @@ def _block_for(height: int, width: int, min_side: int) -> int:
     return next((block for block in (8, 4, 2) if side >= block * min_side), 1)
 
 
-def _check_size(width: int, height: int, max_pixels: int, reduced: int = 1) -> None:
-    if (width * height) // (reduced * reduced) > max_pixels:
-        raise ImageError(
-            f"too large: {width}x{height} is {width * height / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:.0f}"
-        )
-
-
-def _jpeg_header(data: bytes) -> tuple[bool, bool]:
-    """Whether the frame is not baseline (then libjpeg holds all coefficients at any scale); whether EXIF is there."""
-    position, has_exif = 2, False
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return marker > 0xC1, has_exif
-        has_exif |= marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0"
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False, has_exif
-
-
-def turn_of_jpeg(data: bytes) -> tuple[bool, bool, bool]:
-    """How the EXIF block of a JPEG turns the picture: transpose first, then flip rows, flip columns."""
-    try:
-        orientation = _orientation(Image.open(io.BytesIO(data), formats=("JPEG", "MPO")))
-    except Exception:
-        return _UNTURNED
-    return _TURNS.get(orientation, _UNTURNED)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 where there is none or the EXIF block is broken."""
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+def _holds_coefficients(data: bytes) -> bool:
+    """Whether libjpeg holds all coefficients of a JPEG at any scale: unless its frame is sequential."""
+    return next((marker > 0xC1 for marker, _, _ in segments(data) if is_frame(marker)), False)
 
 
 def _to_grey(image: Image.Image) -> Image.Image:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dedupkit.images.jpeg.checks import check_sizes
 from dedupkit.images.jpeg.headers import Frame, Table, read_headers
 from dedupkit.images.jpeg.layout import (
     BLOCKS_DOWN,
@@ -28,8 +30,10 @@ from dedupkit.images.jpeg.layout import (
     KEEP_ROWS,
     MCU_ROWS,
     PADDING,
+    PLACES,
     PLANE,
     READ,
+    STATE,
     STREAMS,
     STRIDE,
     TABLE_SIZE,
@@ -173,12 +177,18 @@ def _decode(
     tables = np.empty((number + 1) * TABLE_SIZE, np.uint32)
     data = np.empty((STREAMS, longest + PADDING), np.uint8)  # a scan
     blocks = np.empty((STREAMS, 4 * (most_blocks + 1)), np.int32)  # where each block goes, and its two tables
-    places = np.empty((STREAMS, 512), np.int32)  # where each coefficient goes in its block, and its factor
-    state = np.zeros((STREAMS, 6), np.int64)
+    places = np.empty((STREAMS, PLACES), np.int32)  # where each coefficient goes in its block, and its factor
+    state = np.zeros((STREAMS, STATE), np.int64)
     sizes = np.array(
         [raw.size, len(jobs), number, quantization.size // 64, planes.size, data.shape[1], blocks.shape[1], spare]
     )
     arrays = (raw, jobs, definitions, tables, quantization, planes, data, blocks, places, state, sizes)
+    check_sizes(*arrays)
+    _call(arrays)
+    return planes
+
+
+def _call(arrays: tuple[NDArray[Any], ...]) -> None:
+    """Call the kernel; a test puts each array between inaccessible pages here."""
     decode_scans = compiled_function("dedupkit.images.jpeg.kernel", "decode_scans", len(arrays))
     decode_scans(*[array.ctypes.data for array in arrays])
-    return planes

@@ -39,6 +39,7 @@ from dedupkit.images.jpeg.layout import (
     PLANE,
     QUANTIZATION,
     READ,
+    STATE,
     STREAMS,
     STRIDE,
     TABLE_BITS,
@@ -48,10 +49,10 @@ from dedupkit.images.jpeg.layout import (
 
 U = np.uint64
 STEPS = 512  # between two looks at which images are done
-SYMBOL_BITS = 63  # that a step consumes at most, of an unknown code
-BIT, BLOCK, COEFFICIENT, JOB, BYTES, BLOCKS = range(6)  # the state of a stream
+SYMBOL_BITS = 31  # that a step consumes at most
+BIT, BLOCK, COEFFICIENT, JOB, BYTES, BLOCKS, SEEN = range(STATE)  # of a stream; SEEN is BIT at the last look
 STAY = 64 | 63 << 8 | 255 << 24  # an entry that consumes nothing
-UNKNOWN = STAY | SYMBOL_BITS << 16  # no code; runs out of data soon
+UNKNOWN = STAY  # no code: the stream stands still, which is noticed at the next look
 assert STEPS * SYMBOL_BITS // 8 + 8 <= PADDING  # noqa: S101 - what a truncated image is read beyond its end
 
 # fmt: off
@@ -94,7 +95,8 @@ def step(data: Any, bit: Any, block: Any, k: Any, planes: Any, blocks: Any, plac
     # A value whose first bit is 0 stands for a negative number (T.81, F.2.2.1).
     value -= ~(np.int64(value_bits) >> 63) & np.int64(U(0x7FFFFFFFFFFFFFFF) >> size)
     place = U(k + (np.int64(np.int32(np.uint32(entry))) >> 24) + 1) << U(1)
-    planes[U(np.int64(blocks[row]) + np.int64(places[place]))] = value * np.int64(places[place + U(1)])
+    value *= np.int64(places[place + U(1)])
+    planes[U(np.int64(blocks[row]) + np.int64(places[place]))] = min(max(value, -32768), 32767)
     inside = (np.int64(place) - 128) >> 63  # -1 up to coefficient 63, then 0
     return bit + ((entry >> U(16)) & U(63)), block + 1 + inside, np.int64(place >> U(1)) & inside
 
@@ -175,7 +177,8 @@ def begin(number: Any, raw: Any, jobs: Any, quantization: Any, planes: Any, data
         row, column = ZIGZAG[k] >> 3, ZIGZAG[k] & 7
         if row < keep_rows and column < keep_columns:
             places[2 * k + 2] = row * stride + column
-            places[2 * k + 3] = quantization[job[QUANTIZATION], k]
+            # The first coefficients are differences, and dequantised when they are summed up.
+            places[2 * k + 3] = quantization[job[QUANTIZATION], k] if k > 0 else 1
     n = 0
     for y in range(job[MCU_ROWS]):
         for x in range(job[MCU_COLUMNS]):
@@ -194,7 +197,7 @@ def begin(number: Any, raw: Any, jobs: Any, quantization: Any, planes: Any, data
                     n += 4
     rest(blocks[n:], spare)
     state[BIT] = state[BLOCK] = state[COEFFICIENT] = 0
-    state[JOB], state[BYTES], state[BLOCKS] = number, length, n >> 2
+    state[JOB], state[BYTES], state[BLOCKS], state[SEEN] = number, length, n >> 2, -1
     return True
 
 
@@ -206,16 +209,35 @@ def rest(blocks: Any, spare: Any) -> None:
 
 
 @njit(error_model="numpy")
-def finish(jobs: Any, planes: Any, blocks: Any, state: Any, spare: Any) -> None:
-    """Note whether the scan held all blocks and nothing else, and sum up the differences of the first coefficients."""
+def finish(jobs: Any, quantization: Any, planes: Any, blocks: Any, state: Any, spare: Any) -> None:
+    """Sum up the differences of the first coefficients; note whether the scan held all blocks and nothing else.
+
+    Coefficients that no image of 8 bits has are a sign of damage, too: a decoder would clip the pixels.
+    """
+    job = jobs[state[JOB]]
     whole = state[BLOCK] == state[BLOCKS] and (state[BIT] + 7) >> 3 == state[BYTES]
-    jobs[state[JOB], READ] = whole
-    value = 0
+    if not whole:
+        job[READ] = 0
+        return
+    factor = np.int64(quantization[job[QUANTIZATION], 0])
+    value, seen = 0, 0
     for n in range(state[BLOCKS]):
         place = blocks[4 * n]
         if place != spare:
             value += planes[place]
-            planes[place] = value
+            first = value * factor
+            if first > 1024 + factor or first < -1024 - factor:
+                job[READ] = 0
+                return
+            blocks[4 * n + 1], planes[place] = first, 0
+    plane = job[PLANE]
+    for at in range(plane, plane + job[MCU_ROWS] * job[BLOCKS_DOWN] * (job[KEEP_ROWS] + 1) * job[STRIDE]):
+        seen |= planes[U(at)] ^ (planes[U(at)] << 1)
+    for n in range(state[BLOCKS]):
+        place = blocks[4 * n]
+        if place != spare:
+            planes[place] = blocks[4 * n + 1]
+    job[READ] = seen & 0xF800 == 0  # the highest six bits of each are equal: from -1024 to 1023
 
 
 @njit(error_model="numpy")
@@ -258,7 +280,7 @@ def decode_scans(
     data = carray(data_p, (STREAMS, sizes[5]))
     blocks = carray(blocks_p, (STREAMS, sizes[6]))
     places = carray(places_p, (STREAMS, 512))
-    state = carray(state_p, (STREAMS, 6))
+    state = carray(state_p, (STREAMS, STATE))
     spare = sizes[7]
     tables[: 1 << TABLE_BITS] = STAY
     for table in range(sizes[2]):
@@ -284,7 +306,9 @@ def decode_scans(
         state[2, BIT], state[2, BLOCK], state[2, COEFFICIENT] = i2, n2, k2
         state[3, BIT], state[3, BLOCK], state[3, COEFFICIENT] = i3, n3, k3
         for s in range(STREAMS):
-            done = state[s, BLOCK] == state[s, BLOCKS] or state[s, BIT] > 8 * state[s, BYTES]
+            bit = state[s, BIT]
+            done = state[s, BLOCK] == state[s, BLOCKS] or bit > 8 * state[s, BYTES] or bit == state[s, SEEN]
+            state[s, SEEN] = bit
             if state[s, JOB] >= 0 and done:
-                finish(jobs, planes, blocks[s], state[s], spare)
+                finish(jobs, quantization, planes, blocks[s], state[s], spare)
                 waiting = next_image(s, waiting, raw, jobs, quantization, planes, data, blocks, places, state, spare)

@@ -5,6 +5,12 @@ from __future__ import annotations
 STREAMS = 4
 """Images decoded at once."""
 
+STATE = 7
+"""Numbers that describe a stream."""
+
+PLACES = 512
+"""Numbers that say where each coefficient goes and its factor: two for each of 64, and for what may run beyond."""
+
 TABLE_BITS = 10
 """Of a first Huffman table; a code that is longer goes on in a second one."""
 
