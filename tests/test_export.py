@@ -225,3 +225,72 @@ def test_a_file_name_loses_its_suffix_once(tmp_path, pictures, suffix):
         stated = json.loads(archive.extractfile("IMG_0001.json").read())
     assert stated["original_key"] == f"IMG_0001.{suffix}"
     assert stated["key"] == "IMG_0001"
+
+
+EXTRA = {
+    "URL": pa.array([f"https://photos.example/{number}.jpg" for number in range(4)]),
+    "id": pa.array([f"{number:032x}" for number in range(4)]),
+    "TEXT": pa.array(["a", None, "ç", "d"]),
+    "source": pa.array(["cc12m", "laion", None, "laion"]),
+    "width": pa.array([1.0, None, float("nan"), 4.0]),
+    "label": pa.array([0, 1, 0, 1], pa.int64()),
+    "tags": pa.array([["x"], [], None, ["y", "z"]]),
+    "box": pa.array([{"x": 1, "y": 2.5}] * 4, pa.struct([("x", pa.int16()), ("y", pa.float32())])),
+    "taken": pa.array([0, 1_000_000_001, None, 3], pa.timestamp("ns", tz="UTC")),
+    "mask": pa.array([b"\x00\xff", b"", None, b"m"]),
+    "price": pa.array(["1.25", None, "2.50", "3.00"]).cast(pa.decimal128(8, 2)),
+    "kind": pa.array(["a", "b", "a", None]).dictionary_encode(),
+}
+
+
+@pytest.fixture
+def wide(tmp_path, pictures):
+    """A run over a Parquet file with more columns than the manifest has."""
+    features = {"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    table = pa.table({"jpg": pictures[:8:2], **EXTRA}).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    return run(str(tmp_path / "in.parquet"), tmp_path / "out")
+
+
+def test_parquet_keeps_every_column_of_the_source(tmp_path, wide):
+    datasets = pytest.importorskip("datasets")
+    wide.apply(tmp_path / "clean", format="parquet", shards=2)
+    cleaned = pa.concat_tables(pq.read_table(path) for path in sorted((tmp_path / "clean").glob("*.parquet")))
+    for name, values in EXTRA.items():
+        written = cleaned[f"{name}_in_source" if name in ("source", "width") else name]
+        assert written.type == values.type, name
+        assert str(written.to_pylist() if name != "taken" else written.cast("int64").to_pylist()) == str(
+            values.to_pylist() if name != "taken" else values.cast("int64").to_pylist()
+        )
+    assert cleaned["url"].to_pylist() == EXTRA["URL"].to_pylist()
+    loaded = datasets.load_dataset(str(tmp_path / "clean"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.features["label"].names == ["cat", "dog"]
+    assert loaded[0]["image"].size == (220, 180)
+
+
+def test_tars_keep_every_column_of_the_source_in_their_json(tmp_path, wide):
+    wds = pytest.importorskip("webdataset")
+    wide.apply(tmp_path / "clean")
+    samples = list(wds.WebDataset(str(tmp_path / "clean" / "00000.tar"), shardshuffle=False))
+    stated = [json.loads(sample["json"]) for sample in samples]
+    assert [(row["url"], row["uid"]) for row in stated] == list(
+        zip(EXTRA["URL"].to_pylist(), EXTRA["id"].to_pylist(), strict=True)
+    )
+    assert all({*EXTRA, "key", "original_key", "caption"} <= set(row) for row in stated)
+    assert [row["tags"] for row in stated] == EXTRA["tags"].to_pylist()
+    assert [row["mask"] for row in stated] == ["AP8=", "", None, "bQ=="]
+    assert stated[2]["width"] is None
+    assert stated[0]["price"] == "1.25"
+
+
+def test_files_whose_columns_differ_are_kept_together(tmp_path, pictures):
+    for number, extra in enumerate([{"n": [1]}, {"n": [2.5], "more": ["x"]}, {"n": ["text"]}, {"n": [{"a": 1}]}]):
+        table = pa.table({"image": [pictures[2 * number]], **extra})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    run(str(tmp_path / "*.parquet"), tmp_path / "out").apply(tmp_path / "clean", format="parquet", shards=2)
+    tables = [pq.read_table(path) for path in sorted((tmp_path / "clean").glob("*.parquet"))]
+    assert tables[0].schema == tables[1].schema
+    assert pa.concat_tables(tables)["more"].to_pylist() == [None, "x", None, None]
+    assert pa.concat_tables(tables)["n"].to_pylist() == ["1", "2.5", "text", '{"a": 1}']

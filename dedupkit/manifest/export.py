@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dedupkit.engine import Progress, Task, cache_key, run_tasks
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.cut import Piece, ShardSizes, cut
+from dedupkit.manifest.extra import extra_schema
 from dedupkit.manifest.lists import LISTS
 from dedupkit.manifest.names import archive_name, short_key
 from dedupkit.manifest.part import Input, Output, write_parts
@@ -36,7 +37,7 @@ __all__ = ["FORMATS", "ShardSizes", "apply"]
 
 FORMATS = (*SHARD_WRITERS, *LISTS)
 
-_LAYOUT = 2  # raise it when a writer gives other bytes for the same samples
+_LAYOUT = 3  # raise it when a writer gives other bytes for the same samples
 
 
 def apply(
@@ -144,6 +145,8 @@ class _Plan:
         rows = [len(kept) for kept in self._kept if len(kept)]
         limits = sizes.limits(sum(counts), sum(rows) // max(1, len(rows)))
         self.parts = cut(counts, limits, self._names)
+        read = [originals.shard(shard) for shard, count in enumerate(counts) if count]
+        self._extra = extra_schema(read if format == "parquet" else [])
 
     def outputs(self) -> list[Output]:
         """The cleaned shards, in order."""
@@ -166,7 +169,7 @@ class _Plan:
         pieces = [piece for number in numbers for piece in self.parts[number]]
         inputs = [self._read(shard, list(here)) for shard, here in groupby(pieces, key=lambda piece: piece.shard)]
         mine = [outputs[number] for number in numbers]
-        call = partial(write_parts, str(target.path), self.format, inputs, mine)
+        call = partial(write_parts, str(target.path), self.format, inputs, mine, self._extra)
         return Task("apply", mine[0].name, call, cache_key([output.key for output in mine]), inputs[0].source)
 
     def _read(self, shard: int, pieces: Sequence[Piece]) -> Input:
@@ -182,7 +185,7 @@ class _Plan:
 
     def _key(self, part: Sequence[Piece]) -> str:
         """A digest of everything that a cleaned shard is made from."""
-        made_from: list[Any] = [_LAYOUT, self.format]
+        made_from: list[Any] = [_LAYOUT, self.format, str(self._extra)]
         for piece in part:
             shard = self._originals.shard(piece.shard)
             read = [stamp(path) for path in (*shard.paths, str(self._folder.samples(piece.shard)))]

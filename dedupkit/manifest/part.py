@@ -49,7 +49,7 @@ class Output:
     key: str
 
 
-def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence[Output]) -> dict[str, Any]:
+def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence[Output], extra: Any) -> dict[str, Any]:
     """Write cleaned shards that follow one another; a task of the engine.
 
     Args:
@@ -57,6 +57,7 @@ def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence
         format: A name in ``SHARD_WRITERS``.
         inputs: The input shards in order; their samples together are those of the outputs.
         outputs: The cleaned shards in order; those that are whole are left as they are.
+        extra: A pyarrow schema, the columns of the source that are kept.
 
     Returns:
         ``samples``: the number of samples in all outputs.
@@ -71,16 +72,18 @@ def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence
     for number, output in enumerate(outputs[: max(missing, default=-1) + 1]):
         here = islice(samples, output.samples)
         if number in missing:
-            _write(target, format, output, here)
+            _write(target, format, output, here, extra)
         else:
             deque(here, maxlen=0)
     return {"samples": sum(output.samples for output in outputs)}
 
 
-def _write(target: Target, format: str, output: Output, samples: Iterator[tuple[Sample, dict[str, Any]]]) -> None:
+def _write(
+    target: Target, format: str, output: Output, samples: Iterator[tuple[Sample, dict[str, Any]]], extra: Any
+) -> None:
     writer = SHARD_WRITERS[format]
     target.forget(output.name)
-    with atomic_path(target.path / output.name) as temporary, writer(temporary) as shard:
+    with atomic_path(target.path / output.name) as temporary, writer(temporary, extra) as shard:
         for sample, row in samples:
             shard.add(sample, row)
     beside = writer.beside(output.name, output.samples)
@@ -101,6 +104,6 @@ def _kept_samples(inputs: Sequence[Input]) -> Iterator[tuple[Sample, dict[str, A
             Scanned(rows[number]["key"], rows[number]["sha256"]) if number in rows else None
             for number in range(table.num_rows)
         ]
-        for number, sample in read_samples(item.shard, wanted):
+        for number, sample in read_samples(item.shard, wanted, extra=True):
             row = rows.pop(number)
             yield sample, {**row, "sha256": row["sha256"].hex(), "source": item.source}

@@ -15,11 +15,17 @@ __all__ = ["SHARD_WRITERS", "ParquetShardWriter", "ShardWriter", "TarShardWriter
 
 
 class ShardWriter(Protocol):
-    """Writes one shard; the file is complete when the context ends."""
+    """Writes one shard; the file is complete when the context ends.
+
+    Args:
+        path: The file.
+        extra: A pyarrow schema, the columns of the source that are kept beside the manifest's; the values are in
+            ``Sample.extra``.
+    """
 
     suffix: str
 
-    def __init__(self, path: Path) -> None: ...
+    def __init__(self, path: Path, extra: Any) -> None: ...
     def __enter__(self) -> ShardWriter: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

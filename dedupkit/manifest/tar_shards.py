@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dedupkit.manifest.extra import as_json, free_name
 from dedupkit.manifest.names import ArchiveNames, safe_extension
 from dedupkit.manifest.readme import readme
 from dedupkit.sources import Sample
@@ -23,12 +24,13 @@ class TarShardWriter:
 
     Every sample has a ``json``: the source's own, byte for byte, where the name in the tar is the key; with
     ``original_key`` added where it is not (see :mod:`dedupkit.manifest.names`); and where the source has none,
-    ``key``, ``original_key``, ``caption``, ``url`` and ``uid``.
+    ``caption``, ``url``, ``uid``, every other column of the source, ``key`` and ``original_key``.
     """
 
     suffix = ".tar"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, extra: Any = None) -> None:
+        del extra  # JSON needs no types
         self._path = path
         self._names = ArchiveNames()
 
@@ -50,8 +52,7 @@ class TarShardWriter:
         # JSON that is no object can hold no key, so the name must keep all of it.
         name = self._names.give(row["key"], None if stated is None else sample.image_ext)
         if "json" not in members:
-            known = {field: row.get(field) for field in ("caption", "url", "uid")}
-            members["json"] = _dump({**known, "key": name, "original_key": row["key"]})
+            members["json"] = _dump(_described(sample, name, row))
         elif stated is not None and name != row["key"]:
             members["json"] = _dump({**stated, "original_key": row["key"]})
         for extension, data in members.items():
@@ -84,6 +85,16 @@ class TarShardWriter:
     def index(sizes: Mapping[str, int]) -> dict[str, bytes]:
         """``sizes.json``, which open_clip's training reads, and a README.md for Hugging Face ``datasets``."""
         return {"sizes.json": _pretty(dict(sizes)), **readme(sizes, "*.tar")}
+
+
+def _described(sample: Sample, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a sample whose source has none: the columns of the source, and what the manifest says."""
+    known = {field: row.get(field) for field in ("caption", "url", "uid")}
+    ours = {"key": name, "original_key": row["key"]}
+    theirs = {column: as_json(value) for column, value in sample.extra.items()}
+    if theirs.get("key") in ours.values():
+        del theirs["key"]
+    return {**known, **{free_name(column, ours): value for column, value in theirs.items()}, **ours}
 
 
 def _json_object(data: bytes | None) -> dict[str, Any] | None:
