@@ -281,16 +281,3 @@ def test_memory_that_runs_out_costs_one_image(photo, monkeypatch):
     failed, fine = decimate([image, encode(photo.resize((90, 80)))])
     assert isinstance(failed, ImageError) and str(failed) == "MemoryError: no room"
     assert not isinstance(fine, ImageError)
-
-
-def test_what_was_compiled_once_needs_no_compiler(tmp_path):
-    image = tmp_path / "a.jpg"
-    image.write_bytes(encode(noise(100, 80)))
-    script = (
-        "import sys; from pathlib import Path; from dedupkit.hashing import pdq;"
-        f"print(pdq(Path({str(image)!r}).read_bytes())[0].tobytes().hex(), 'numba' in sys.modules)"
-    )
-    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    first = python("-c", script, env=cache).stdout.split()
-    assert first[1] == "True" and len(list((tmp_path / "cache").glob("*.o"))) == 1
-    assert python("-c", script, env=cache).stdout.split() == [first[0], "False"]

@@ -79,7 +79,8 @@ def read_coefficients(
         max_pixels: of an image that is read.
 
     Returns:
-        For each image its coefficients; None where it is not of the plain kind that is read here, or not whole.
+        For each image its coefficients; None where it is not of the plain kind that is read here, or not
+        whole; None for all where the loops cannot be compiled.
     """
     found: list[Coefficients | None] = [None] * len(images)
     plain: list[tuple[int, Frame]] = []
@@ -87,6 +88,8 @@ def read_coefficients(
         frame = read_headers(image, max_pixels)
         if frame is not None:
             plain.append((place, frame))
+    if not plain or _kernel() is None:
+        return found
     for start in range(0, len(plain), _TOGETHER):
         some = plain[start : start + _TOGETHER]
         read = _read([images[place] for place, _ in some], [frame for _, frame in some], keep)
@@ -190,5 +193,9 @@ def _decode(
 
 def _call(arrays: tuple[NDArray[Any], ...]) -> None:
     """Call the kernel; a test puts each array between inaccessible pages here."""
-    decode_scans = compiled_function("dedupkit.images.jpeg.kernel", "decode_scans", len(arrays))
-    decode_scans(*[array.ctypes.data for array in arrays])
+    _kernel()(*[array.ctypes.data for array in arrays])
+
+
+def _kernel() -> Any:
+    """The compiled loops; None where there is no compiler."""
+    return compiled_function("dedupkit.images.jpeg.kernel", "decode_scans", 11, ("dedupkit.images.jpeg.layout",))
