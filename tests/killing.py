@@ -62,8 +62,12 @@ def do(job: str, folder: str, options: dict[str, Any]) -> None:
         dk.Run(out).rethreshold(**options)
     elif job == "apply":
         dk.Run(out).apply(root / "clean", **options)
+    elif job == "report":
+        dk.Run(out).report()
     elif job == "calibrate":
         dk.Run(out).calibrate(**options)
+    else:
+        raise ValueError(job)
 
 
 class Server:
@@ -73,7 +77,7 @@ class Server:
         self.process = process
 
     def __call__(self, job: str, folder: Path, at: int | None = None, **options: Any) -> tuple[int, list[str]]:
-        """Do a job in a child; returns its exit status and the changes that it made until then."""
+        """Do a job in a child; returns its exit status and the changes that it made until then, or its error."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps([job, str(folder), at, options]) + "\n")
@@ -108,7 +112,7 @@ def _child(reply: int, job: str, folder: str, at: int | None, options: dict[str,
         do(job, folder, options)
         status = 0
     except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        killer.changes = [f"{type(error).__name__}: {error}"]
         status = 1
     os.write(reply, json.dumps(killer.changes).encode())
     os._exit(status)
@@ -120,6 +124,7 @@ def _serve() -> None:
     import pyarrow.dataset  # noqa: F401
 
     import dedupkit.manifest.export
+    import dedupkit.report
     import dedupkit.stages.decide
     import dedupkit.stages.match
     import dedupkit.stages.scan

@@ -528,7 +528,7 @@ class TestCalibrating:
             with pytest.raises(dk.DedupkitError, match="at least 1"):
                 finished.calibrate(**options)
         broken = Path(shutil.copytree(finished.path, tmp_path / "broken"))
-        (broken / ".done" / "decide.json").unlink()
+        (broken / "decision.json").unlink()
         done = command("calibrate", broken)
         assert done.returncode == 1
         assert "not finished" in one_line(done.stderr)

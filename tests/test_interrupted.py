@@ -5,6 +5,7 @@ Not at random moments: the changes that a small run makes are listed, and each o
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -59,7 +60,7 @@ def do(folder: Path) -> Iterator[killing.Server]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, but for the lock and what depends on when a manifest was written."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if not name.startswith((".lock", ".done/apply"))}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith((".lock", ".done/applied"))}
 
 
 def restore(folder: Path, before: Path | None) -> None:
@@ -103,7 +104,9 @@ def test_killed_before_any_change_the_same_command_ends_the_same(
         assert (killed, reached) == (killing.KILLED, []), change
         again, _ = do(name, folder, None, **asked)
         assert again == 0, f"killed before {at}: {change}"
-        assert (contents(folder / "out"), contents(folder / "clean")) == expected, f"killed before {at}: {change}"
+        for found, whole in zip((contents(folder / "out"), contents(folder / "clean")), expected, strict=True):
+            other = {name for name in found.keys() | whole.keys() if found.get(name) != whole.get(name)}
+            assert not other, f"killed before {at}: {change}"
 
 
 HOOK = """
@@ -140,3 +143,74 @@ def test_killed_workers_are_replaced_or_named_and_the_same_command_goes_on(folde
         assert killed.returncode == 0 or "a worker process died" in killed.stderr
         assert go(1_000).returncode == 0
         assert contents(out) == expected, at
+
+
+# Damage -------------------------------------------------------------------------------------------------------------
+
+
+def damage(path: Path, kind: str, other: Path) -> None:
+    """Spoil a file of a run folder; ``other`` is one to swap it with."""
+    data = path.read_bytes()
+    if kind == "swap":
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(data)
+        return
+    path.unlink()
+    middle = len(data) // 2
+    spoiled = {
+        "cut": data[:middle],
+        "zero": bytes(len(data)),
+        "flip": data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :],
+        "empty": b"",
+        "longer": data + b"\n",
+    }
+    if kind in spoiled:
+        path.write_bytes(spoiled[kind])
+    elif kind == "folder":
+        (path / "inside").mkdir(parents=True)
+
+
+def said_by(data: bytes | None) -> Any:
+    """JSON says the same with another line at its end; other files do not."""
+    return json.loads(data) if data is not None and data.startswith(b"{") else data
+
+
+KINDS = ("cut", "zero", "flip", "empty", "longer", "gone", "folder", "swap")
+
+
+def test_a_damaged_file_is_made_again_or_named_and_never_gives_other_verdicts(
+    do: killing.Server, folder: Path, tmp_path: Path
+) -> None:
+    restore(folder, None)
+    assert do("run", folder, None, **options(folder))[0] == 0
+    shutil.copytree(folder, tmp_path / "before")
+    expected = contents(folder / "out")
+    assert do("rethreshold", folder, None, rule="exact or pdq<=20")[0] == 0
+    rethresholded = {name: (folder / "out" / name).read_bytes() for name in ("manifest.parquet", "groups.parquet")}
+    files = sorted(expected)
+    assert len(files) >= 19
+    tried = 0
+    for place, name in enumerate(files):
+        for number, kind in enumerate(KINDS):
+            if not HOSTILE and (place + number) % 2 and kind != "flip":
+                continue
+            tried += 1
+            what = f"{kind} {name}"
+            others = [file for file in files if Path(file).suffix == Path(name).suffix and file != name]
+            other = folder / "out" / (others[place % len(others)] if others else files[place - 1])
+            for command, asked in (("rethreshold", {"rule": "exact or pdq<=20"}), ("run", options(folder))):
+                restore(folder, tmp_path / "before")
+                damage(folder / "out" / name, kind, other)
+                status, said = do(command, folder, None, **asked)
+                if status:
+                    assert said[0].startswith(("DedupkitError: ", "DamagedError: ")), f"{what}: {said[0]}"
+                    assert "\n" not in said[0]
+                    assert command == "rethreshold" or name == "run.json", f"{what}: {said[0]}"
+                elif command == "run":
+                    now = contents(folder / "out")
+                    other_than = {file for file in expected if said_by(now.get(file)) != said_by(expected[file])}
+                    assert not other_than, what
+                else:
+                    verdicts = {file: (folder / "out" / file).read_bytes() for file in rethresholded}
+                    assert verdicts == rethresholded, what
+    assert tried >= 75

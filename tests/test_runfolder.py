@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from helpers import command, jpegs, one_line, run, snapshot, write_tar
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+import dedupkit as dk
 from dedupkit.errors import DedupkitError
+from dedupkit.manifest.export import apply
+from dedupkit.report import write_report
+from dedupkit.runfolder import RunConfig
 from dedupkit.store import is_temporary, remove_tree, sweep, temporary_path
+from dedupkit.workflows.calibrate import calibrate
+from dedupkit.workflows.prompts import most_duplicated
 
 
 @pytest.fixture
@@ -96,3 +107,115 @@ def test_a_folder_that_is_removed_goes_at_once(tmp_path: Path) -> None:
     temporary_path(tmp_path / "work").mkdir()
     sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# What the verdicts belong to ----------------------------------------------------------------------------------------
+
+
+def opened_by(out: Path, tmp_path: Path) -> list[Callable[[], Any]]:
+    """Every way to open the verdicts of a run."""
+    return [
+        lambda: dk.Run(out),
+        lambda: write_report(out),
+        lambda: apply(out, tmp_path / "clean"),
+        lambda: dk.keep_filter(out),
+        lambda: calibrate(out, sample=1),
+        lambda: most_duplicated(out),
+    ]
+
+
+def test_an_interrupted_second_run_shows_no_old_verdicts_under_its_rule(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(data, tmp_path / "out", rule="exact")
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dedupkit.stages.decide.decide", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path / "out", rule="exact or pdq<=31")
+    for open_ in opened_by(tmp_path / "out", tmp_path):
+        with pytest.raises(DedupkitError, match=r"not finished; run the same command again.* those of exact .*pdq<=31"):
+            open_()
+    assert run(data, tmp_path / "out", rule="exact or pdq<=31").summary["rule"] == "exact or pdq<=31"
+
+
+def test_an_interrupted_rethreshold_leaves_the_old_rule_with_the_old_verdicts(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = run(data, tmp_path / "out")
+    before = finished.manifest
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dedupkit.stages.decide.write_groups", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finished.rethreshold("exact")
+    again = dk.Run(tmp_path / "out")
+    assert again.summary["rule"] == "exact or pdq<=31"
+    assert again.manifest.equals(before)
+    assert again.rethreshold("exact").summary["rule"] == "exact"
+
+
+def test_verdicts_of_another_input_or_configuration_are_refused(tmp_path: Path, data: Path) -> None:
+    out = tmp_path / "out"
+    run(data, out)
+    good = (out / "run.json").read_text()
+    (out / "run.json").write_text(good.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(DedupkitError, match="another run.json"):
+        dk.Run(out)
+    (out / "run.json").write_text(good)
+    (out / ".done" / "scan" / "00001.json").write_bytes((out / ".done" / "scan" / "00000.json").read_bytes())
+    with pytest.raises(DedupkitError, match="other samples or pairs"):
+        dk.Run(out)
+    assert run(data, out).summary["samples"] == 4
+
+
+def test_the_manifest_says_which_decision_it_holds(tmp_path: Path, data: Path) -> None:
+    digests = []
+    for rule in ("exact", "exact or pdq<=31", "exact"):
+        out = run(data, tmp_path / "out", rule=rule).path
+        digests.append(json.loads((out / "decision.json").read_text())["digest"])
+        for name in ("manifest.parquet", "groups.parquet"):
+            assert pq.read_schema(out / name).metadata[b"dedupkit.decision"].decode() == digests[-1]
+    assert digests[0] == digests[2] != digests[1]
+
+
+# Versions -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_an_older_layout_is_made_anew_and_never_misread(tmp_path: Path, data: Path) -> None:
+    out = tmp_path / "out"
+    expected = run(data, out).manifest
+    config = json.loads((out / "run.json").read_text())
+    del config["layout"]
+    (out / "run.json").write_text(json.dumps(config | {"dedupkit": "0.1.0"}))
+    for marker in out.glob(".done/*/*.json"):
+        value = json.loads(marker.read_text())
+        marker.write_text(json.dumps({"key": value["key"], "result": value["result"]}))
+    (out / "decision.json").rename(out / ".done" / "decide.json")
+    with pytest.raises(DedupkitError, match=r"written by dedupkit 0\.1\.0 in layout 1.* give the command"):
+        dk.Run(out)
+    assert run(data, out).manifest.equals(expected)
+    (out / "run.json").write_text(json.dumps(config | {"layout": 99}))
+    for use in (lambda: dk.Run(out), lambda: run(data, out)):
+        with pytest.raises(DedupkitError, match="layout 99 by a later version"):
+            use()
+
+
+@given(
+    st.lists(st.text(), min_size=1),
+    st.lists(st.text()),
+    st.text(),
+    st.dictionaries(st.text(), st.text()),
+    st.integers(),
+)
+def test_a_configuration_survives_being_written(
+    sources: list[str], shards: list[str], rule: str, embedders: dict[str, str], seed: int
+) -> None:
+    config = RunConfig(tuple(sources), tuple(shards), rule, rule, "sample", embedders=embedders, seed=seed)
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config

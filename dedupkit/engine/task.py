@@ -2,8 +2,7 @@
 
 A stage is a list of independent tasks. A task calls a function of a module, which pickles by reference, so that any
 process on any machine can call it. It writes its files whole or not at all; its marker ``.done/{stage}/{name}.json``
-comes last and holds the key of what was asked and the summary that the function returned. Resume, many processes and
-a cluster are this one mechanism.
+comes last; see :mod:`dedupkit.engine.marker`. Resume, many processes and a cluster are this one mechanism.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from dedupkit.store import read_json, write_json
+from dedupkit.engine.marker import marker_path, read_marker, write_marker
 
 __all__ = ["Task", "cache_key", "done_result", "execute", "mark_done"]
 
@@ -31,7 +30,8 @@ class Task:
             compares with the function's. It returns a summary that has a JSON form.
         key: The :func:`cache_key` of everything that the result depends on; with another key the task is not done.
         label: What the task is about, for messages: a shard's name, "512 pairs".
-        outputs: The files that it writes; where one is missing, the task is not done.
+        outputs: The files that it writes, or folders for its files alone; where one is missing or not as the task
+            wrote it, the task is not done.
         isolated: Whether it must not run in the process that owns the engine, because it reads what may crash a
             decoder.
         rescue: Another way to the summary when the task has ended two processes, called in the engine's process with
@@ -49,7 +49,7 @@ class Task:
 
     def marker(self, out: Path) -> Path:
         """The completion marker in the run folder."""
-        return out / ".done" / self.stage / f"{self.name}.json"
+        return marker_path(out, self.stage, self.name)
 
 
 def cache_key(value: Any) -> str:
@@ -81,18 +81,15 @@ def _stable_form(value: Any) -> Any:
 
 
 def done_result(task: Task, out: Path) -> dict[str, Any] | None:
-    """The summary of a task that is done with this very key and whose files are there, else None.
+    """The summary of a task that is done with this very key and whose files are as it wrote them, else None.
 
     A summary with ``"retry": true`` (a shard that could not be read to its end) counts as done for the run that made
     it, and is tried again by the next.
     """
-    marker = read_json(task.marker(out))
-    if not isinstance(marker, dict) or marker.get("key") != task.key:
+    marker = read_marker(task.marker(out))
+    if marker is None or marker.key != task.key or marker.result.get("retry"):
         return None
-    if not all(Path(path).is_file() for path in task.outputs):
-        return None
-    result = marker.get("result")
-    return result if isinstance(result, dict) and not result.get("retry") else None
+    return marker.result if marker.holds(out, task.outputs) else None
 
 
 def execute(task: Task, out: Path) -> dict[str, Any]:
@@ -104,4 +101,4 @@ def execute(task: Task, out: Path) -> dict[str, Any]:
 
 def mark_done(task: Task, out: Path, result: dict[str, Any]) -> None:
     """Write the task's marker, after everything else that it writes."""
-    write_json(task.marker(out), {"key": task.key, "result": result})
+    write_marker(task.marker(out), task.key, result, out, task.outputs)

@@ -83,10 +83,9 @@ def apply(
         raise DedupkitError(f"{format} is one file; a shard size or number is for {' and '.join(SHARD_WRITERS)}")
     folder, target = RunFolder(run), Target(Path(to))
     config = folder.read_config()
-    if not folder.manifest.exists():
-        raise DedupkitError(f"{run} holds no finished run (no manifest.parquet)")
-    refuse_inside(target.path, [*config["sources"], *config["shards"], *moved_to(source)])
-    claim = folder.path / ".done" / "applied" / f"{cache_key(str(target.path.resolve()))}.json"
+    folder.verdicts()
+    refuse_inside(target.path, [*config.sources, *config.shards, *moved_to(source)])
+    claim = folder.applied(cache_key(str(target.path.resolve())))
     with folder.shared(), target.claimed(claim, format):
         decision = _decision(folder)
         if format in LISTS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dedupkit.errors import DedupkitError, UnknownSampleError
 from dedupkit.manifest.identity import Example, Row
+from dedupkit.runfolder import RunFolder, manifest_in
 
 if TYPE_CHECKING:
     from dedupkit.manifest.verdicts import Rows, Verdicts
@@ -35,7 +36,7 @@ def keep_filter(run: str | Path, *, input_columns: str | Sequence[str] | None = 
             Without them a bare value is recognised by where the manifest has it.
 
     Raises:
-        DedupkitError: There is no manifest.
+        DedupkitError: There is no manifest, or that of a run folder does not answer what the run asks for.
 
     ::
 
@@ -43,8 +44,9 @@ def keep_filter(run: str | Path, *, input_columns: str | Sequence[str] | None = 
         wds.WebDataset("laion/{00000..00099}.tar").select(keep).decode("pil")
         load_dataset("parquet", data_files="urls.parquet", split="train").filter(keep, input_columns=["url"])
     """
-    path = Path(run).absolute()
-    path = path / "manifest.parquet" if path.is_dir() else path
+    if Path(run).is_dir():
+        RunFolder(run).verdicts()
+    path = manifest_in(Path(run).absolute())
     if not path.exists():
         raise DedupkitError(f"{path} does not exist; a finished run has a manifest.parquet")
     return KeepFilter(path, (input_columns,) if isinstance(input_columns, str) else input_columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from dedupkit.clustering import Decision
 from dedupkit.store import count_rows, parquet_writer, read_columns, write_table
 
-__all__ = ["GROUPS_SCHEMA", "MANIFEST_SCHEMA", "Counts", "groups_of", "iter_manifest", "write_groups", "write_manifest"]
+__all__ = [
+    "DIGEST",
+    "GROUPS_SCHEMA",
+    "MANIFEST_SCHEMA",
+    "Counts",
+    "groups_of",
+    "iter_manifest",
+    "write_groups",
+    "write_manifest",
+]
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -63,23 +72,24 @@ class Counts:
     reasons: dict[str, int]
 
 
-def write_manifest(
-    path: Path, samples: Sequence[Path], sources: Sequence[str], decision: Decision, reasons: Sequence[str]
-) -> Counts:
+DIGEST = "dedupkit.decision"
+"""Key in the Parquet metadata of the manifest and the groups: the digest of the decision that they hold."""
+
+
+def write_manifest(path: Path, tables: Iterable[pa.Table], digest: str = "") -> Counts:
     """Write the verdict of every sample, a row group per shard, with one shard in memory at a time.
 
     Args:
         path: The manifest.
-        samples: As for :func:`iter_manifest`, like the rest.
-        sources: Names of the shards.
-        decision: Over all samples.
-        reasons: Names of the clauses.
+        tables: From :func:`iter_manifest`.
+        digest: Digest of rule, policy and input, kept in the file's metadata.
     """
     verdicts: dict[str, int] = {}
     reason_counts: dict[str, int] = {}
-    with parquet_writer(path, MANIFEST_SCHEMA) as writer:
-        for table in iter_manifest(samples, sources, decision, reasons):
-            writer.write_table(table)
+    schema = MANIFEST_SCHEMA.with_metadata({DIGEST: digest})
+    with parquet_writer(path, schema) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
             _count(table["verdict"], verdicts)
             _count(table["reason"].filter(pc.equal(table["verdict"], "remove")), reason_counts)
     return Counts(verdicts, reason_counts)
@@ -125,19 +135,18 @@ def iter_manifest(
         yield pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
 
 
-def write_groups(path: Path, decision: Decision, readable: NDArray[np.bool_]) -> tuple[int, int]:
+def write_groups(path: Path, table: pa.Table, digest: str = "") -> tuple[int, int]:
     """Write the groups of two samples or more, in the order of their smallest sample.
 
     Args:
-        path: the file.
-        decision: over all samples.
-        readable: (n,) which samples took part.
+        path: The file.
+        table: From :func:`groups_of`.
+        digest: As for :func:`write_manifest`.
 
     Returns:
         The number of groups and the size of the largest (1 where there is none).
     """
-    table = groups_of(decision, readable)
-    write_table(path, table)
+    write_table(path, table.replace_schema_metadata({DIGEST: digest}))
     return table.num_rows, pc.max(table["size"]).as_py() or 1
 
 

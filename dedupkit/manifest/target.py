@@ -58,6 +58,7 @@ class Target:
                 ) from None
             self._refuse_foreign(claim, format)  # another process may have come first
             sweep(self.path)
+            sweep(self.state, recursive=True)
             write_json(claim, {"format": format})
             yield
 

@@ -46,13 +46,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.calibration.result import read_calibration
-from dedupkit.errors import DedupkitError
 from dedupkit.report.borderline import nearest_bound
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.tables import Manifest, Removed, Tally, clip
 from dedupkit.report.words import Atom, command, read_rule
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.store import read_columns, read_json
+from dedupkit.store import read_columns
 
 __all__ = ["add_relations", "collect", "read_config"]
 
@@ -72,12 +71,9 @@ def read_config(run: Path) -> dict[str, Any]:
     Raises:
         DedupkitError: there is no finished run.
     """
-    config, finished = read_json(run / "run.json"), read_json(run / ".done" / "decide.json")
-    if not isinstance(config, dict):
-        raise DedupkitError(f"{run} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR")
-    if not isinstance(finished, dict) or not (run / "manifest.parquet").exists():
-        raise DedupkitError(f"the run in {run} is not finished; run the same command again to go on")
-    return {**config, "edges": finished.get("edges")}
+    folder = RunFolder(run)
+    decision = folder.verdicts()
+    return {**folder.read_config().to_json(), "edges": decision.summary.get("edges")}
 
 
 def collect(run: Path) -> dict[str, Any]:
@@ -89,18 +85,18 @@ def collect(run: Path) -> dict[str, Any]:
     Raises:
         DedupkitError: there is no finished run.
     """
-    config = read_config(run)
+    config, folder = read_config(run), RunFolder(run)
     rule = read_rule(config["rule_expanded"])
-    manifest = Manifest(run / "manifest.parquet")
+    manifest = Manifest(folder.manifest)
     tally = manifest.tally()
     verdicts = {name: tally.verdicts[name] for name in ("keep", "remove", "unreadable", "blocked")}
-    sizes = read_columns(run / "groups.parquet", ["group", "size", "kept", "removed"])
+    sizes = read_columns(folder.groups, ["group", "size", "kept", "removed"])
     grouped = int(np.sum(sizes["size"].to_numpy()))
     calibration = read_calibration(run, config["rule_expanded"])
     largest, captions = _largest_groups(run, sizes, manifest, tally.removed, rule)
     borderline = _borderline(manifest, tally.removed, rule)
     shown = [row for group in largest for row in group["shown"]] + [pair["removed"] for pair in borderline]
-    add_relations(run / "edges" / "verified" / "00000.parquet", shown)
+    add_relations(folder.edges("verified"), shown)
     return {
         "format": 1,
         "dedupkit": config["dedupkit"],
@@ -108,8 +104,8 @@ def collect(run: Path) -> dict[str, Any]:
         "command": command(config, run),
         "sources": config["sources"],
         "shards": len(config["shards"]),
-        "shard_problems": _shard_problems(run, config["shards"]),
-        "without_vector": RunFolder(run).without_vector(),
+        "shard_problems": folder.shard_problems(),
+        "without_vector": folder.without_vector(),
         "rule": config["rule_expanded"],
         "keep_policy": config["keep"],
         "samples": sum(tally.verdicts.values()),
@@ -149,16 +145,6 @@ def add_relations(edges: Path, rows: list[dict[str, Any]]) -> None:
                     words[edge["a"], edge["b"]], words[edge["b"], edge["a"]] = edge["a_is"], edge["b_is"]
     for row in removed:
         row["relation"] = words.get((row["sample"], row["kept_sample"]))
-
-
-def _shard_problems(run: Path, shards: list[str]) -> list[dict[str, str]]:
-    found = []
-    for number, source in enumerate(shards):
-        marker = read_json(run / ".done" / "scan" / f"{number:05d}.json") or {}
-        problem = marker.get("result", {}).get("problem")
-        if problem:
-            found.append({"source": source, "problem": problem})
-    return found
 
 
 def _unreadable(manifest: Manifest, tally: Tally) -> list[dict[str, Any]]:
@@ -207,7 +193,7 @@ def _largest_groups(
 def _members(run: Path, groups: list[int]) -> dict[int, NDArray[np.int64]]:
     if not groups:
         return {}
-    table = read_columns(run / "groups.parquet", ["group", "samples"], [("group", "in", groups)])
+    table = read_columns(RunFolder(run).groups, ["group", "samples"], [("group", "in", groups)])
     lists = (item.values.to_numpy() for item in table["samples"])
     return dict(zip(table["group"].to_pylist(), lists, strict=True))
 

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dedupkit.engine.marker import read_marker
 from dedupkit.manifest.rows import taken_rows
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.store import count_rows, read_json
+from dedupkit.store import count_rows
 
 __all__ = ["Manifest", "Removed", "Tally", "clip", "removed_of", "shard_counts"]
 
@@ -196,6 +197,6 @@ def shard_counts(folder: RunFolder, sources: Sequence[str], verdicts: pa.Chunked
 
 def scan_problem(folder: RunFolder, shard: int) -> str | None:
     """Why a shard could not be read to its end, None where it was."""
-    marker = read_json(folder.path / ".done" / "scan" / f"{shard:05d}.json") or {}
-    problem = marker.get("result", {}).get("problem")
+    marker = read_marker(folder.scan_marker(shard))
+    problem = None if marker is None else marker.result.get("problem")
     return None if problem is None else str(problem)

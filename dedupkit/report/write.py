@@ -13,6 +13,7 @@ from dedupkit.calibration.result import read_calibration
 from dedupkit.report.facts import collect
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.report.words import LIMITS, PROMISES, policy_words, read_rule, rule_words, score_words
+from dedupkit.runfolder import RunFolder
 from dedupkit.sources.again import Moved
 from dedupkit.store import atomic_path, write_json
 
@@ -39,7 +40,7 @@ def write_report(run: Path, path: str | Path | None = None, *, source: Moved | N
         OSError: a file cannot be written.
     """
     run = Path(run)
-    page = run / "report.html" if path is None else Path(path)
+    page = RunFolder(run).report_page if path is None else Path(path)
     facts = collect(run)
     thumbnails = Thumbnails(run, moved=source)
     pictures = thumbnails.get(_pictured(facts))
@@ -62,8 +63,8 @@ def write_report(run: Path, path: str | Path | None = None, *, source: Moved | N
     )
     card = templates.get_template("card.md.j2").render(**context)
     _write(page, document)
-    write_json(run / "report.json", facts)
-    _write(run / "DATASET_CARD.md", card)
+    write_json(RunFolder(run).report_facts, facts)
+    _write(RunFolder(run).card, card)
     return page
 
 

@@ -1,82 +1,106 @@
-"""The run folder: its layout, its lock, and whether it may be used."""
+"""The run folder: who may use it, what was asked of it, and whether its verdicts answer that."""
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dedupkit.errors import DedupkitError
-from dedupkit.store import is_temporary, read_json, sweep
+from dedupkit.engine.marker import Marker, read_marker
+from dedupkit.errors import DamagedError, DedupkitError
+from dedupkit.runfolder.config import LAYOUT, RunConfig
+from dedupkit.runfolder.decision import DecisionRecord, decision_digest, file_states
+from dedupkit.runfolder.layout import Layout
+from dedupkit.store import digest_of, is_temporary, read_json, remove_tree, sweep, write_json
 
 __all__ = ["RunFolder"]
 
-_LOCK = ".lock"
-_FOLDERS = (".done", "samples", "embeddings", "edges", "calibration")
+_AGAIN = "run the same command again to go on"
 
 
-class RunFolder:
-    """Names of everything in a run folder.
+class RunFolder(Layout):
+    """A run folder: its paths, its configuration, its lock and its verdicts.
 
     Args:
-        path: the folder; it need not exist.
+        path: The folder; it need not exist.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.config = self.path / "run.json"
-        self.manifest = self.path / "manifest.parquet"
-        self.groups = self.path / "groups.parquet"
-        self.decision = self.path / ".done" / "decide.json"
+    # What was asked ---------------------------------------------------------------------------------------------------
 
-    def samples(self, shard: int) -> Path:
-        """The fingerprints of one shard's samples."""
-        return self.path / "samples" / f"{shard:05d}.parquet"
+    def read_config(self) -> RunConfig:
+        """What was asked of this run.
 
-    def edges(self, signal: str) -> Path:
-        """The scored pairs of one signal."""
-        return self.path / "edges" / signal / "00000.parquet"
+        Raises:
+            DedupkitError: There is no run here, its ``run.json`` is damaged, or its layout is of another version.
+        """
+        if not self.config.exists():
+            raise DedupkitError(f"{self.path} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR")
+        config = self.earlier()
+        if config is None:
+            raise DedupkitError(
+                f"{self.config} is damaged; give the command that made the run again (dedupkit run SOURCE "
+                f"--out {self.path}), only what is missing is computed"
+            )
+        if config.layout != LAYOUT:
+            raise DedupkitError(
+                f"{self.path} was written by dedupkit {config.dedupkit} in layout {config.layout}, this version reads "
+                f"layout {LAYOUT}; give the command that made the run again, and it is made anew in the same folder"
+            )
+        return config
 
-    def labels(self, signal: str) -> Path:
-        """For an embedder: for each sample the first with the same content, -1 where it has no vector."""
-        return self.path / "edges" / signal / "first.npy"
+    def earlier(self) -> RunConfig | None:
+        """What was asked of this run, also by an older version; None where that is missing or damaged.
 
-    def embeddings(self, name: str, shard: int) -> Path:
-        """The vectors of one shard's samples."""
-        return self.path / "embeddings" / name / f"{shard:05d}.npy"
+        Raises:
+            DedupkitError: A later version of dedupkit wrote it.
+        """
+        value = read_json(self.config)
+        layout = value.get("layout") if isinstance(value, dict) else None
+        if isinstance(layout, int) and layout > LAYOUT:
+            raise DedupkitError(
+                f"{self.path} was written in layout {layout} by a later version of dedupkit, this one reads up to "
+                f"{LAYOUT}; update dedupkit or choose another --out"
+            )
+        try:
+            return RunConfig.from_json(value) if isinstance(value, dict) else None
+        except ValueError:
+            return None
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write ``run.json``; verdicts that answer something else no longer count."""
+        write_json(self.config, config.to_json())
+
+    # What the tasks said ----------------------------------------------------------------------------------------------
 
     def joined(self, signal: str, key: str | None = None) -> dict[str, Any] | None:
         """What the match stage says of a signal's edges; None where it was not joined.
 
         Args:
-            signal: its name.
-            key: fingerprint of what the edges were made from; None to take what is there.
+            signal: Name of the signal.
+            key: Digest of what the edges were made from, then the files are checked too; None to take what is there.
         """
-        marker = read_json(self.path / ".done" / "match" / f"{signal}.json")
-        if not isinstance(marker, dict) or (key is not None and marker.get("key") != key):
+        marker = read_marker(self.marker("match", signal))
+        if marker is None or (key is not None and (marker.key != key or not marker.holds(self.path))):
             return None
-        result = marker["result"]
-        return result if isinstance(result, dict) else None
+        return marker.result
 
     def shard_problems(self) -> list[dict[str, str]]:
         """The shards that could not be read to their end: ``source`` and ``problem``."""
-        shards = self.read_config()["shards"]
         found = []
-        for number, source in enumerate(shards):
-            marker = read_json(self.path / ".done" / "scan" / f"{number:05d}.json") or {}
-            problem = marker.get("result", {}).get("problem")
-            if problem:
-                found.append({"source": source, "problem": problem})
+        for number, source in enumerate(self.read_config().shards):
+            marker = read_marker(self.scan_marker(number))
+            if marker is not None and marker.result.get("problem"):
+                found.append({"source": source, "problem": marker.result["problem"]})
         return found
 
     def passed_over(self) -> dict[str, Any]:
         """What the sources hold that is neither a sample nor about one: ``count``, and one ``example``."""
         total: dict[str, Any] = {"count": 0}
-        for number in range(len(self.read_config()["shards"])):
-            marker = read_json(self.path / ".done" / "scan" / f"{number:05d}.json") or {}
-            found = marker.get("result", {}).get("passed_over")
+        for number in range(len(self.read_config().shards)):
+            marker = read_marker(self.scan_marker(number))
+            found = None if marker is None else marker.result.get("passed_over")
             if found:
                 total.setdefault("example", found["example"])
                 total["count"] += found["count"]
@@ -91,11 +115,11 @@ class RunFolder:
         """
         config = self.read_config()
         found: dict[str, dict[str, Any]] = {}
-        for name in config.get("embedders", {}):
+        for name in config.embedders:
             total: dict[str, Any] = {"count": 0, "of": 0, "examples": [], "reason": None}
-            for number, source in enumerate(config["shards"]):
-                marker = read_json(self.path / ".done" / f"embed-{name}" / f"{number:05d}.json") or {}
-                result = marker.get("result") or {}
+            for number, source in enumerate(config.shards):
+                marker = read_marker(self.embed_marker(name, number))
+                result = {} if marker is None else marker.result
                 total["count"] += result.get("failed", 0)
                 total["of"] += result.get("failed", 0) + result.get("embedded", 0)
                 total["reason"] = total["reason"] or result.get("failure")
@@ -104,27 +128,104 @@ class RunFolder:
                 found[name] = {**total, "examples": total["examples"][:5]}
         return found
 
-    def read_config(self) -> dict[str, Any]:
-        """What was asked of this run.
+    # The verdicts -----------------------------------------------------------------------------------------------------
+
+    def inputs(self, signals: Iterable[str], *, check: bool = False) -> str:
+        """Digest of what is decided about: the samples and the edges of some signals, as their markers state them.
+
+        Args:
+            signals: The signals of the rule.
+            check: Compare the files with the markers too.
 
         Raises:
-            DedupkitError: there is no run here.
-        """
-        config = read_json(self.config)
-        if not isinstance(config, dict):
-            raise DedupkitError(f"{self.path} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR")
-        return config
-
-    def read_finished(self) -> dict[str, Any]:
-        """What was asked of this run, whose verdicts are there.
-
-        Raises:
-            DedupkitError: there is no run here, or it is not finished.
+            DamagedError: A marker is missing or damaged; or ``check``, and a file is not as its task wrote it.
         """
         config = self.read_config()
-        if not isinstance(read_json(self.decision), dict) or not self.manifest.exists():
-            raise DedupkitError(f"the run in {self.path} is not finished; run the same command again to go on")
-        return config
+        stated: list[Any] = [list(config.shards)]
+        named = [self.scan_marker(shard) for shard in range(len(config.shards))]
+        for path in [*named, *(self.marker("match", signal) for signal in sorted(signals))]:
+            marker = read_marker(path)
+            if marker is None and path not in named and not path.exists():
+                continue  # equal bytes or pixels need no pairs
+            stated.append(sorted(self._vouched(path, marker, check).items()))
+        return digest_of(stated)
+
+    def _vouched(self, path: Path, marker: Marker | None, check: bool) -> dict[str, Any]:
+        if marker is None:
+            raise DamagedError(path, "is missing or damaged")
+        if check and not marker.holds(self.path):
+            raise DamagedError(self.path / next(iter(marker.files), ""), "is missing or damaged")
+        return {name: list(state) for name, state in marker.files.items()}
+
+    def publish(self, inputs: str, signals: Sequence[str], summary: dict[str, Any], config: RunConfig) -> None:
+        """Put the verdicts that lie in ``staged`` into their place, at once.
+
+        Args:
+            inputs: What was decided about, from :meth:`inputs`.
+            signals: The signals of the rule.
+            summary: Counts.
+            config: What the verdicts answer; it becomes the run's configuration.
+        """
+        write_json(self.staged / self.config.name, config.to_json())
+        verdicts = DecisionRecord(
+            digest=decision_digest(config.rule_expanded, config.keep, inputs),
+            rule=config.rule_expanded,
+            keep=config.keep,
+            signals=tuple(sorted(signals)),
+            config=digest_of(config.to_json()),
+            inputs=inputs,
+            files=file_states(self.staged, (self.manifest.name, self.groups.name)),
+            summary=summary,
+        )
+        verdicts.write(self.staged / self.decision.name)  # from here on the next process would finish
+        self._finish_publishing()
+
+    def _finish_publishing(self) -> None:
+        if not (self.staged / self.decision.name).is_file():
+            return
+        for path in (self.manifest, self.groups, self.config, self.decision):  # decision.json last
+            staged = self.staged / path.name
+            if staged.exists():
+                if path.is_dir():
+                    remove_tree(path)
+                staged.replace(path)
+        remove_tree(self.staged)
+
+    def verdicts(self) -> DecisionRecord:
+        """What the verdicts in this folder belong to, once it is clear that they answer what was asked.
+
+        Raises:
+            DedupkitError: There is no run, or its verdicts are missing, damaged, or of another rule, policy or input;
+                the message says what to run.
+        """
+        if (self.staged / self.decision.name).is_file():
+            with self.locked():  # finishes what a killed process began to publish
+                pass
+        config = self.read_config()
+        verdicts = DecisionRecord.read(self.decision)
+        unfinished = f"the run in {self.path} is not finished; {_AGAIN}"
+        if verdicts is None:
+            raise DedupkitError(unfinished)
+        if (verdicts.rule, verdicts.keep) != (config.rule_expanded, config.keep):
+            was, now = (f"{rule} (keep {keep})" for rule, keep in (
+                (verdicts.rule, verdicts.keep), (config.rule_expanded, config.keep),
+            ))  # fmt: skip
+            raise DedupkitError(f"{unfinished}: its verdicts are those of {was}, and the run asks for {now}")
+        if verdicts.config != digest_of(config.to_json()):
+            raise DedupkitError(f"{unfinished}: its verdicts are of another run.json than the one that is there")
+        damaged = verdicts.damaged(self.path)
+        if damaged is not None:
+            raise DedupkitError(f"{self.path / damaged} is missing or damaged; {_AGAIN}, it is made anew")
+        if self.inputs(verdicts.signals) != verdicts.inputs:
+            raise DedupkitError(f"{unfinished}: its verdicts are of other samples or pairs than those that are there")
+        return verdicts
+
+    def read_finished(self) -> RunConfig:
+        """What was asked of this run, whose verdicts answer it; errors as :meth:`verdicts`."""
+        self.verdicts()
+        return self.read_config()
+
+    # Who may use it ---------------------------------------------------------------------------------------------------
 
     def refuse_foreign(self, sources: Sequence[str] | None = None) -> None:
         """Refuse a folder that is not for this run, without touching it.
@@ -136,17 +237,18 @@ class RunFolder:
             DedupkitError: It is a file, holds something else than a run, or a run over other sources.
         """
         try:
-            present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+            present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set[str]()
         except NotADirectoryError:
             raise DedupkitError(f"{self.path} is a file; --out takes a folder") from None
-        if not self.config.exists():
-            if any(name != _LOCK and not is_temporary(name) for name in present):
+        before = self.earlier()
+        if before is None:
+            foreign = {name for name in present if not is_temporary(name)} - {self.lock.name}
+            # run.json was lost or damaged, and nothing but parts of a run is there
+            if foreign and not (foreign <= self._own_names and read_marker(self.scan_marker(0))):
                 raise DedupkitError(f"{self.path} is not empty and holds no run of dedupkit; choose another --out")
-            return
-        before = self.read_config().get("sources")
-        if sources is not None and before != list(sources):
+        elif sources is not None and before.sources != tuple(sources):
             raise DedupkitError(
-                f"{self.path} holds a run over other sources ({', '.join(before or [])}); choose another --out"
+                f"{self.path} holds a run over other sources ({', '.join(before.sources)}); choose another --out"
             )
 
     @contextmanager
@@ -162,7 +264,7 @@ class RunFolder:
         """
         self.refuse_foreign(sources)
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / _LOCK).open("ab") as lock:
+        with self.lock.open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -171,8 +273,9 @@ class RunFolder:
                 ) from None
             self.refuse_foreign(sources)  # another process may have come first
             sweep(self.path)
-            for name in _FOLDERS:
-                sweep(self.path / name, recursive=True)
+            for folder in self._own_folders:
+                sweep(folder, recursive=True)
+            self._finish_publishing()
             yield
 
     @contextmanager
@@ -180,9 +283,9 @@ class RunFolder:
         """Hold the folder while reading from it, together with others, so that nobody decides again meanwhile.
 
         Raises:
-            DedupkitError: another process is writing into it.
+            DedupkitError: Another process is writing into it.
         """
-        with (self.path / _LOCK).open("ab") as lock:
+        with self.lock.open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

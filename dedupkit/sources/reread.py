@@ -48,9 +48,9 @@ class Originals:
     def __init__(self, folder: RunFolder, moved: Moved | None = None) -> None:
         config = folder.read_config()
         self._folder = folder
-        self.names: list[str] = config["shards"]
-        directory = config.get("directory")
-        self.shards = find_again(config["sources"], self.names, directory=directory, moved=moved)
+        self.names: list[str] = list(config.shards)
+        directory = config.directory
+        self.shards = find_again(config.sources, self.names, directory=directory, moved=moved)
         rows = [count_rows(folder.samples(shard)) for shard in range(len(self.names))]
         self.starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision, Policy, Rule, decide
 from dedupkit.clustering.rules import reason_of
+from dedupkit.errors import DedupkitError
 from dedupkit.manifest.tables import groups_of, iter_manifest, write_groups, write_manifest
-from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder
+from dedupkit.runfolder.decision import decision_digest
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
 from dedupkit.store import read_columns
@@ -24,20 +26,20 @@ from dedupkit.store import read_columns
 __all__ = ["Verdicts", "decide_and_write", "decide_run"]
 
 
-def decide_and_write(folder: RunFolder, sources: list[str], rule: Rule, policy: Policy) -> dict[str, Any]:
-    """Decide, and write the manifest and the groups.
+def decide_and_write(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy) -> dict[str, Any]:
+    """Decide, and put the manifest, the groups and ``decision.json`` into the run folder, all of them at once.
 
     Args:
-        folder: a run whose samples and edges are there.
-        sources: one name per shard.
-        rule: what makes two samples duplicates.
-        policy: which of them is kept.
+        folder: A run whose samples and edges are there.
+        config: What the verdicts answer; it becomes the run's configuration together with them.
+        rule: What makes two samples duplicates.
+        policy: Which of them is kept.
 
     Returns:
         Counts for the summary: ``samples``, ``keep``, ``remove``, ``unreadable``, ``reasons``, ``groups``,
         ``largest_group``, ``edges``.
     """
-    return decide_run(folder, sources, rule, policy).write()
+    return decide_run(folder, config, rule, policy).write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +48,23 @@ class Verdicts:
 
     Attributes:
         folder: Folder of the run.
-        sources: Name of each shard.
+        config: What the verdicts answer.
+        inputs: Digest of what was decided about.
         rule: The rule.
         decision: Verdict for every sample.
         readable: (n,) bool, which samples took part.
     """
 
     folder: RunFolder
-    sources: Sequence[str]
+    config: RunConfig
+    inputs: str
     rule: Rule
     decision: Decision
     readable: NDArray[np.bool_]
 
     def tables(self) -> Iterator[pa.Table]:
         """The manifest, one table a shard."""
-        return iter_manifest(self._samples(), self.sources, self.decision, self._reasons())
+        return iter_manifest(self._samples(), self.config.shards, self.decision, self._reasons())
 
     def groups(self) -> pa.Table:
         """The groups, as in ``groups.parquet``."""
@@ -78,13 +82,23 @@ class Verdicts:
         return self._counts(verdicts, reasons, int((sizes > 1).sum()), int(sizes.max(initial=1)))
 
     def write(self) -> dict[str, Any]:
-        """Write the manifest and the groups into the run folder; returns the summary."""
-        counts = write_manifest(self.folder.manifest, self._samples(), self.sources, self.decision, self._reasons())
-        groups, largest = write_groups(self.folder.groups, self.decision, self.readable)
-        return self._counts(counts.verdicts, counts.reasons, groups, largest)
+        """Put the verdicts into the run folder, with the configuration that they answer; returns the summary.
+
+        Raises:
+            DedupkitError: The samples or edges are no longer those that were decided about.
+        """
+        folder = self.folder
+        if folder.inputs(self.rule.signals) != self.inputs:
+            raise DedupkitError(f"samples or pairs in {folder.path} changed since these verdicts; decide again")
+        digest = decision_digest(self.config.rule_expanded, self.config.keep, self.inputs)
+        counts = write_manifest(folder.staged / folder.manifest.name, self.tables(), digest)
+        groups, largest = write_groups(folder.staged / folder.groups.name, self.groups(), digest)
+        summary = self._counts(counts.verdicts, counts.reasons, groups, largest)
+        folder.publish(self.inputs, self.rule.signals, summary, self.config)
+        return summary
 
     def _samples(self) -> list[Path]:
-        return [self.folder.samples(shard) for shard in range(len(self.sources))]
+        return [self.folder.samples(shard) for shard in range(len(self.config.shards))]
 
     def _reasons(self) -> list[str]:
         return [reason_of(clause) for clause in self.rule.clauses]
@@ -102,13 +116,25 @@ class Verdicts:
         }
 
 
-def decide_run(folder: RunFolder, sources: Sequence[str], rule: Rule, policy: Policy) -> Verdicts:
-    """Decide, and write nothing; arguments as for :func:`decide_and_write`."""
-    shards = len(sources)
+def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, *, check: bool = False) -> Verdicts:
+    """Decide, and write nothing; arguments as for :func:`decide_and_write`.
+
+    Args:
+        folder: A run whose samples and edges are there.
+        config: What the verdicts answer.
+        rule: What makes two samples duplicates.
+        policy: Which of them is kept.
+        check: Compare samples and edges with what their tasks wrote first.
+
+    Raises:
+        DamagedError: Samples or edges are missing or damaged.
+    """
+    shards = len(config.shards)
+    inputs = folder.inputs(rule.signals, check=check)
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
     order = policy.order(_policy_columns(folder, shards, policy), len(readable))
     signals = {name: find_signal(name).matches(Scanned(folder, shards)) for name in rule.signals}
-    return Verdicts(folder, list(sources), rule, decide(rule, signals, order, readable), readable)
+    return Verdicts(folder, config, inputs, rule, decide(rule, signals, order, readable), readable)
 
 
 def _policy_columns(folder: RunFolder, shards: int, policy: Policy) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.stages.plan import Job
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
-from dedupkit.store import stamp
+from dedupkit.store import remove_tree, stamp
 
 __all__ = ["run_stages"]
 
@@ -146,7 +146,8 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None
             before = job.folder.joined(name, key)
             if before is None or not replace(atom, bound=float(before["bound"])).covers(atom):
                 call = partial(match_signal, str(job.folder.path), len(job.shards), signal, settings)
-                task = Task("match", name, call, key, label=name)
-                task.marker(job.folder.path).unlink(missing_ok=True)
+                outputs = (str(job.folder.edges(name).parent),)
+                task = Task("match", name, call, key, label=name, outputs=outputs)
+                remove_tree(task.marker(job.folder.path))  # its key does not say how far the pairs go
                 ThisProcess().run([task], job.folder.path)
             progress.advance()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dedupkit.clustering import pairs_of_clauses
 from dedupkit.clustering.rules import Atom, Clause, Rule, implies
 from dedupkit.engine import Progress, Task, cache_key, run_tasks
+from dedupkit.engine.marker import write_marker
 from dedupkit.errors import require
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images import ImageError, decode_luma
@@ -25,7 +26,7 @@ from dedupkit.sources import Shard
 from dedupkit.sources.reread import places_of, read_images
 from dedupkit.sources.sample import Place
 from dedupkit.stages.plan import Job
-from dedupkit.store import count_rows, read_columns, remove_tree, write_json, write_table
+from dedupkit.store import count_rows, read_columns, remove_tree, write_table
 from dedupkit.verification.pair import Features, local_features, verify_pair
 
 __all__ = ["covers_verified", "verify_candidates", "verify_chunk", "verify_pairs"]
@@ -52,13 +53,13 @@ def verify_candidates(job: Job, key: str) -> None:
     folder = job.folder
     tested = _candidate_clauses(job.rule)
     key = cache_key([key, [list(map(str, clause)) for clause in job.rule.clauses]])
-    parts = folder.edges("verified").parent / "parts"
+    parts = folder.parts("verified")
     if folder.joined("verified", key) is not None:
         remove_tree(parts)  # of a run that was killed after it had written its marker
         return
     require("cv2", "verify")
     a, b = _candidates(folder, len(job.shards), job.rule, tested)
-    table, unseen = verify_pairs(a, b, folder, job.shards, parts=parts, out=folder.path, key=key, workers=job.workers)
+    table, unseen = verify_pairs(a, b, folder, job.shards, parts=parts, out=parts, key=key, workers=job.workers)
     write_table(folder.edges("verified"), table)
     result = {
         "pairs": len(a),
@@ -67,7 +68,7 @@ def verify_candidates(job: Job, key: str) -> None:
         "tested": [_as_json(clause) for clause in tested],
         "settled": [_as_json(clause) for clause in _settled_clauses(job.rule)],
     }
-    write_json(folder.path / ".done" / "match" / "verified.json", {"key": key, "result": result})
+    write_marker(folder.marker("match", "verified"), key, result, folder.path, [folder.edges("verified")])
     remove_tree(parts)  # last: before the marker, a kill would leave tasks that are done and nothing to show for it
 
 

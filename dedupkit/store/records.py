@@ -29,13 +29,14 @@ _SEAL = "checksum"
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all, with sorted keys."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        temporary.write_bytes(text.encode("utf-8", "surrogatepass"))  # file names need not be Unicode
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; None where the file is missing or is no JSON."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -88,8 +88,11 @@ def remove_tree(folder: Path) -> None:
     """Remove a folder whole or not at all: it gets a temporary name first, which :func:`sweep` knows.
 
     Args:
-        folder: A folder of dedupkit's own; it need not exist.
+        folder: A folder, or a file, of dedupkit's own; it need not exist.
     """
+    if not folder.is_dir() or folder.is_symlink():
+        folder.unlink(missing_ok=True)
+        return
     doomed = temporary_path(folder)
     try:
         folder.rename(doomed)

@@ -19,6 +19,7 @@ from dedupkit.calibration.result import FILE, Calibration
 from dedupkit.calibration.synthetic import Copies, measure_copies, read_copies, write_copies
 from dedupkit.clustering.rules import parse_rule
 from dedupkit.engine import cache_key
+from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.images.transformations import EDITS
 from dedupkit.runfolder.folder import RunFolder
@@ -94,9 +95,9 @@ def calibrate(
 def _open(path: Path, seed: int, workers: int) -> Known:
     folder = RunFolder(path)
     config = folder.read_finished()
-    embedders: dict[str, str] = config.get("embedders", {})
+    embedders = dict(config.embedders)
     signals = known_signals(embedders)
-    rule = parse_rule(config["rule_expanded"], signals)
+    rule = parse_rule(config.rule_expanded, signals)
     for name in rule.signals:
         signals[name].check_calibratable()
     joined = ((name, folder.joined(name)) for name in rule.signals)
@@ -108,7 +109,7 @@ def _open(path: Path, seed: int, workers: int) -> Known:
         raise DedupkitError(f"the run in {path} keeps no image, so there is nothing to calibrate on")
     return Known(
         folder=folder,
-        shards=len(config["shards"]),
+        shards=len(config.shards),
         rule=rule,
         models=models,
         axes=axes_of(rule, floors, signals),
@@ -121,10 +122,11 @@ def _open(path: Path, seed: int, workers: int) -> Known:
 
 def _scanned(known: Known) -> list[Any]:
     """What the run's fingerprints depend on."""
-    done = known.folder.path / ".done"
-    stages = ["scan", *(f"embed-{name}" for name in known.rule.signals)]
-    files = [done / stage / f"{shard:05d}.json" for stage in stages for shard in range(known.shards)]
-    return [(read_json(file) or {}).get("key") for file in files]
+    folder, shards = known.folder, range(known.shards)
+    files = [folder.scan_marker(shard) for shard in shards]
+    files += [folder.embed_marker(name, shard) for name in known.rule.signals for shard in shards]
+    markers = [read_marker(file) for file in files]
+    return [None if marker is None else marker.key for marker in markers]
 
 
 def _copies(known: Known, originals: Originals, sample: int, device: str | None, *, keep_copies: bool) -> Copies:

@@ -14,7 +14,7 @@ from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
 from dedupkit.engine import local_engine
 from dedupkit.errors import DedupkitError
-from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import SIGNALS, known_signals, requested_signals
 from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.keys import text_of
@@ -22,7 +22,7 @@ from dedupkit.sources.memory import TemporaryFolder, images_in, lay_down
 from dedupkit.stages.plan import Job
 from dedupkit.stages.run import run_stages
 from dedupkit.stages.scan_task import load_scan
-from dedupkit.store import read_json, refuse_inside, write_json
+from dedupkit.store import refuse_inside
 
 if TYPE_CHECKING:
     from dedupkit.workflows.run import Run
@@ -85,8 +85,8 @@ def dedup(
         raise DedupkitError("name a folder for the run: dedup(sources, out)")
     folder = RunFolder(out)
     # What an earlier call computed stays, so that one can go back and forth between rules.
-    before = read_json(folder.config) or {}
-    embedders = _embedders([embed] if isinstance(embed, str) else embed, rule, before.get("embedders", {}))
+    before = folder.earlier()
+    embedders = _embedders([embed] if isinstance(embed, str) else embed, rule, before.embedders if before else {})
     parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
     policy = parse_policy(keep)
     requested = _hashes_to_scan(parsed, hashes)
@@ -99,13 +99,13 @@ def dedup(
     with local_engine(workers) as engine, folder.locked(listed):
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             engine.start(len(shards), load_scan)
-        requested = [n for n in requested_signals() if n in requested or n in before.get("hashes", [])]
+        requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
         config = _config(listed, shards, parsed, policy, requested, embedders, seed)
-        write_json(folder.config, config)
+        folder.write_config(config)
         run_stages(
             Job(folder, shards, parsed, requested, embedders, max(1, workers), seed, device, target_recall), engine
         )
-        _decide(folder, [shard.source for shard in shards], parsed, policy)
+        _decide(folder, config, parsed, policy)
     from dedupkit.workflows.run import Run
 
     return Run(folder.path, keeper=keeper)
@@ -141,21 +141,21 @@ def _config(
     hashes: list[str],
     embedders: Mapping[str, str],
     seed: int,
-) -> dict[str, Any]:
-    return {
-        "dedupkit": __version__,
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("numpy", "pillow", "simplejpeg", "pyarrow", "numba")},
-        "sources": sources,
-        "directory": str(Path.cwd()),  # where relative sources are found again
-        "shards": [shard.source for shard in shards],
-        "rule": rule.text,
-        "rule_expanded": str(rule),
-        "keep": str(policy),
-        "hashes": hashes,
-        "embedders": dict(embedders),
-        "seed": seed,
-    }
+) -> RunConfig:
+    return RunConfig(
+        sources=tuple(sources),
+        directory=str(Path.cwd()),  # where relative sources are found again
+        shards=tuple(shard.source for shard in shards),
+        rule=rule.text,
+        rule_expanded=str(rule),
+        keep=str(policy),
+        hashes=tuple(hashes),
+        embedders=dict(embedders),
+        seed=seed,
+        dedupkit=__version__,
+        python=platform.python_version(),
+        versions={name: _version(name) for name in ("numpy", "pillow", "simplejpeg", "pyarrow", "numba")},
+    )
 
 
 def _version(distribution: str) -> str:
@@ -165,7 +165,7 @@ def _version(distribution: str) -> str:
         return "unknown"
 
 
-def _decide(folder: RunFolder, sources: list[str], rule: Rule, policy: Policy) -> None:
+def _decide(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy) -> None:
     from dedupkit.stages.decide import decide_and_write
 
-    write_json(folder.path / ".done" / "decide.json", decide_and_write(folder, sources, rule, policy))
+    decide_and_write(folder, config, rule, policy)

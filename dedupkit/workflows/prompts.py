@@ -44,8 +44,7 @@ def most_duplicated(run: str | Path, top: int = 350_000) -> pa.Table:
     if top < 1:
         raise DedupkitError(f"the number of prompts must be at least 1, not {top}")
     folder = RunFolder(run)
-    if not folder.manifest.exists():
-        raise DedupkitError(f"{folder.path} holds no finished run (no manifest.parquet)")
+    folder.verdicts()
     columns = ["sample", "key", "caption", "verdict", "group", "group_size"]
     table = read_columns(folder.manifest, columns, [("group_size", ">", 1), ("verdict", "!=", "unreadable")])
     captions = table.filter(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(table["caption"])), 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.manifest.rows import FileRows, TableRows
-from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.sources.again import Moved
 from dedupkit.stages import decide as deciding
-from dedupkit.store import read_columns, read_json, write_json
+from dedupkit.store import read_columns
 from dedupkit.workflows.groups import Group, Groups
 from dedupkit.workflows.verdicts import Borderline, Verdicts
 
@@ -43,8 +44,9 @@ class Run(Verdicts):
 
     def __init__(self, path: str | Path, *, keeper: object = None) -> None:
         folder = RunFolder(path)
-        config = folder.read_finished()
-        summary = _summary(folder, config, read_json(folder.decision))
+        decision = folder.verdicts()
+        config = folder.read_config().to_json()
+        summary = _summary(folder, config, dict(decision.summary))
         super().__init__(folder, config, summary, FileRows(folder.manifest), keeper)
         self.calibration = read_calibration(self.path, config["rule_expanded"])
         if self.calibration is not None:
@@ -78,9 +80,10 @@ class Run(Verdicts):
         parsed = parse_rule(rule or self.config["rule_expanded"], known_signals(embedders), embedder=embedder)
         policy = parse_policy(keep or self.config["keep"])
         self._check_covered(parsed)
-        config = {**self.config, "rule": parsed.text, "rule_expanded": str(parsed), "keep": str(policy)}
-        decided = deciding.decide_run(self._folder, self.config["shards"], parsed, policy)
-        return Draft(self._folder, config, decided, self._keeper)
+        config = RunConfig.from_json(self.config)
+        config = replace(config, rule=parsed.text, rule_expanded=str(parsed), keep=str(policy))
+        decided = deciding.decide_run(self._folder, config, parsed, policy, check=True)
+        return Draft(self._folder, config.to_json(), decided, self._keeper)
 
     def rethreshold(self, rule: str, *, keep: str | None = None) -> Run:
         """Decide again with another rule or policy and write the verdicts; see :meth:`decide`.
@@ -196,13 +199,11 @@ class Draft(Verdicts):
         """Write these verdicts into the run folder, in place of those that are there; returns the run.
 
         Raises:
-            DedupkitError: Another process is writing into the folder.
+            DedupkitError: Another process is writing into the folder, or its samples or pairs changed.
             OSError: The folder cannot be written.
         """
         with self._folder.locked():
-            summary = self._decided.write()
-            write_json(self._folder.config, self.config)
-            write_json(self._folder.decision, summary)
+            self._decided.write()
         return Run(self.path, keeper=self._keeper)
 
     def __repr__(self) -> str:

@@ -1,0 +1,92 @@
+"""``run.json``: what was asked of a run, with the version of the run folder's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+__all__ = ["LAYOUT", "RunConfig"]
+
+LAYOUT = 2
+"""Version of the run folder's layout: raised when what lies in it, or what that means, changes.
+
+1 (dedupkit 0.1.0): markers without digests, the counts of the verdicts in ``.done/decide.json``.
+2: markers vouch for files, ``decision.json`` says what the verdicts belong to.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What was asked of a run.
+
+    Attributes:
+        sources: The sources as the user named them.
+        directory: The folder in which relative sources were named.
+        shards: ``source`` of each shard, in order.
+        rule: The rule as the user gave it.
+        rule_expanded: The rule written out.
+        keep: The keep policy.
+        hashes: Signals that the scan computes on request.
+        embedders: Specification by signal name.
+        seed: Seed for all random choices.
+        dedupkit: Version of dedupkit.
+        python: Version of Python.
+        versions: Versions of packages that the results depend on.
+        layout: Version of the run folder's layout.
+
+    >>> config = RunConfig(sources=("in.tar",), shards=("in.tar",), rule="exact", rule_expanded="exact", keep="sample")
+    >>> RunConfig.from_json(config.to_json()) == config
+    True
+    """
+
+    sources: tuple[str, ...]
+    shards: tuple[str, ...]
+    rule: str
+    rule_expanded: str
+    keep: str
+    directory: str | None = None
+    hashes: tuple[str, ...] = ()
+    embedders: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    dedupkit: str = "unknown"
+    python: str = "unknown"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    layout: int = LAYOUT
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``run.json``."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunConfig:
+        """Read the content of ``run.json``, of this layout or an older one.
+
+        Raises:
+            ValueError: It is not what a run writes.
+        """
+        known = {item.name for item in fields(cls)}
+        given: dict[str, Any] = {"layout": 1} | {name: each for name, each in value.items() if name in known}
+        try:
+            for name in ("sources", "shards", "hashes"):
+                given[name] = tuple(_texts(given.get(name, [])))
+            for name in ("embedders", "versions"):
+                given[name] = dict(zip(_texts(given.get(name, {})), _texts(given.get(name, {}).values()), strict=True))
+            for name in ("rule", "rule_expanded", "keep"):
+                _texts([given[name]])
+            if not given["sources"] or not isinstance(given["layout"], int) or not isinstance(given["seed"], int):
+                raise ValueError("no sources, layout or seed")
+            return cls(**given)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _texts(values: Any) -> list[str]:
+    texts = list(values)
+    if isinstance(values, str) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("not a list of texts")
+    return texts

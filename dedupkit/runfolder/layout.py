@@ -1,0 +1,100 @@
+"""Every path in a run folder; no other file of dedupkit spells one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dedupkit.engine.marker import done_folder, marker_path
+
+__all__ = ["Layout", "manifest_in"]
+
+_MANIFEST = "manifest.parquet"
+
+
+class Layout:
+    """Paths of everything in a run folder.
+
+    Args:
+        path: The folder; it need not exist.
+
+    >>> Layout("runs/first").edges("pdq").as_posix()
+    'runs/first/edges/pdq/00000.parquet'
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.lock = self.path / ".lock"
+        self.config = self.path / "run.json"
+        self.manifest = self.path / _MANIFEST
+        self.groups = self.path / "groups.parquet"
+        self.decision = self.path / "decision.json"
+        self.staged = self.path / ".next"
+        """Verdicts that are being prepared, under the names that they will have in the folder."""
+        self.report_page = self.path / "report.html"
+        self.report_facts = self.path / "report.json"
+        self.card = self.path / "DATASET_CARD.md"
+        self.calibration = self.path / "calibration.json"
+        self.calibration_home = self.path / "calibration"
+        self.done = done_folder(self.path)
+
+    def samples(self, shard: int) -> Path:
+        """One shard's samples: identity, caption, fingerprints, or why a sample is unreadable."""
+        return self.path / "samples" / f"{shard:05d}.parquet"
+
+    def embeddings(self, name: str, shard: int) -> Path:
+        """The vectors of one shard's samples, row for row."""
+        return self.path / "embeddings" / name / f"{shard:05d}.npy"
+
+    def edges(self, signal: str) -> Path:
+        """The scored pairs of one signal."""
+        return self.path / "edges" / signal / "00000.parquet"
+
+    def labels(self, signal: str) -> Path:
+        """For each sample the first sample with the same content, -1 where it has none; for some signals."""
+        return self.path / "edges" / signal / "first.npy"
+
+    def parts(self, signal: str) -> Path:
+        """What the tasks of a signal leave for one another while its edges are made."""
+        return self.path / "edges" / signal / "parts"
+
+    def marker(self, stage: str, name: str) -> Path:
+        """The completion marker of a task."""
+        return marker_path(self.path, stage, name)
+
+    def scan_marker(self, shard: int) -> Path:
+        """The completion marker of a shard's scan."""
+        return self.marker("scan", f"{shard:05d}")
+
+    def embed_marker(self, name: str, shard: int) -> Path:
+        """The completion marker of a shard's embedding."""
+        return self.marker(f"embed-{name}", f"{shard:05d}")
+
+    def applied(self, target: str) -> Path:
+        """The note that this run writes into a folder outside it.
+
+        Args:
+            target: What names the folder, as a file name.
+        """
+        return self.marker("applied", target)
+
+    @property
+    def answers(self) -> Path:
+        """What a person said of pairs."""
+        return self.calibration_home / "answers.jsonl"
+
+    @property
+    def _own_folders(self) -> tuple[Path, ...]:
+        names = ("samples", "embeddings", "edges")
+        return (self.done, self.staged, self.calibration_home, *(self.path / name for name in names))
+
+    @property
+    def _own_names(self) -> frozenset[str]:
+        """Names in the folder that are dedupkit's."""
+        files = (self.lock, self.config, self.manifest, self.groups, self.decision, self.report_page)
+        more = (self.report_facts, self.card, self.calibration)
+        return frozenset(path.name for path in (*files, *more, *self._own_folders))
+
+
+def manifest_in(path: Path) -> Path:
+    """The manifest of a run folder; a path that is no folder is a manifest itself."""
+    return Layout(path).manifest if path.is_dir() else path
