@@ -12,15 +12,21 @@ from dedupkit.startup.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dedupkit.errors import DedupkitError, MissingExtraError, RuleError
-    from dedupkit.interop.imagededup import encode_images, find_duplicates, find_duplicates_to_remove, plot_duplicates
+    from dedupkit.interop.imagededup import (
+        encode_image,
+        encode_images,
+        find_duplicates,
+        find_duplicates_to_remove,
+        plot_duplicates,
+    )
     from dedupkit.manifest.filter import keep_filter
     from dedupkit.sources.memory import Images
     from dedupkit.workflows.dedup import dedup
     from dedupkit.workflows.run import Run
 
 __all__ = [
-    "DedupkitError", "Images", "MissingExtraError", "RuleError", "Run", "dedup", "encode_images", "find_duplicates",
-    "find_duplicates_to_remove", "keep_filter", "plot_duplicates",
+    "DedupkitError", "Images", "MissingExtraError", "RuleError", "Run", "dedup", "encode_image",
+    "encode_images", "find_duplicates", "find_duplicates_to_remove", "keep_filter", "plot_duplicates",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -34,6 +40,7 @@ __getattr__ = lazy_names(
         "RuleError": "errors",
         "Run": "workflows.run",
         "dedup": "workflows.dedup",
+        "encode_image": "interop.imagededup",
         "encode_images": "interop.imagededup",
         "find_duplicates": "interop.imagededup",
         "find_duplicates_to_remove": "interop.imagededup",

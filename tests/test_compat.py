@@ -121,6 +121,69 @@ def test_one_image_is_hashed_as_in_the_folder(photos, maps, imagededup, method):
         assert encode_image(image_array=pixels, method=method) == package.encode_image(image_array=pixels)
 
 
+@pytest.mark.parametrize("method", THEIRS)
+@pytest.mark.parametrize("dtype", [np.int16, np.int64, np.float32, np.float64])
+def test_arrays_of_other_numbers_are_cast_as_imagededup_casts_them(photos, imagededup, method, dtype):
+    package = getattr(imagededup, THEIRS[method])(verbose=False)
+    pixels = np.asarray(Image.open(photos / "chelsea.jpg"))
+    whole = pixels.astype(dtype)
+    assert encode_image(image_array=whole, method=method) == encode_image(image_array=pixels, method=method)
+    cut = (pixels * 1.3).astype(dtype)  # beyond 255
+    with pytest.warns(RuntimeWarning, match="scale them"):
+        assert encode_image(image_array=cut, method=method) == package.encode_image(image_array=cut)
+
+
+def test_a_missing_file_gives_way_to_an_array(photos, imagededup):
+    pixels = np.asarray(Image.open(photos / "chelsea.jpg"))
+    both = {"image_file": "nowhere.jpg", "image_array": pixels}
+    assert encode_image(**both, method="phash") == imagededup.PHash(verbose=False).encode_image(**both)
+
+
+def test_no_outfile_is_written_where_it_is_false(maps, imagededup, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for function in (find_duplicates, find_duplicates_to_remove):
+        for outfile in (None, False, ""):
+            function(encoding_map=maps["phash"], outfile=outfile, method="phash")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["find_duplicates", "find_duplicates_to_remove"])
+def test_arguments_without_effect_are_warned_of_in_imagededups_words(maps, imagededup, name):
+    ours, theirs = globals()[name], getattr(imagededup.PHash(verbose=False), name)
+    with pytest.warns() as expected:
+        theirs(encoding_map=maps["phash"], recursive=True, num_enc_workers=2, num_dist_workers=1)
+    with pytest.warns() as seen:
+        ours(encoding_map=maps["phash"], recursive=True, num_enc_workers=2, method="phash")
+    assert {(w.category, str(w.message)) for w in seen} == {(w.category, str(w.message)) for w in expected}
+    assert {w.filename for w in seen} == {__file__}
+
+
+def test_without_such_arguments_nothing_is_warned_of(maps, recwarn):
+    find_duplicates(encoding_map=maps["phash"], method="phash")
+    assert not list(recwarn)
+    with pytest.warns(RuntimeWarning, match="search_method has no effect"):
+        find_duplicates(encoding_map=maps["phash"], search_method="bktree", method="phash")
+
+
+def test_positions_of_arguments_are_those_of_imagededup(imagededup):
+    import inspect
+
+    for ours in (encode_image, encode_images, find_duplicates, find_duplicates_to_remove):
+        theirs = list(inspect.signature(getattr(imagededup.PHash, ours.__name__)).parameters)[1:]
+        assert list(inspect.signature(ours).parameters)[: len(theirs)] == theirs, ours.__name__
+
+
+def test_a_progress_bar_counts_images_where_someone_can_see_it(photos, capsys, monkeypatch):
+    encode_images(photos, method="dhash")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    encode_images(photos, method="dhash", verbose=False)
+    assert capsys.readouterr().err == ""
+    encode_images(photos, method="dhash")
+    total = len([path for path in photos.iterdir() if path.is_file() and not path.name.startswith(".")])
+    assert f"{total}/{total}" in capsys.readouterr().err
+
+
 # PDQ, the default.
 
 
@@ -196,7 +259,7 @@ def test_removal_leaves_no_pair_and_each_removed_has_a_kept_duplicate(seed, meth
 
 @pytest.mark.parametrize("method", ["pdq", "dhash"])
 def test_processes_change_nothing(photos, maps, caplog, monkeypatch, method):
-    monkeypatch.setattr("dedupkit.interop.imagededup._FILES_PER_TASK", 8)
+    monkeypatch.setattr("dedupkit.interop.imagededup.encoding._FILES_PER_TASK", 8)
     found = encode_images(photos, num_enc_workers=2, method=method)
     assert list(found.items()) == list(maps[method].items())
     assert {record.args[0].name for record in caplog.records} >= {"readme.txt", "broken.jpg", "empty.png"}
@@ -245,9 +308,14 @@ def test_wrong_arguments_of_encoding(photos, tmp_path):
         encode_image()
     with pytest.raises(ValueError, match="does not exist"):
         encode_image(tmp_path / "nowhere.jpg")
-    for shape, dtype in (((4, 4, 4), np.uint8), ((4,), np.uint8), ((0, 4), np.uint8), ((4, 4), np.float32)):
-        with pytest.raises(ValueError, match=r"\(h, w, 3\) uint8"):
-            encode_image(image_array=np.zeros(shape, dtype))
+    for shape in ((4, 4, 4), (4,), (4, 4, 3, 1)):
+        with pytest.raises(ValueError, match=r"\(h, w, 3\)"):
+            encode_image(image_array=np.zeros(shape, np.uint8))
+    for array in (np.zeros((0, 4), np.uint8), np.full((4, 4), "a"), [[1, 2], [3, 4]]):
+        with pytest.raises(ValueError, match="array of numbers"):
+            encode_image(image_array=array)
+    with pytest.raises(ValueError, match="outfile must be a path"):
+        find_duplicates(encoding_map={}, outfile=True)
 
 
 # The plot.
@@ -295,7 +363,7 @@ def test_plot_shows_scores_as_they_are_or_as_read_from_a_file(photos, drawn):
 
 
 def test_plot_is_bounded(photos, drawn, monkeypatch):
-    monkeypatch.setattr("dedupkit.interop.imagededup._MOST_PLOTTED", 3)
+    monkeypatch.setattr("dedupkit.interop.imagededup.plot._MOST_PLOTTED", 3)
     plot_duplicates(photos, {"rocket.jpg": ["rocket_half.png"] * 300}, "rocket.jpg")
     assert drawn == [["rocket.jpg\n300 duplicates, 3 shown", *["rocket_half.png"] * 3]]
 
