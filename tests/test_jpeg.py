@@ -281,3 +281,12 @@ def test_memory_that_runs_out_costs_one_image(photo, monkeypatch):
     failed, fine = decimate([image, encode(photo.resize((90, 80)))])
     assert isinstance(failed, ImageError) and str(failed) == "MemoryError: no room"
     assert not isinstance(fine, ImageError)
+
+
+@pytest.mark.parametrize("side", [1, 5, 8, 16])
+def test_images_that_are_enlarged_fourfold_and_more_are_hashed_from_their_pixels(photo, side):
+    """Many of their bits compare what is equal but for rounding; so a JPEG has the hash of its pixels to the bit."""
+    for size in ((side, side), (side, 90)):
+        image = encode(photo.crop((100, 50, 300, 250)).resize(size), quality=90)
+        assert read(image) is not None
+        np.testing.assert_array_equal(pdq(image)[0], pdq(libjpeg(image))[0])

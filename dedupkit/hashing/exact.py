@@ -10,16 +10,33 @@ __all__ = ["pixel_hash", "stored_hash"]
 
 
 def stored_hash(data: bytes) -> bytes:
-    """SHA-256 of the stored bytes, 32 bytes."""
+    """Compute the SHA-256 of the stored bytes.
+
+    Args:
+        data: The file's contents.
+
+    Returns:
+        32 bytes.
+
+    >>> stored_hash(b"").hex()[:16]
+    'e3b0c44298fc1c14'
+    """
     return hashlib.sha256(data).digest()
 
 
 def pixel_hash(image: Image.Image) -> bytes:
-    """SHA-256 of mode, size and pixels, 32 bytes: equal for files that differ only in container or metadata.
+    """Compute the SHA-256 of mode, size and pixels: equal for files that differ only in container or metadata.
 
     Args:
-        image: decoded, with its orientation applied (:func:`dedupkit.images.open_image`). A palette is resolved to
-            RGB or RGBA first, so that a GIF and a PNG of the same picture agree.
+        image: A decoded image, with its orientation applied (:func:`dedupkit.images.open_image`). A palette is
+            resolved to RGB or RGBA first, so that a GIF and a PNG of the same image agree.
+
+    Returns:
+        32 bytes.
+
+    >>> grey = Image.new("L", (4, 3), 7)
+    >>> pixel_hash(grey) == pixel_hash(grey.copy()), pixel_hash(grey) == pixel_hash(grey.convert("RGB"))
+    (True, False)
     """
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")

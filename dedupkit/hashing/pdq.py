@@ -50,6 +50,7 @@ view.
 """
 
 _KEPT = 16
+_COEFFICIENTS_MIN_SIDE = 17  # below, many bits compare what is equal but for rounding, which differs from pixels'
 _VIEWS_MIN_SIDE = 256  # of a decoded plane; the smallest view is half of it
 
 _rows = np.arange(1, _KEPT + 1)[:, None]
@@ -57,16 +58,21 @@ _DCT = (np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * _rows * (2 * np.arange(S
 
 
 def pdq(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
-    """The PDQ hash and quality of one image.
+    """Compute the PDQ hash and quality of one image.
 
     Args:
-        image: encoded bytes, a Pillow image, or an array: (h, w) or (h, w, 3) uint8.
+        image: Encoded bytes, a Pillow image, or an array: (h, w) or (h, w, 3) uint8.
 
     Returns:
         The hash, (32,) uint8, and the quality, 0 to 100.
 
     Raises:
-        ImageError: the bytes are no image that can be decoded.
+        ImageError: The bytes are no image that can be decoded.
+
+    >>> image = Image.linear_gradient("L").rotate(30)
+    >>> code, quality = pdq(image)
+    >>> code.shape, code.dtype, quality
+    ((32,), dtype('uint8'), 100)
     """
     with one_math_thread():
         hashes, qualities = pdq_from_buffers(_buffer(image)[None])
@@ -74,14 +80,22 @@ def pdq(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint
 
 
 def pdq_dihedral(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
-    """The PDQ hashes of an image in its eight orientations, from one DCT.
+    """Compute the PDQ hashes of an image in its eight orientations, from one DCT.
 
     Args:
-        image: as for :func:`pdq`.
+        image: As for :func:`pdq`.
 
     Returns:
         Hashes, (8, 32) uint8, in the order of the reference: original, rotated by 90, 180 and 270 degrees, flipped
         up-down, flipped left-right, transposed along either diagonal; and the quality.
+
+    Raises:
+        ImageError: As :func:`pdq`.
+
+    >>> image = Image.linear_gradient("L").rotate(30)
+    >>> hashes, _ = pdq_dihedral(image)
+    >>> hashes.shape, bool((hashes[0] == pdq(image)[0]).all())
+    ((8, 32), True)
     """
     with one_math_thread():
         buffer = _buffer(image)[None]
@@ -117,8 +131,12 @@ def central_views(luma: Luma, parts: Sequence[float]) -> list[Luma]:
     """Central views of a decoded image; the planes are slices, so a view costs its hash and no decoding.
 
     Args:
-        luma: the image.
-        parts: of its sides.
+        luma: The image.
+        parts: For each view its sides as parts of the image's.
+
+    >>> luma = luma_of(Image.new("L", (100, 80)))
+    >>> [(view.width, view.height) for view in central_views(luma, CROP_VIEWS[:2])]
+    [(90, 72), (80, 64)]
     """
     rows, cols = luma.plane.shape
     views = []
@@ -138,6 +156,10 @@ def pdq_from_buffers(buffers: NDArray[np.float32]) -> tuple[NDArray[np.uint8], N
 
     Returns:
         Hashes, (n, 32) uint8, and qualities, (n,) int16 in 0..100.
+
+    >>> hashes, qualities = pdq_from_buffers(np.zeros((2, 64, 64), np.float32))
+    >>> hashes.shape, qualities.tolist()
+    ((2, 32), [0, 0])
     """
     return _threshold(_coefficients(buffers)), _quality(buffers)
 
@@ -148,8 +170,8 @@ class Decimated:
 
     Attributes:
         buffers: (n, 64, 64) float32: the image, and views of it where they were asked for.
-        width: of the image after orientation, in pixels.
-        height: of the image after orientation, in pixels.
+        width: Width after orientation, in pixels.
+        height: Height after orientation, in pixels.
         format: ``jpeg``, ``png``, ``webp``, … in lower case.
     """
 
@@ -160,18 +182,21 @@ class Decimated:
 
 
 def decimate(images: Sequence[bytes], views: Sequence[float] = ()) -> list[Decimated | ImageError]:
-    """Encoded images to what PDQ transforms; plain JPEGs without turning them into pixels, several at once.
+    """Filter and decimate encoded images for PDQ; plain JPEGs without turning them into pixels, several at once.
 
     Args:
-        images: the stored bytes.
-        views: central views to decimate as well, as parts of the sides, e.g. :data:`CROP_VIEWS`.
+        images: The stored bytes.
+        views: Central views to decimate as well, as parts of the sides, e.g. :data:`CROP_VIEWS`.
 
     Returns:
         For each image its buffers, or why it cannot be decoded.
+
+    >>> decimate([b"no image"])
+    [ImageError('not an image that Pillow can identify')]
     """
     found: list[Coefficients | None]
     try:
-        found = read_coefficients(images, frequencies)
+        found = read_coefficients(images, frequencies, min_side=_COEFFICIENTS_MIN_SIDE)
     except MemoryError:  # one after the other they may fit
         found = [None] * len(images)
     return [_decimated(image, coefficients, views) for image, coefficients in zip(images, found, strict=True)]

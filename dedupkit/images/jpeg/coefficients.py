@@ -69,24 +69,28 @@ class Coefficients:
 
 
 def read_coefficients(
-    images: Sequence[bytes], keep: Callable[[int], int], *, max_pixels: int = _MAX_PIXELS
+    images: Sequence[bytes], keep: Callable[[int], int], *, min_side: int = 1, max_pixels: int = _MAX_PIXELS
 ) -> list[Coefficients | None]:
     """Read the low frequencies of many baseline JPEGs, four at a time.
 
     Args:
-        images: the stored bytes.
-        keep: for a side in pixels, how many of the eight frequencies along it are kept, 1 to 8.
-        max_pixels: of an image that is read.
+        images: The stored bytes.
+        keep: For a side in pixels, how many of the eight frequencies along it are kept, 1 to 8.
+        min_side: The shortest side of an image that is read, in pixels.
+        max_pixels: The most pixels of an image that is read.
 
     Returns:
-        For each image its coefficients; None where it is not of the plain kind that is read here, or not
-        whole; None for all where the loops cannot be compiled.
+        For each image its coefficients; None where it is not of the plain kind that is read here, or not whole; None
+        for all where the loops cannot be compiled.
+
+    >>> read_coefficients([b"not a JPEG"], lambda length: 8)
+    [None]
     """
     found: list[Coefficients | None] = [None] * len(images)
     plain: list[tuple[int, Frame]] = []
     for place, image in enumerate(images):
         frame = read_headers(image, max_pixels)
-        if frame is not None:
+        if frame is not None and min(frame.width, frame.height) >= min_side:
             plain.append((place, frame))
     if not plain or _kernel() is None:
         return found
