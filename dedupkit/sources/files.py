@@ -36,6 +36,7 @@ class FolderShard:
         metadata: img2dataset's Parquet file, for its ``files`` output: keys are then the stems.
         unread: subfolders that could not be listed, and why.
         passed_over: how many files of the folder are neither images nor about one, and the name of one.
+        states: for a remote folder a digest of what the listing said of these files; they are not asked for singly.
     """
 
     folder: str
@@ -45,6 +46,7 @@ class FolderShard:
     metadata: str | None = None
     unread: tuple[tuple[str, str], ...] = ()
     passed_over: tuple[int, str] = NOTHING
+    states: str = ""
 
     @property
     def source(self) -> str:
@@ -60,10 +62,7 @@ class FolderShard:
     @property
     def settings(self) -> str:
         """A digest of the captions that come from files of their own, and of the folders that could not be read."""
-        if not self.captions and not self.unread:
-            return ""
-        stated = json.dumps([self.captions, self.unread], sort_keys=True, default=str)
-        return hashlib.sha256(stated.encode()).hexdigest()
+        return _digest([self.captions, self.unread, self.states]) if self.captions or self.unread or self.states else ""
 
     def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """One sample a file, in name order; then img2dataset's rows that have no file, and folders not listed."""
@@ -145,7 +144,8 @@ class FolderShard:
 def folder_shards(folder: str) -> list[FolderShard]:
     """Split a folder of images, recursively, into shards of at most a few hundred files, in name order."""
     unread: list[tuple[str, str]] = []
-    everything = list(store.walk_files(folder, lambda name, error: unread.append((name, _why(error)))))
+    states: dict[str, list[Any]] = {}
+    everything = list(store.walk_files(folder, lambda name, error: unread.append((name, _why(error))), states))
     images = [name for name in everything if _image_suffix(name)]
     tables = caption_files(everything, images)
     captions, unused = read_captions(folder, tables, images)
@@ -159,14 +159,16 @@ def folder_shards(folder: str) -> list[FolderShard]:
     shards = []
     for start in range(0, max(len(images), bool(unread)), _FILES_PER_TASK):
         names = images[start : start + _FILES_PER_TASK]
+        siblings = frozenset(text for name in names for text in beside.get(name.rpartition(".")[0], ()))
         shards.append(
             FolderShard(
                 folder=folder,
                 names=tuple(names),
                 captions={name: captions[name] for name in names if name in captions},
-                siblings=frozenset(text for name in names for text in beside.get(name.rpartition(".")[0], ())),
+                siblings=siblings,
                 unread=tuple(sorted(unread)) if not start else (),
                 passed_over=(len(others), others[0]) if others and not start else NOTHING,
+                states=_digest([states.get(name) for name in (*names, *sorted(siblings))]) if states else "",
             )
         )
     return shards
@@ -186,6 +188,10 @@ def img2dataset_files(folder: str, stem: str) -> FolderShard:
         metadata=store.join(folder, stem + ".parquet"),
         unread=tuple(unread),
     )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _why(error: OSError) -> str:

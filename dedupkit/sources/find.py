@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dedupkit import store
 from dedupkit.errors import DedupkitError
@@ -16,6 +17,9 @@ from dedupkit.sources.webdataset import TarShard
 __all__ = ["find_shards"]
 
 _TAR = (".tar", ".tar.gz", ".tgz")
+_AT_ONCE = 32
+
+T = TypeVar("T")
 
 
 def find_shards(sources: str | Path | Sequence[str | Path]) -> list[Shard]:
@@ -43,10 +47,17 @@ def find_shards(sources: str | Path | Sequence[str | Path]) -> list[Shard]:
 
 
 def _expand(source: str) -> Iterable[Shard]:
-    names = [name for pattern in store.expand_braces(source) for name in _globbed(pattern)]
-    if not names or not any(store.exists(name) for name in names):
+    try:
+        names = [name for pattern in store.expand_braces(source) for name in _globbed(pattern)]
+    except OSError as error:
+        raise DedupkitError(f"{source} cannot be listed: {error}") from error
+    found = _each(_exists, names)
+    if True not in found:
+        refused = next((answer for answer in found if isinstance(answer, OSError)), None)
+        if refused is not None:
+            raise DedupkitError(f"{source} cannot be read: {refused}") from refused
         raise DedupkitError(f"no such source: {source} (looked for {_looked_for(source)})")
-    shards = [shard for name in names for shard in _open(name)]
+    shards = [shard for opened in _each(_open, names) for shard in opened]
     if not shards:
         raise DedupkitError(
             f"nothing to read in {source}: no tar, no Parquet file with images, no file with an image's suffix"
@@ -54,8 +65,26 @@ def _expand(source: str) -> Iterable[Shard]:
     return shards
 
 
+def _each(action: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    """An action on each name in order; a store is asked for many at once."""
+    if not any(map(store.is_remote, names)):
+        return [action(name) for name in names]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(action, names))
+
+
+def _exists(name: str) -> bool | OSError:
+    """Whether there is something, or why that cannot be asked."""
+    try:
+        return store.exists(name)
+    except OSError as error:
+        return error
+
+
 def _globbed(pattern: str) -> list[str]:
-    if any(character in pattern for character in "*?[") and not store.exists(pattern):
+    if any(character in pattern for character in "*?[") and _exists(pattern) is not True:
         return store.list_glob(pattern)
     return [pattern]
 
@@ -72,8 +101,8 @@ def _open(path: str) -> list[Shard]:
         return [ParquetShard(path)]
     if store.is_dir(path):
         return _open_folder(path if path == "/" else path.rstrip("/"))
-    if not store.exists(path):
-        return [TarShard(path)]  # reading it will say that it is gone
+    if _exists(path) is not True:
+        return [TarShard(path)]  # reading it will say that it is gone, or why it cannot be read
     raise DedupkitError(f"{path} is no shard: expected .tar, .tar.gz, .tgz, .parquet or a folder")
 
 
@@ -114,4 +143,7 @@ def _stem(name: str) -> str:
 
 def _metadata_beside(path: str) -> str | None:
     candidate = _stem(path) + ".parquet"
-    return candidate if store.exists(candidate) else None
+    answer = _exists(candidate)
+    if isinstance(answer, OSError):  # some stores refuse what does not exist
+        return None if store.is_refused(answer) else candidate
+    return candidate if answer else None

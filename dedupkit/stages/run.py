@@ -16,7 +16,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.stages.plan import Job
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
-from dedupkit.store import remove_tree, stamp
+from dedupkit.store import is_remote, remove_tree, stamps
 
 __all__ = ["run_stages"]
 
@@ -48,9 +48,12 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
     tasks = []
     requested = [SIGNALS[name] for name in job.hashes]
     asked = [signal.scan_key for signal in requested]
+    # The files of a remote folder were listed with their states: they are in the shard's settings.
+    asked_for = [() if is_remote(shard.source) and shard.settings else shard.paths for shard in job.shards]
+    known = iter(stamps([path for paths in asked_for for path in paths]))
     for number, shard in enumerate(job.shards):
-        stamps = [stamp(path) for path in shard.paths]
-        key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, stamps, shard.settings, asked])
+        states = [next(known) for _ in asked_for[number]]
+        key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, states, shard.settings, asked])
         path = str(job.folder.samples(number))
         call = partial(scan_task, shard, path, requested)
         rescue = partial(scan_without_killers, shard, path, requested)

@@ -1,6 +1,6 @@
 """One way to files, local or remote, for inputs and outputs."""
 
-from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, walk_files
+from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, stamps, walk_files
 from dedupkit.store.paths import expand_braces, is_remote, join, refuse_inside
 from dedupkit.store.reading import open_binary
 from dedupkit.store.records import (
@@ -13,6 +13,7 @@ from dedupkit.store.records import (
     write_json,
     write_sealed,
 )
+from dedupkit.store.remote import is_refused
 from dedupkit.store.tables import count_rows, parquet_writer, read_columns, write_table
 from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
 
@@ -26,6 +27,7 @@ __all__ = [
     "file_state",
     "is_dir",
     "is_intact",
+    "is_refused",
     "is_remote",
     "is_temporary",
     "join",
@@ -39,6 +41,7 @@ __all__ = [
     "refuse_inside",
     "remove_tree",
     "stamp",
+    "stamps",
     "sweep",
     "temporary_path",
     "walk_files",

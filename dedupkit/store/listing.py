@@ -4,25 +4,48 @@ from __future__ import annotations
 
 import glob as _glob
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from dedupkit.store.paths import is_remote
-from dedupkit.store.remote import as_oserror, filesystem
+from dedupkit.store.remote import as_oserror, filesystem, is_transient
 
-__all__ = ["exists", "is_dir", "list_dir", "list_glob", "stamp", "walk_files"]
+__all__ = ["exists", "is_dir", "list_dir", "list_glob", "stamp", "stamps", "walk_files"]
+
+_PAUSES = (0.1, 0.5, 2.0)  # seconds before another attempt
+_AT_ONCE = 32
 
 
 def exists(path: str) -> bool:
-    """Whether the path exists; False where the store cannot be asked."""
+    """Whether the path exists.
+
+    Raises:
+        OSError: a store cannot be asked; the message names the cause.
+    """
     if not is_remote(path):
         return Path(path).exists()
-    fs, inner, _ = filesystem(path)
     try:
-        with as_oserror(path):
-            return bool(fs.exists(inner))
-    except OSError:
+        _info(path)
+    except FileNotFoundError:
         return False
+    return True
+
+
+def _info(path: str) -> dict[str, Any]:
+    """What a store knows of a path; what is transient is tried again."""
+    fs, inner, _ = filesystem(path)
+    for pause in (*_PAUSES, None):
+        try:
+            with as_oserror(path):
+                found: dict[str, Any] = fs.info(inner)
+                return found
+        except OSError as error:
+            if pause is None or not is_transient(error):
+                raise
+            time.sleep(pause)
+    raise AssertionError("unreachable")
 
 
 def is_dir(path: str) -> bool:
@@ -54,19 +77,26 @@ def list_glob(pattern: str) -> list[str]:
         return sorted(full(name) for name in fs.glob(inner))
 
 
-def walk_files(folder: str, failed: Callable[[str, OSError], None] | None = None) -> Iterator[str]:
+def walk_files(
+    folder: str,
+    failed: Callable[[str, OSError], None] | None = None,
+    states: dict[str, list[Any]] | None = None,
+) -> Iterator[str]:
     """Every file below a folder, as paths relative to it, in sorted order.
 
     Args:
         folder: The folder.
         failed: Called for each folder below it that cannot be listed, and for each link to a folder, which is not
             followed; with its relative path and the reason.
+        states: Filled with the state of each remote file, which the listing gives for nothing; see :func:`stamp`.
     """
     if is_remote(folder):
         fs, inner, _ = filesystem(folder)
         prefix = inner.rstrip("/") + "/"
         with as_oserror(folder):
-            found = fs.find(inner)
+            found = fs.find(inner, detail=True)
+        if states is not None:
+            states |= {name.removeprefix(prefix): _state(info) for name, info in found.items()}
         yield from sorted(name.removeprefix(prefix) for name in found)
         return
     names = []
@@ -84,12 +114,34 @@ def walk_files(folder: str, failed: Callable[[str, OSError], None] | None = None
     yield from sorted(names)
 
 
-def stamp(path: str) -> list[int]:
-    """Size and modification time of a local file, so that a changed shard is read again; empty where unknown."""
+def stamp(path: str) -> list[Any]:
+    """What changes with a file: size and time of modification, or the tag that a store gives; empty where unknown."""
     if is_remote(path):
-        return []
+        try:
+            return _state(_info(path))
+        except OSError:
+            return []
     try:
         status = Path(path).stat()
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]
+
+
+def stamps(paths: Sequence[str]) -> list[list[Any]]:
+    """:func:`stamp` of each path; stores are asked for many at once."""
+    if not any(map(is_remote, paths)):
+        return [stamp(path) for path in paths]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(stamp, paths))
+
+
+def _state(info: dict[str, Any]) -> list[Any]:
+    tags = (info.get(name) for name in ("ETag", "etag", "md5Hash", "Content-MD5", "Digest"))
+    times = (
+        info.get(name) for name in ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")
+    )
+    tag = next((value for value in (*tags, *times) if value is not None), None)
+    return [info.get("size"), None if tag is None else str(tag)]

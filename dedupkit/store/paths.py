@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dedupkit.errors import DedupkitError
 
-__all__ = ["expand_braces", "is_remote", "join", "refuse_inside"]
+__all__ = ["expand_braces", "is_http", "is_remote", "join", "refuse_inside"]
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
@@ -17,6 +17,11 @@ _RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
 def is_remote(path: str) -> bool:
     """Whether the path has a URL scheme."""
     return "://" in path
+
+
+def is_http(path: str) -> bool:
+    """Whether a path is an http(s) address."""
+    return path.startswith(("http://", "https://"))
 
 
 def join(folder: str, *names: str) -> str:

@@ -8,7 +8,7 @@ import os
 from stat import S_ISREG
 from typing import IO, Any
 
-from dedupkit.store.paths import is_remote
+from dedupkit.store.paths import is_http, is_remote
 from dedupkit.store.remote import as_oserror, filesystem
 
 __all__ = ["open_binary"]
@@ -24,6 +24,10 @@ def open_binary(path: str) -> IO[bytes]:
     if not is_remote(path):
         return _open_regular(path)
     fs, inner, _ = filesystem(path)
+    if is_http(path):
+        from dedupkit.store.http import HttpFile
+
+        return _io.BufferedReader(HttpFile(fs, inner), 1 << 20)
     with as_oserror(path):
         return _io.BufferedReader(_Remote(path, fs.open(inner, "rb")), 1 << 20)
 

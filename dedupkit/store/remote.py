@@ -8,7 +8,7 @@ from typing import Any
 
 from dedupkit.errors import DedupkitError
 
-__all__ = ["as_oserror", "filesystem"]
+__all__ = ["as_oserror", "filesystem", "is_refused", "is_transient"]
 
 
 def filesystem(path: str) -> tuple[Any, str, Callable[[str], str]]:
@@ -24,10 +24,52 @@ def filesystem(path: str) -> tuple[Any, str, Callable[[str], str]]:
 
 @contextmanager
 def as_oserror(path: str) -> Iterator[None]:
-    """Stores raise errors of their client's own kinds; here they are all errors of reading a file."""
+    """Stores raise errors of their client's own kinds; here they are all errors of reading a file.
+
+    A file counts as missing only if the store said so: some clients say "not found" for whatever went wrong.
+    """
     try:
         yield
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        if cause is None or isinstance(cause, FileNotFoundError) or _status(cause) in (404, 410):
+            raise
+        raise OSError(f"cannot read {path}: {_said(cause)}") from cause
     except (OSError, DedupkitError):
         raise
     except Exception as error:
-        raise OSError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+        raise OSError(f"cannot read {path}: {_said(error)}") from error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether what went wrong may pass: the server is busy or failing, or the connection broke."""
+    causes: list[BaseException] = [error]
+    while causes[-1].__cause__ is not None and len(causes) < 10:
+        causes.append(causes[-1].__cause__)
+    broken = ("ClientPayloadError", "ServerDisconnectedError", "ClientOSError")
+    if any(isinstance(cause, (ConnectionError, TimeoutError)) or type(cause).__name__ in broken for cause in causes):
+        return True
+    statuses = [status for status in map(_status, causes) if status is not None]
+    return bool(statuses) and statuses[0] in (408, 425, 429, 500, 502, 503, 504)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the store answered that this may not be read; some say so of what does not exist."""
+    return isinstance(error, PermissionError) or any(
+        _status(cause) in (401, 403) for cause in (error, error.__cause__) if cause is not None
+    )
+
+
+def _status(error: BaseException) -> int | None:
+    """The status of an HTTP error, under the name that the client gives it."""
+    response = getattr(error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    status = getattr(error, "status", None) or metadata.get("HTTPStatusCode")
+    return status if isinstance(status, int) else None
+
+
+def _said(error: BaseException) -> str:
+    status = _status(error)
+    words = {401: "credentials are needed", 403: "access is denied", 429: "too many requests"}
+    hint = f" ({words[status]})" if status in words else ""
+    return f"{type(error).__name__}: {error}{hint}"
