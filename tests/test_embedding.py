@@ -2,15 +2,15 @@
 
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import encode, environment, write_tar
+from helpers import encode, environment, run, write_tar
 from PIL import Image
 
 from dedupkit.embedding import embedder_key, embedder_name, load_embedder, shared_embedder
@@ -20,7 +20,7 @@ from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.sources import find_shards
 from dedupkit.stages.embed import embed_shard
-from dedupkit.stages.scan import scan_shard
+from dedupkit.stages.scan import sample_schema, scan_shard
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)
@@ -576,9 +576,7 @@ def test_a_shard_that_breaks_off(tmp_path):
 
 
 def test_an_empty_shard(tmp_path):
-    pq.write_table(
-        pa.table({"key": pa.array([], pa.string()), "error": pa.array([], pa.string())}), tmp_path / "s.parquet"
-    )
+    pq.write_table(sample_schema([]).empty_table(), tmp_path / "s.parquet")
 
     class Empty:
         source, paths = "none", ()
@@ -589,3 +587,61 @@ def test_an_empty_shard(tmp_path):
     summary = embed_shard(Empty(), str(tmp_path / "0.npy"), Mean(), samples_path=str(tmp_path / "s.parquet"))
     assert summary["samples"] == 0
     assert np.load(tmp_path / "0.npy").shape == (0, 12)
+
+
+@pytest.fixture
+def doubled(tmp_path, photos):
+    """Five photos and a faint variant of each, in two tars."""
+    images = [photo.convert("RGB").resize((90, 60)) for photo in list(photos.values())[:5]]
+    pairs = [(f"{i}-{edit}", image) for i, image in enumerate(images) for edit in "ab"]
+    for shard in range(2):
+        members = [
+            (f"{key}.jpg", encode(image, quality=95 if key.endswith("a") else 60)) for key, image in pairs[shard::2]
+        ]
+        write_tar(tmp_path / "in" / f"{shard}.tar", members)
+    return str(tmp_path / "in")
+
+
+def test_an_embedder_object_is_taken_like_a_specification_and_cached_by_its_key(tmp_path, doubled):
+    class Counted(Mean):
+        name, calls = "my_mean", 0
+
+        def encode(self, batch):
+            type(self).calls += 1
+            return super().encode(batch)
+
+    finished = run(doubled, tmp_path / "out", rule="exact or my_mean>=0.999", embed=Counted())
+    assert finished.summary["remove"] == 5
+    assert {row["reason"] for row in finished.manifest.to_pylist()} == {None, "my_mean"}
+    calls = Counted.calls
+    assert calls
+    # the same key: nothing is computed again, with the object or without it
+    assert run(doubled, tmp_path / "out", rule="my_mean>=0.9999", embed=Counted()).summary["remove"] <= 5
+    assert run(doubled, tmp_path / "out", rule="my_mean>=0.999").summary["remove"] == 5
+    assert Counted.calls == calls
+    # another key: computed again
+    changed = Counted()
+    changed.key = "other"
+    run(doubled, tmp_path / "out", rule="my_mean>=0.999", embed=changed)
+    assert Counted.calls > calls
+    # without the object and without its vectors there is one clear error
+    shutil.rmtree(tmp_path / "out" / ".done" / "embed-my_mean")
+    with pytest.raises(DedupkitError, match="given as an object"):
+        run(doubled, tmp_path / "out", rule="my_mean>=0.999")
+    changed.name = "pdq"
+    with pytest.raises(DedupkitError, match="two signals"):
+        run(doubled, tmp_path / "other", embed=changed)
+    with pytest.raises(DedupkitError, match="no embedder"):
+        run(doubled, tmp_path / "other", embed=[3])
+
+
+def test_an_array_with_keys_is_taken_as_vectors_that_exist(tmp_path, doubled):
+    keys = [f"{i}-{edit}" for i in range(4) for edit in "ab"]
+    vectors = np.repeat(np.eye(4, 8), 2, axis=0)
+    finished = run(doubled, tmp_path / "out", rule="vectors>=0.9", embed=(vectors, keys))
+    assert finished.summary["remove"] == 4
+    assert finished.summary["without_vector"]["vectors"]["count"] == 2
+    with pytest.raises(DedupkitError, match="8 vectors and"):
+        run(doubled, tmp_path / "few", rule="vectors>=0.9", embed=(vectors, keys[:-1]))
+    with pytest.raises(DedupkitError, match="floating-point"):
+        run(doubled, tmp_path / "ints", rule="vectors>=0.9", embed=(vectors.astype(int), keys))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dedupkit.embedding.spec import Spec, embedder_key, lite_weights
+from dedupkit.embedding.keys import embedder_key, lite_weights
+from dedupkit.embedding.spec import Spec
 from dedupkit.embedding.torch_model import TorchEmbedder
 from dedupkit.errors import DedupkitError, import_optional
 
@@ -23,7 +24,7 @@ the pairs above, 0.97 lie beyond every false one at 288 pixels and 0.92 at 224."
 
 
 def load(spec: Spec, device: str | None = None, precision: str | None = None) -> TorchEmbedder:
-    """Load ``lite``: (n, 3, 288, 288) in, or another ``?size=``,, (n, 1280) out.
+    """Load ``lite``: (n, 3, 288, 288) in, or another ``?size=``; (n, 1280) out.
 
     Raises:
         DedupkitError: the package's weights do not fit timm's model.

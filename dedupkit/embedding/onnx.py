@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dedupkit.embedding.embedder import Pixels, Vectors, unit_rows
+from dedupkit.embedding.keys import embedder_key, model_file
 from dedupkit.embedding.pixels import Preprocess
-from dedupkit.embedding.spec import Spec, embedder_key, model_file
+from dedupkit.embedding.spec import Spec
 from dedupkit.embedding.torch_model import probe_images
 from dedupkit.errors import DedupkitError, import_optional
 

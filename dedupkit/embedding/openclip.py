@@ -11,8 +11,9 @@ from typing import Any
 from PIL import Image
 
 from dedupkit.embedding.embedder import Vectors
+from dedupkit.embedding.keys import embedder_key
 from dedupkit.embedding.pixels import Preprocess
-from dedupkit.embedding.spec import Spec, embedder_key
+from dedupkit.embedding.spec import Spec
 from dedupkit.embedding.torch_model import TorchEmbedder
 from dedupkit.errors import DedupkitError, import_optional
 

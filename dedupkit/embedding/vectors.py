@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from dedupkit.embedding.spec import Spec
 from dedupkit.errors import DedupkitError
 
-__all__ = ["IDENTIFIERS", "Part", "find_parts"]
+__all__ = ["IDENTIFIERS", "ArrayPart", "Part", "find_parts", "vector_files"]
 
 IDENTIFIERS: dict[str, tuple[str, ...]] = {
     "uid": ("uid", "UID"),
@@ -136,6 +136,35 @@ class Part:
             return shape
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayPart:
+    """Vectors and identifiers in memory, with the interface of :class:`Part`.
+
+    Attributes:
+        array: (n, d) vectors.
+        names: Identifiers by kind, see :data:`IDENTIFIERS`.
+        vectors: Name of the vectors, for messages.
+        ids: Name of the identifiers, for messages.
+    """
+
+    array: NDArray[Any]
+    names: Mapping[str, Sequence[str | None]]
+    vectors: str = "the array"
+    ids: str = "the list of identifiers"
+
+    def identifiers(self) -> dict[str, pa.Array]:
+        """Columns of strings under the names of :data:`IDENTIFIERS`."""
+        return {kind: pa.array(list(values), pa.large_string()) for kind, values in self.names.items()}
+
+    def shape(self) -> tuple[int, int]:
+        """Rows and dimension."""
+        return int(self.array.shape[0]), int(self.array.shape[1])
+
+    def read(self) -> NDArray[Any]:
+        """The vectors, (n, d)."""
+        return self.array
+
+
 def find_parts(spec: Spec) -> tuple[list[Part], list[Path]]:
     """The parts that ``precomputed:PATH`` names, in name order, and the files that have no counterpart.
 
@@ -157,6 +186,11 @@ def find_parts(spec: Spec) -> tuple[list[Part], list[Path]]:
             "or url) from the Parquet file of the same name, for vectors are never joined by position alone"
         )
     return parts, [file for file in files if file.suffix in (".npy", ".npz", ".parquet") and file not in used]
+
+
+def vector_files(spec: Spec) -> list[Path]:
+    """Every file that a specification names, for its key."""
+    return [file for part in find_parts(spec)[0] for file in part.files]
 
 
 def _clip_retrieval(folder: Path) -> tuple[list[Part], list[Path]]:

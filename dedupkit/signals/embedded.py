@@ -46,7 +46,7 @@ class Embedded(Signal):
 
     def join_key(self, settings: JoinSettings) -> list[Any]:
         """The search, and the background by which scores are normalised."""
-        from dedupkit.embedding.spec import background_key
+        from dedupkit.embedding.keys import background_key
 
         return [settings.target_recall, settings.seed, *background_key(self.spec)]
 

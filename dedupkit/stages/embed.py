@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.embedding.embedder import Embedder, Pixels, Vectors
+from dedupkit.embedding.load import shared_embedder
 from dedupkit.embedding.pixels import decode_rgb
-from dedupkit.embedding.precomputed import EXAMPLES, join_shard, shared_precomputed
-from dedupkit.embedding.spec import shared_embedder
+from dedupkit.embedding.precomputed import EXAMPLES, Precomputed, shared_precomputed
 from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError
 from dedupkit.sources import Shard
@@ -59,7 +59,7 @@ def embed_shard(
 
     Raises:
         DedupkitError: the shard is no longer the one that was scanned; see also
-            :func:`~dedupkit.embedding.spec.load_embedder`.
+            :func:`~dedupkit.embedding.load.load_embedder`.
     """
     if isinstance(embedder, str) and embedder.startswith("precomputed:"):
         return join_shard(path, shared_precomputed(embedder), samples_path)
@@ -89,6 +89,32 @@ def embed_shard(
         np.save(stream, matrix.values)
     summary = {"samples": len(wanted), "name": model.name, "dim": model.dim, "precision": model.precision}
     return summary | matrix.counts() | images.problem()
+
+
+def join_shard(
+    path: str, vectors: Precomputed, samples_path: str, by: Sequence[str] = ("uid", "key", "url")
+) -> dict[str, Any]:
+    """Write the vectors of one shard's samples, as :func:`embed_shard` does for a model."""
+    table = read_columns(Path(samples_path), ["key", "uid", "url", "error"])
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    readable = np.flatnonzero(table["error"].is_null().to_numpy())
+    keys, uids, urls = ([columns[name][row] for row in readable.tolist()] for name in ("key", "uid", "url"))
+    matrix = np.zeros((table.num_rows, vectors.dim), np.float16)
+    matrix[readable], found = vectors.lookup(keys, uids, urls, by=by)
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
+        np.save(stream, matrix)
+    lost = np.flatnonzero(~found)
+    first = f"{keys[lost[0]]}: no usable vector in the set" if len(lost) else None
+    return {
+        "samples": table.num_rows,
+        "name": vectors.name,
+        "dim": vectors.dim,
+        "precision": "float16",
+        "embedded": int(found.sum()),
+        "failed": len(lost),
+        "failure": first,
+        "examples": [str(keys[row]) for row in lost[:EXAMPLES].tolist()],
+    }
 
 
 def _decode(model: Embedder, data: bytes) -> Decoded:

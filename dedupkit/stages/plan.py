@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from dedupkit.clustering import Rule
 from dedupkit.runfolder.folder import RunFolder
@@ -26,6 +27,7 @@ class Job:
         seed: of samples and clusters.
         device: for torch.
         target_recall: of clustered searches.
+        given: embedders that were given as objects, by signal name.
     """
 
     folder: RunFolder
@@ -37,3 +39,4 @@ class Job:
     seed: int
     device: str | None
     target_recall: float
+    given: Mapping[str, Any] = field(default_factory=dict)

@@ -103,12 +103,13 @@ class _LoadAhead:
 
 def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
     """Give every sample its vector, with one model in this process; returns a digest of the vectors."""
-    from dedupkit.embedding.precomputed import load_precomputed
-    from dedupkit.embedding.spec import embedder_key
+    from dedupkit.embedding.keys import embedder_key
+    from dedupkit.embedding.precomputed import Precomputed, load_precomputed
     from dedupkit.stages.embed import embed_shard, join_shard
 
     model = embedder_key(spec)
-    vectors = load_precomputed(spec) if spec.startswith("precomputed:") else None
+    source: Any = load_precomputed(spec) if spec.startswith("precomputed:") else job.given.get(name, spec)
+    vectors = source if isinstance(source, Precomputed) else None
     by = _identifiers(job) if vectors is not None else []
     tasks = []
     for number, shard in enumerate(job.shards):
@@ -116,7 +117,9 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
         if vectors is not None:
             call = partial(join_shard, path, vectors, samples, by=by)
         else:
-            call = partial(embed_shard, shard, path, spec, samples_path=samples, threads=job.workers, device=job.device)
+            call = partial(
+                embed_shard, shard, path, source, samples_path=samples, threads=job.workers, device=job.device
+            )
         key = cache_key([model, scanned[number]])
         tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,)))
     with Progress(f"embed {name}", len(tasks), "img") as progress:

@@ -25,7 +25,11 @@ from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import refuse_inside
 
 if TYPE_CHECKING:
+    from dedupkit.embedding import Embedder, Precomputed
+    from dedupkit.embedding.given import ArrayWithIds
     from dedupkit.workflows.run import Run
+
+    EmbedLike = str | Embedder | Precomputed | ArrayWithIds
 
 __all__ = ["dedup"]
 
@@ -37,7 +41,7 @@ def dedup(
     out: str | Path | None = None,
     *,
     rule: str = "copies",
-    embed: str | Sequence[str] = (),
+    embed: EmbedLike | Sequence[EmbedLike] = (),
     keep: str = DEFAULT_POLICY,
     hashes: Sequence[str] = (),
     workers: int | None = None,
@@ -55,8 +59,10 @@ def dedup(
             policy decides again and computes only what is missing. Images in memory need none: the run then lies in
             a temporary folder, which goes away with the run object.
         rule: a preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
-        embed: embedders by specification (:data:`dedupkit.embedding.FORMS`); each is a signal that the rule can name.
-            A preset over an embedder takes the first, or ``lite``.
+        embed: One or more embedders; each is a signal that the rule can name. A specification
+            (:data:`dedupkit.embedding.FORMS`), an object (:class:`dedupkit.embedding.Embedder`, or what
+            :func:`dedupkit.embedding.load_precomputed` returns), or ``(vectors, keys)``: an array (n, d) and the keys
+            of its rows. A preset over an embedder takes the first, or ``lite``.
         keep: the keep policy, e.g. ``"-pixels, -clip_score, nbytes, sample"``.
         hashes: further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
             ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
@@ -86,7 +92,7 @@ def dedup(
     folder = RunFolder(out)
     # What an earlier call computed stays, so that one can go back and forth between rules.
     before = folder.earlier()
-    embedders = _embedders([embed] if isinstance(embed, str) else embed, rule, before.embedders if before else {})
+    embedders, given = _embedders(embed, rule, before.embedders if before else {})
     parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
     policy = parse_policy(keep)
     requested = _hashes_to_scan(parsed, hashes)
@@ -103,7 +109,8 @@ def dedup(
         config = _config(listed, shards, parsed, policy, requested, embedders, seed)
         folder.write_config(config)
         run_stages(
-            Job(folder, shards, parsed, requested, embedders, max(1, workers), seed, device, target_recall), engine
+            Job(folder, shards, parsed, requested, embedders, max(1, workers), seed, device, target_recall, given),
+            engine,
         )
         _decide(folder, config, parsed, policy)
     from dedupkit.workflows.run import Run
@@ -111,18 +118,22 @@ def dedup(
     return Run(folder.path, keeper=keeper)
 
 
-def _embedders(specs: Sequence[str], rule: str, before: Mapping[str, str]) -> dict[str, str]:
-    """Signal name to specification: those named now, then those of earlier calls."""
-    specs = specs or ([_DEFAULT_EMBEDDER] if needs_embedder(rule) and not before else [])
+def _embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Signal name to specification: those named now, then those of earlier calls; and the objects among those named."""
+    if not embed and needs_embedder(rule) and not before:
+        embed = _DEFAULT_EMBEDDER
     embedders: dict[str, str] = {}
-    if specs:
-        from dedupkit.embedding.spec import embedder_name
-    for spec in specs:
-        name = embedder_name(spec)
-        if name in embedders or name in SIGNALS:
-            raise DedupkitError(f"two signals are called {name!r}; rename this one: {spec}?name=OTHER")
-        embedders[name] = spec
-    return {**embedders, **{name: spec for name, spec in before.items() if name not in embedders}}
+    objects: dict[str, Any] = {}
+    if embed:
+        from dedupkit.embedding.given import as_given, listed
+
+        for given in map(as_given, listed(embed)):
+            if given.name in embedders or given.name in SIGNALS:
+                raise DedupkitError(f"two signals are called {given.name!r}; rename this one: {given.spec}?name=OTHER")
+            embedders[given.name] = given.spec
+            if given.source is not None:
+                objects[given.name] = given.source
+    return {**embedders, **{name: spec for name, spec in before.items() if name not in embedders}}, objects
 
 
 def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:

