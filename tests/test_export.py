@@ -274,6 +274,7 @@ def test_tars_keep_every_column_of_the_source_in_their_json(tmp_path, wide):
     wds = pytest.importorskip("webdataset")
     wide.apply(tmp_path / "clean")
     samples = list(wds.WebDataset(str(tmp_path / "clean" / "00000.tar"), shardshuffle=False))
+    assert [sample["txt"].decode() for sample in samples] == ["a", "", "ç", "d"]
     stated = [json.loads(sample["json"]) for sample in samples]
     assert [(row["url"], row["uid"]) for row in stated] == list(
         zip(EXTRA["URL"].to_pylist(), EXTRA["id"].to_pylist(), strict=True)

@@ -28,7 +28,7 @@ from dedupkit.manifest.names import archive_name, short_key
 from dedupkit.manifest.part import Input, Output, write_parts
 from dedupkit.manifest.shards import SHARD_WRITERS
 from dedupkit.manifest.target import Target
-from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder import DecisionRecord, RunFolder
 from dedupkit.sources.again import Moved, moved_to
 from dedupkit.sources.reread import Originals
 from dedupkit.store import read_columns, refuse_inside, stamp
@@ -83,23 +83,22 @@ def apply(
         raise DedupkitError(f"{format} is one file; a shard size or number is for {' and '.join(SHARD_WRITERS)}")
     folder, target = RunFolder(run), Target(Path(to))
     config = folder.read_config()
-    folder.verdicts()
+    decision = folder.verdicts()
     refuse_inside(target.path, [*config.sources, *config.shards, *moved_to(source)])
     claim = folder.applied(cache_key(str(target.path.resolve())))
     with folder.shared(), target.claimed(claim, format):
-        decision = _decision(folder)
+        _check_same(folder, decision)
         if format in LISTS:
             samples, files = _write_list(folder, target, format), 1
         else:
             samples, files = _write_shards(_Plan(folder, Originals(folder, source), format, sizes), target, workers)
-        if _decision(folder) != decision:
-            raise DedupkitError(f"the verdicts of {run} changed while they were applied; give the same command again")
+        _check_same(folder, decision)
     return {"samples": samples, "files": files, "format": format, "to": str(to)}
 
 
-def _decision(folder: RunFolder) -> list[int]:
-    """What changes when the verdicts do."""
-    return stamp(str(folder.manifest))
+def _check_same(folder: RunFolder, decision: DecisionRecord) -> None:
+    if DecisionRecord.read(folder.decision) != decision:
+        raise DedupkitError(f"{folder.path} was decided again meanwhile; give the same command again")
 
 
 def _write_list(folder: RunFolder, target: Target, format: str) -> int:
@@ -149,9 +148,9 @@ class _Plan:
 
     def outputs(self) -> list[Output]:
         """The cleaned shards, in order."""
-        suffix = SHARD_WRITERS[self.format].suffix
+        suffix, width = SHARD_WRITERS[self.format].suffix, max(5, len(str(len(self.parts) - 1)))
         return [
-            Output(f"{number:05d}{suffix}", sum(piece.last - piece.first for piece in part), self._key(part))
+            Output(f"{number:0{width}d}{suffix}", sum(piece.last - piece.first for piece in part), self._key(part))
             for number, part in enumerate(self.parts)
         ]
 

@@ -112,6 +112,8 @@ class KeepFilter:
 
     def _keeps(self, values: Mapping[str, Any], index: int | None) -> bool:
         example = Example(values)
+        if index is None and (verdict := self._surely(example)) is not None:
+            return verdict
         rows = self._candidates(example)
         fits = index is None or bool((rows == index).any())
         self._numbers.see(index, fits=fits)
@@ -126,6 +128,14 @@ class KeepFilter:
                 raise _ambiguous(example, len(rows))
             return bool(self._known.kept(rows[rows == number])[0])
         return verdict
+
+    def _surely(self, example: Example) -> bool | None:
+        """The verdict where key and source tell it at once, which is the common case."""
+        key, source = example.key, example.source
+        if key is None:
+            return None
+        sources = self._known.all_sources if source is None else self._known.sources(source)
+        return self._known.in_source_surely(sources[0], key) if len(sources) == 1 else None
 
     def _candidates(self, example: Example) -> Rows:
         """The rows that the example may be: by key and source, else by the first column whose value is known."""

@@ -13,6 +13,7 @@ from dedupkit.manifest.extra import as_json, free_name
 from dedupkit.manifest.names import ArchiveNames, safe_extension
 from dedupkit.manifest.readme import readme
 from dedupkit.sources import Sample
+from dedupkit.sources.columns import ALIASES
 
 __all__ = ["TarShardWriter"]
 
@@ -52,6 +53,8 @@ class TarShardWriter:
         # JSON that is no object can hold no key, so the name must keep all of it.
         name = self._names.give(row["key"], None if stated is None else sample.image_ext)
         if "json" not in members:
+            if sample.extra.keys() & set(ALIASES["caption"]):
+                members.setdefault("txt", b"")  # as img2dataset has it: every sample of a shard has the same members
             members["json"] = _dump(_described(sample, name, row))
         elif stated is not None and name != row["key"]:
             members["json"] = _dump({**stated, "original_key": row["key"]})

@@ -56,6 +56,14 @@ class Verdicts:
         bits: NDArray[np.bool_] = (self._packed[rows >> 3] >> (7 - (rows & 7)) & 1).astype(np.bool_)
         return bits
 
+    def in_source_surely(self, source: str, key: str) -> bool | None:
+        """Whether a key of one source is kept; None where the source has no such key or may repeat it."""
+        table = self._keys(source)
+        rows = table.get(key)
+        if rows is None or len(rows) > 1 or f"{key}#2" in table:
+            return None
+        return bool(self._bits[rows[0] >> 3] >> (7 - (rows[0] & 7)) & 1)
+
     def in_source(self, source: str, key: str) -> Rows:
         """The rows of a key in one source; a key that the source repeats has several, called ``KEY#2`` and so on."""
         table = self._keys(source)
@@ -103,6 +111,10 @@ class Verdicts:
             for batch in self._file.iter_batches(columns=["verdict"], use_threads=False)
         ]
         return np.packbits(np.concatenate([np.zeros(0, np.bool_), *parts]))
+
+    @cached_property
+    def _bits(self) -> bytes:
+        return self._packed.tobytes()
 
     @cached_property
     def _groups(self) -> dict[str, list[int]]:
