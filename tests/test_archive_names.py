@@ -14,6 +14,7 @@ from helpers import encode, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dedupkit.manifest import tar_shards
 from dedupkit.manifest.lists import escape, read_keys, unescape
 from dedupkit.manifest.names import ArchiveNames, archive_name, original_key, short_key
 from dedupkit.manifest.shards import TarShardWriter
@@ -140,3 +141,15 @@ def test_json_of_the_source_is_kept_when_the_key_is_renamed(tmp_path):
     with tarfile.open(fileobj=io.BytesIO((tmp_path / "a.tar").read_bytes())) as archive:
         stated = json.loads(archive.extractfile("%2E%2E/x.json").read())
     assert stated == {"license": "CC0", "key": "../x", "original_key": "../x"}
+
+
+@given(st.text(min_size=1, max_size=120).filter(lambda name: "\0" not in name), st.sampled_from([0, 1, 511, 8**11 - 1]))
+@settings(max_examples=100, deadline=None)
+def test_headers_are_those_of_tarfile(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    try:
+        expected = info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
+    except ValueError:
+        expected = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    assert tar_shards._header(name, size) == expected

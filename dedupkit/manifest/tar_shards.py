@@ -18,6 +18,8 @@ from dedupkit.sources.columns import ALIASES
 __all__ = ["TarShardWriter"]
 
 _BLOCK = 512
+_EMPTY = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+_EMPTY_SUM = sum(_EMPTY[:124]) + sum(_EMPTY[135:148]) + 8 * ord(" ") + sum(_EMPTY[156:])
 
 
 class TarShardWriter:
@@ -59,13 +61,7 @@ class TarShardWriter:
         elif stated is not None and name != row["key"]:
             members["json"] = _dump({**stated, "original_key": row["key"]})
         for extension, data in members.items():
-            header = tarfile.TarInfo(f"{name}.{safe_extension(extension)}")
-            header.size = len(data)
-            try:
-                block = header.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
-            except ValueError:  # a name of more than 100 bytes that no prefix splits
-                block = header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-            self._stream.write(block)
+            self._stream.write(_header(f"{name}.{safe_extension(extension)}", len(data)))
             self._stream.write(data)
             self._stream.write(bytes(-len(data) % _BLOCK))
 
@@ -88,6 +84,22 @@ class TarShardWriter:
     def index(sizes: Mapping[str, int]) -> dict[str, bytes]:
         """``sizes.json``, which open_clip's training reads, and a README.md for Hugging Face ``datasets``."""
         return {"sizes.json": _pretty(dict(sizes)), **readme(sizes, "*.tar")}
+
+
+def _header(name: str, size: int) -> bytes:
+    """A member's header as :mod:`tarfile` writes it; short names in a tenth of its time."""
+    raw = name.encode("utf-8", "surrogateescape")
+    if len(raw) <= 100 and size < 8**11:
+        octal = b"%011o" % size
+        checksum = _EMPTY_SUM + sum(raw) + sum(octal)
+        parts = (raw.ljust(100, b"\0"), _EMPTY[100:124], octal, _EMPTY[135:148], b"%06o\0 " % checksum, _EMPTY[156:])
+        return b"".join(parts)
+    header = tarfile.TarInfo(name)
+    header.size = size
+    try:
+        return header.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
+    except ValueError:  # a name that no prefix splits
+        return header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def _described(sample: Sample, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
