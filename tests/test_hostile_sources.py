@@ -9,6 +9,7 @@ import os
 import tarfile
 import tracemalloc
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -421,12 +422,79 @@ def test_every_column_of_a_row_is_there_on_request(tmp_path: Path, images: list[
     })  # fmt: skip
     pq.write_table(table, tmp_path / "0.parquet")
     first, second = read(tmp_path, extra=True)[0]
-    assert list(first.extra) == ["caption", "score", "when", "tags"]
+    assert sorted(first.extra) == ["caption", "score", "tags", "when"]
     assert (first.caption, first.extra["caption"], first.extra["tags"]) == ("one", ["one", "two"], ["a"])
     assert second.extra["score"] is None
     assert read(tmp_path)[0][0].extra == {}
     write_tar(tmp_path / "t" / "0.tar", [("a.jpg", images[0]), ("a.json", b'{"caption": "x", "more": [1]}')])
     assert read(tmp_path / "t", extra=True)[0][0].extra == {"caption": "x", "more": [1]}
+
+
+def test_a_break_in_another_column_costs_no_image(tmp_path: Path, images: list[bytes]) -> None:
+    path = tmp_path / "0.parquet"
+    table = pa.table({"image": pa.array(images * 2, pa.binary()), "other": [bytes([n]) * 400 for n in range(8)]})
+    pq.write_table(table, path, row_group_size=2, use_dictionary=False, compression="none")
+    damaged = bytearray(path.read_bytes())
+    first = pq.read_metadata(path).row_group(2).column(1).data_page_offset
+    damaged[first : first + 30] = b"\xff" * 30
+    path.write_bytes(damaged)
+    samples, problem, _ = read(path, extra=True)
+    assert problem is None
+    assert [sample.image for sample in samples] == images * 2
+    assert ["other" in sample.extra for sample in samples] == [True] * 4 + [False] * 4
+    assert run(path, tmp_path / "out").apply(tmp_path / "clean", format="parquet")["samples"] == 4
+
+
+def damaged(random: Random, data: bytes) -> bytes:
+    """A few bytes changed, removed, doubled, or the rest cut off."""
+    result = bytearray(data)
+    for _ in range(random.choice((1, 1, 2, 5, 20))):
+        place, length = random.randrange(max(len(result), 1)), random.randrange(600)
+        kind = random.random()
+        if kind < 0.7:
+            result[place : place + 1] = random.randbytes(1)
+        elif kind < 0.8:
+            del result[place:]
+        elif kind < 0.9:
+            del result[place : place + length]
+        else:
+            result[place:place] = result[random.randrange(max(len(result), 1)) :][:length]
+    return bytes(result)
+
+
+@pytest.mark.parametrize("name", ["0.tar", "0.tar.gz", "0.parquet", "metadata of 0.tar", "metadata.jsonl"])
+def test_whatever_is_damaged_ends_in_samples_and_at_most_a_problem(
+    tmp_path: Path, images: list[bytes], name: str
+) -> None:
+    members = [m for n, image in enumerate(images) for m in ((f"{'deep/' * 30}{n}.jpg", image), (f"{n}.json", b"{}"))]
+    buffer = pa.BufferOutputStream()
+    columns = {
+        "image": pa.array(images, pa.binary()),
+        "key": list("0123"),
+        "status": ["success"] * 4,
+        "caption": [["a"]] * 4,
+    }
+    pq.write_table(pa.table(columns), buffer, row_group_size=2)
+    whole = {"0.tar": tar_bytes(members, tarfile.PAX_FORMAT), "0.parquet": buffer.getvalue().to_pybytes()}
+    whole |= {
+        "0.tar.gz": gzip.compress(whole["0.tar"]),
+        "metadata.jsonl": b'{"file_name": "a.jpg", "caption": ["x"]}\n',
+    }
+    random = Random(name)
+    (tmp_path / "a.jpg").write_bytes(images[0]) if name == "metadata.jsonl" else None
+    for _ in range(150):
+        if name.startswith("metadata of"):
+            (tmp_path / "0.tar").write_bytes(whole["0.tar"])
+            (tmp_path / "0.parquet").write_bytes(damaged(random, whole["0.parquet"]))
+        else:
+            (tmp_path / name).write_bytes(damaged(random, whole[name]))
+        try:
+            samples, problem, _ = read(tmp_path, extra=random.random() < 0.5)
+        except DedupkitError:
+            assert name == "metadata.jsonl"  # captions are the user's to mend, before anything is read
+            continue
+        for text in (problem, *(t for s in samples for t in (s.key, s.error, s.caption, s.url, s.uid))):
+            (text or "").encode("utf-8")
 
 
 def test_edited_captions_are_noticed(tmp_path: Path, images: list[bytes]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import IO, Any
 
 from dedupkit import store
@@ -74,13 +75,24 @@ class ParquetShard:
                 raise NoImagesError(_no_images(schema))
             keyed = {"key", "status"} <= set(schema.names)
             wanted = _READ | {column, "key", "status", "error_message"}
-            names = [name for name in schema.names if extra or name in wanted]
+            names = [name for name in schema.names if name in wanted]
+            others = self._others([name for name in schema.names if name not in wanted]) if extra else repeat({})
             number = 0
             for batch in _batches(file, names, range(file.num_row_groups)):
                 for row in as_rows(batch):
                     key = clean_text(row["key"]) if keyed and row["key"] is not None else f"{number:08d}"
-                    yield _sample(key or "", row, column, number, extra=extra)
+                    sample = _sample(key or "", row, column, number)
+                    yield replace(sample, extra=row | next(others, {})) if extra else sample
                     number += 1
+
+    def _others(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The columns that the scan does not read, as far as they can be read: a break in one costs no image."""
+        if not names:
+            return
+        with store.open_binary(self.path) as stream, suppress(Exception):
+            file = _opened(stream)
+            for batch in _batches(file, names, range(file.num_row_groups)):
+                yield from as_rows(batch)
 
     def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
         """Read each row group that holds one of the rows once, and of it the column of images alone."""
@@ -210,7 +222,7 @@ def _holds_bytes(kind: Any) -> bool:
     )
 
 
-def _sample(key: str, row: dict[str, Any], column: str, number: int, *, extra: bool) -> Sample:
+def _sample(key: str, row: dict[str, Any], column: str, number: int) -> Sample:
     value = row.pop(column)
     data = stored_bytes(value)
     path = value.get("path") if isinstance(value, dict) else None
@@ -238,5 +250,4 @@ def _sample(key: str, row: dict[str, Any], column: str, number: int, *, extra: b
         uid=as_text(row, "uid"),
         clip_score=as_score(first_present(row, "clip_score")),
         offset=number,
-        extra=row if extra else {},
     )
