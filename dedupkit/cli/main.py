@@ -17,6 +17,7 @@ import typer
 from dedupkit.cli.apply import apply
 from dedupkit.cli.calibrate import calibrate
 from dedupkit.cli.demo import demo
+from dedupkit.cli.metadata import metadata
 from dedupkit.cli.prompts import prompts
 from dedupkit.cli.report import report
 from dedupkit.cli.run import run
@@ -55,7 +56,7 @@ def _root(
     del version
 
 
-for _command in (run, apply, report, calibrate, demo, prompts):
+for _command in (run, apply, report, calibrate, metadata, prompts, demo):
     app.command()(_command)
 
 
