@@ -58,6 +58,9 @@ def read_captions(folder: str, files: Iterable[str], images: Iterable[str]) -> t
     Raises:
         DedupkitError: a table has no column of file names, or cannot be parsed.
     """
+    files = sorted(files, key=lambda name: (name.count("/"), name))
+    if not files:
+        return {}, []
     present = set(images)
     by_base: dict[str, str | None] = {}
     for name in present:
@@ -65,7 +68,7 @@ def read_captions(folder: str, files: Iterable[str], images: Iterable[str]) -> t
         by_base[base] = None if base in by_base else name  # of two with one name neither is meant
     found: dict[str, Row] = {}
     unused = []
-    for file in sorted(files, key=lambda name: (name.count("/"), name)):
+    for file in files:
         rows = _rows_of(folder, file)
         beside = file.rpartition("/")[0]
         here: dict[str, Row] = {}

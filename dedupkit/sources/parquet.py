@@ -138,7 +138,8 @@ def _no_images(schema: Any) -> str:
     present = ", ".join(schema.names) or "none"
     message = f"no column of images in the Parquet file; its columns: {present}"
     if set(schema.names) & set(ALIASES["url"]):
-        message += "; these are addresses of images: download them with img2dataset, then name its output here"
+        message += "; these are addresses of images: download them with img2dataset, then name its output here "
+        message += "(dedupkit metadata removes duplicates before the download)"
     return message
 
 
