@@ -16,6 +16,7 @@ from dedupkit.manifest.cut import ShardSizes
 from dedupkit.manifest.target import Target
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources import find_shards
+from dedupkit.store import write_sealed
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +222,28 @@ def test_an_input_is_read_at_most_twice_however_small_the_shards(tmp_path, monke
     finished.apply(tmp_path / "clean", shard_size=1, workers=1)
     assert len(list((tmp_path / "clean").glob("*.tar"))) == 8
     assert len(reads) <= 8
+
+
+def test_a_record_that_someone_changed_removes_nothing(tmp_path, finished):
+    """The record names what may be removed, so it is not believed when it is not as it was written."""
+    finished.apply(tmp_path / "clean", shards=2)
+    (tmp_path / "precious").write_text("mine")
+    plan = tmp_path / "clean" / ".dedupkit" / "plan.json"
+    stated = json.loads(plan.read_text())
+    plan.write_text(json.dumps({**stated, "former": ["../precious", str(tmp_path / "precious")]}))
+    with pytest.raises(dk.DedupkitError, match="not written from this run"):
+        finished.apply(tmp_path / "clean", shards=2)
+    write_sealed(plan, {name: value for name, value in stated.items() if name in ("format", "files")} | {
+        "former": ["../precious", str(tmp_path / "precious")]
+    })  # fmt: skip
+    assert finished.apply(tmp_path / "clean", shards=2)["files"] == 2
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_link_in_place_of_the_record_is_refused(tmp_path, finished):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean" / ".dedupkit").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(dk.DedupkitError, match="is a link"):
+        finished.apply(tmp_path / "clean")
+    assert not list((tmp_path / "elsewhere").iterdir())

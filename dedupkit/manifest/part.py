@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
-import pyarrow as pa
 
 from dedupkit.manifest.shards import SHARD_WRITERS
 from dedupkit.manifest.target import Target
@@ -96,14 +95,35 @@ def _write(
 def _kept_samples(inputs: Sequence[Input]) -> Iterator[tuple[Sample, dict[str, Any]]]:
     """The wanted samples of all inputs, each with what the manifest says of it."""
     for item in inputs:
+        rows = _Rows(item)
+        for number, sample in read_samples(item.shard, rows, extra=True):
+            yield sample, rows.described(number)
+
+
+class _Rows(Sequence[Scanned | None]):
+    """What the scan said of each sample of an input shard, None for one that is not wanted; one row at a time."""
+
+    def __init__(self, item: Input) -> None:
+        self._source = item.source
         table = read_columns(Path(item.samples), _COLUMNS)
-        bits = np.unpackbits(np.frombuffer(item.wanted, np.uint8), count=table.num_rows)
-        numbers = np.flatnonzero(bits)
-        rows = dict(zip(numbers.tolist(), table.take(pa.array(numbers)).to_pylist(), strict=True))
-        wanted = [
-            Scanned(rows[number]["key"], rows[number]["sha256"]) if number in rows else None
-            for number in range(table.num_rows)
-        ]
-        for number, sample in read_samples(item.shard, wanted, extra=True):
-            row = rows.pop(number)
-            yield sample, {**row, "sha256": row["sha256"].hex(), "source": item.source}
+        self._columns = {name: table[name].combine_chunks() for name in _COLUMNS}
+        self._wanted = np.unpackbits(np.frombuffer(item.wanted, np.uint8), count=table.num_rows)
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    @overload
+    def __getitem__(self, number: int) -> Scanned | None: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Scanned | None]: ...
+    def __getitem__(self, number: int | slice) -> Scanned | Sequence[Scanned | None] | None:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        if not self._wanted[number]:  # past the end, an IndexError
+            return None
+        return Scanned(self._columns["key"][number].as_py(), self._columns["sha256"][number].as_py())
+
+    def described(self, number: int) -> dict[str, Any]:
+        """The row of a sample, as the manifest has it."""
+        row = {name: column[number].as_py() for name, column in self._columns.items()}
+        return {**row, "sha256": row["sha256"].hex(), "source": self._source}

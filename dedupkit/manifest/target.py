@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dedupkit.errors import DedupkitError
-from dedupkit.store import atomic_path, is_temporary, read_json, sweep, write_json
+from dedupkit.store import atomic_path, is_temporary, read_sealed, sweep, write_json, write_sealed
 
 __all__ = ["Target"]
 
@@ -72,8 +72,7 @@ class Target:
         Raises:
             DedupkitError: A file with one of these names, or one that would be removed, is not as dedupkit wrote it.
         """
-        plan = read_json(self._plan) or {}
-        ours = {*plan.get("files", []), *plan.get("former", [])}
+        ours = self._ours()
         foreign = [name for name in names if name not in ours and _exists(self.path / name)]
         if foreign:
             raise DedupkitError(
@@ -84,16 +83,16 @@ class Target:
         for name in former:
             if name in facts and _exists(self.path / name) and not _matches(self.path / name, facts[name]):
                 raise DedupkitError(f"{self.path / name} was changed since dedupkit wrote it; move it away")
-        write_json(self._plan, {"format": format, "files": list(names), "former": former})
+        write_sealed(self._plan, {"format": format, "files": list(names), "former": former})
         for name in former:
             (self.path / name).unlink(missing_ok=True)
             self._receipt(name).unlink(missing_ok=True)
-        write_json(self._plan, {"format": format, "files": list(names), "former": []})
+        write_sealed(self._plan, {"format": format, "files": list(names), "former": []})
 
     def is_whole(self, name: str, key: str) -> bool:
         """Whether a shard was written from the same input, and all its files are as they were written."""
-        receipt = read_json(self._receipt(name))
-        if not isinstance(receipt, dict) or receipt.get("key") != key:
+        receipt = read_sealed(self._receipt(name))
+        if receipt is None or receipt["key"] != key:
             return False
         return all(_matches(self.path / file, facts) for file, facts in receipt["files"].items())
 
@@ -104,7 +103,7 @@ class Target:
     def record(self, name: str, key: str, files: Iterable[str]) -> None:
         """Write a shard's receipt after its files."""
         facts = {file: _facts(self.path / file) for file in files}
-        write_json(self._receipt(name), {"key": key, "files": facts})
+        write_sealed(self._receipt(name), {"key": key, "files": facts})
 
     def write_beside(self, files: dict[str, bytes]) -> None:
         """Write small files that belong to no single shard."""
@@ -119,12 +118,17 @@ class Target:
         shutil.rmtree(folder, ignore_errors=True)
         return folder
 
+    def _ours(self) -> set[str]:
+        """Names of the files that were ever begun and are not yet removed; a name that leaves the folder is none."""
+        plan = read_sealed(self._plan) or {"files": [], "former": []}
+        return {name for name in (*plan["files"], *plan["former"]) if Path(name).name == name}
+
     def _receipt(self, name: str) -> Path:
         return self.state / "receipts" / f"{name}.json"
 
     def _facts(self) -> dict[str, Any]:
         """Size and digest of every file with a receipt."""
-        receipts = [read_json(path) for path in sorted((self.state / "receipts").glob("*.json"))]
+        receipts = [read_sealed(path) for path in sorted((self.state / "receipts").glob("*.json"))]
         return {name: facts for receipt in receipts if receipt for name, facts in receipt["files"].items()}
 
     def _refuse_foreign(self, claim: Path, format: str) -> None:
@@ -132,9 +136,11 @@ class Target:
             present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set[str]()
         except NotADirectoryError:
             raise DedupkitError(f"{self.path} is a file; --to takes a folder") from None
+        if self.state.is_symlink():
+            raise DedupkitError(f"{self.state} is a link, which dedupkit does not make; choose another --to")
         present = {name for name in present if name != _STATE and not is_temporary(name)}
-        plan = read_json(self._plan)
-        if present and not (isinstance(plan, dict) and claim.exists()):
+        plan = read_sealed(self._plan)
+        if present and (plan is None or not claim.exists()):
             raise DedupkitError(f"{self.path} is not empty and was not written from this run; choose another --to")
         earlier = (plan or {}).get("format", format)
         if present and earlier != format:
