@@ -80,6 +80,7 @@ def test_the_same_command_again_only_decides(tmp_path, source):
         (["run", "SOURCE", "--out", "OUT", "--hash", "md6"], 1, "unknown hash"),
         (["apply", "missing", "--to", "OUT"], 1, "holds no run"),
         (["apply", "missing", "--to", "OUT", "--format", "zip"], 2, "zip"),
+        (["apply", "missing", "--to", "OUT", "--shards", "2", "--shard-size", "2"], 2, "not both"),
         (["report", "missing"], 1, "holds no run"),
     ],
 )
