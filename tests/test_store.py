@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from helpers import jpegs, run, snapshot, write_tar
+from PIL import Image
 
-from dedupkit.errors import DamagedError
+from dedupkit.errors import DamagedError, DedupkitError
 from dedupkit.store import (
     atomic_path,
     count_rows,
+    expand_braces,
     file_state,
     is_intact,
+    local_path,
     read_columns,
     read_sealed,
+    refuse_inside,
     write_sealed,
     write_table,
 )
@@ -101,3 +106,51 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         temporary.write_text("ne")
         raise ValueError("half")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+# Paths --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "FILE://{}", "local://{}", "{}/", "{}/../data", "{}/./"])
+def test_nothing_is_written_into_a_source_however_it_is_spelled(
+    tmp_path: Path, photos: dict[str, Image.Image], form: str
+) -> None:
+    data = tmp_path / "data"
+    write_tar(data / "0.tar", [("a.jpg", image) for image in jpegs(photos, 1)])
+    source = form.format(data)
+    (tmp_path / "link").symlink_to(data)
+    before = snapshot(data)
+    for out in (data / "out", data, tmp_path / "link" / "out", tmp_path / "other" / ".." / "data" / "x"):
+        with pytest.raises(DedupkitError, match=r"lies inside the source .*choose a folder outside"):
+            run(source, out)
+    assert snapshot(data) == before
+    finished = run(source, tmp_path / "run")
+    (named,) = finished.manifest["source"].to_pylist()
+    assert os.path.samefile(named, data / "0.tar")
+    assert local_path(source) == local_path(local_path(source) or "")
+    with pytest.raises(DedupkitError, match="lies inside the source"):
+        finished.apply(data / "clean")
+    assert snapshot(data) == before
+
+
+@pytest.mark.parametrize("form", ["simplecache::file://{}", "zip://*.jpg::file://{}", "dir::local://{}"])
+def test_a_url_chained_to_a_local_folder_is_a_source_too(tmp_path: Path, form: str) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DedupkitError, match="lies inside the source"):
+        refuse_inside(tmp_path / "data" / "out", [form.format(tmp_path / "data")])
+    refuse_inside(tmp_path / "out", [form.format(tmp_path / "data")])
+
+
+def test_folders_that_are_called_like_a_pattern_are_themselves(tmp_path: Path) -> None:
+    for name in ("{x}", "{a,b}", "a", "b", "{1..2}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "00.tar").touch()
+    root = str(tmp_path)
+    assert expand_braces(f"{root}/{{x}}") == [f"{root}/{{x}}"]
+    assert expand_braces(f"{root}/{{a,b}}/{{00..01}}.tar") == [f"{root}/{{a,b}}/00.tar", f"{root}/{{a,b}}/01.tar"]
+    assert expand_braces(f"{root}/{{b,a}}/00.tar") == [f"{root}/b/00.tar", f"{root}/a/00.tar"]
+    assert expand_braces(f"{root}/{{y}}") == [f"{root}/{{y}}"]
+    assert expand_braces("a{b") == ["a{b"]
+    assert expand_braces("{08..11}{a,b}")[:3] == ["08a", "08b", "09a"]
+    with pytest.raises(DedupkitError, match="more than 10,000,000 paths"):
+        expand_braces("{0..99999999999}")

@@ -41,7 +41,8 @@ def find_shards(sources: str | Path | Sequence[str | Path]) -> list[Shard]:
         raise DedupkitError("no source given: name tars, Parquet files or folders")
     shards: dict[tuple[str, ...], Shard] = {}
     for source in listed:
-        for shard in _expand(str(source)):
+        named = str(source)
+        for shard in _expand(store.local_path(named) or named):  # file:///data is the folder /data
             shards.setdefault((shard.source, *shard.paths), shard)
     return list(shards.values())
 

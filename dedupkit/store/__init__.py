@@ -1,7 +1,9 @@
 """One way to files, local or remote, for inputs and outputs."""
 
+from dedupkit.store.guard import refuse_inside
 from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, stamps, walk_files
-from dedupkit.store.paths import expand_braces, is_remote, join, refuse_inside
+from dedupkit.store.paths import is_remote, join, local_path
+from dedupkit.store.patterns import expand_braces
 from dedupkit.store.reading import open_binary
 from dedupkit.store.records import (
     FileState,
@@ -33,6 +35,7 @@ __all__ = [
     "join",
     "list_dir",
     "list_glob",
+    "local_path",
     "open_binary",
     "parquet_writer",
     "read_columns",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dedupkit.store.paths import is_remote
+from dedupkit.store.paths import is_remote, local_path
 from dedupkit.store.remote import as_oserror, filesystem, is_transient
 
 __all__ = ["exists", "is_dir", "list_dir", "list_glob", "stamp", "stamps", "walk_files"]
@@ -24,8 +24,9 @@ def exists(path: str) -> bool:
     Raises:
         OSError: a store cannot be asked; the message names the cause.
     """
-    if not is_remote(path):
-        return Path(path).exists()
+    local = local_path(path)
+    if local is not None:
+        return Path(local).exists()
     try:
         _info(path)
     except FileNotFoundError:
@@ -50,8 +51,9 @@ def _info(path: str) -> dict[str, Any]:
 
 def is_dir(path: str) -> bool:
     """Whether the path is a folder."""
-    if not is_remote(path):
-        return Path(path).is_dir()
+    local = local_path(path)
+    if local is not None:
+        return Path(local).is_dir()
     if path.startswith(("http://", "https://")):  # asking costs a download there, and a URL names a file
         return path.endswith("/")
     fs, inner, _ = filesystem(path)
@@ -61,8 +63,9 @@ def is_dir(path: str) -> bool:
 
 def list_dir(folder: str) -> list[str]:
     """The names in a folder, sorted."""
-    if not is_remote(folder):
-        return sorted(os.listdir(folder))
+    local = local_path(folder)
+    if local is not None:
+        return sorted(os.listdir(local))
     fs, inner, _ = filesystem(folder)
     with as_oserror(folder):
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inner, detail=False))
@@ -70,8 +73,9 @@ def list_dir(folder: str) -> list[str]:
 
 def list_glob(pattern: str) -> list[str]:
     """The paths that match a glob pattern, sorted."""
-    if not is_remote(pattern):
-        return sorted(_glob.glob(pattern, recursive=True))
+    local = local_path(pattern)
+    if local is not None:
+        return sorted(_glob.glob(local, recursive=True))
     fs, inner, full = filesystem(pattern)
     with as_oserror(pattern):
         return sorted(full(name) for name in fs.glob(inner))
@@ -90,7 +94,8 @@ def walk_files(
             followed; with its relative path and the reason.
         states: Filled with the state of each remote file, which the listing gives for nothing; see :func:`stamp`.
     """
-    if is_remote(folder):
+    local = local_path(folder)
+    if local is None:
         fs, inner, _ = filesystem(folder)
         prefix = inner.rstrip("/") + "/"
         with as_oserror(folder):
@@ -99,7 +104,7 @@ def walk_files(
             states |= {name.removeprefix(prefix): _state(info) for name, info in found.items()}
         yield from sorted(name.removeprefix(prefix) for name in found)
         return
-    names = []
+    folder, names = local, []
 
     def not_listed(error: OSError) -> None:
         if failed is not None:
@@ -116,13 +121,14 @@ def walk_files(
 
 def stamp(path: str) -> list[Any]:
     """What changes with a file: size and time of modification, or the tag that a store gives; empty where unknown."""
-    if is_remote(path):
+    local = local_path(path)
+    if local is None:
         try:
             return _state(_info(path))
         except OSError:
             return []
     try:
-        status = Path(path).stat()
+        status = Path(local).stat()
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]

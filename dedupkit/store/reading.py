@@ -8,7 +8,7 @@ import os
 from stat import S_ISREG
 from typing import IO, Any
 
-from dedupkit.store.paths import is_http, is_remote
+from dedupkit.store.paths import is_http, local_path
 from dedupkit.store.remote import as_oserror, filesystem
 
 __all__ = ["open_binary"]
@@ -21,8 +21,9 @@ def open_binary(path: str) -> IO[bytes]:
         OSError: it is missing or cannot be read.
         DedupkitError: a remote path whose fsspec package is missing.
     """
-    if not is_remote(path):
-        return _open_regular(path)
+    local = local_path(path)
+    if local is not None:
+        return _open_regular(local)
     fs, inner, _ = filesystem(path)
     if is_http(path):
         from dedupkit.store.http import HttpFile

@@ -1,0 +1,53 @@
+"""Nothing is written into what is read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dedupkit.errors import DedupkitError
+from dedupkit.store.paths import local_path
+from dedupkit.store.patterns import expand_braces
+
+__all__ = ["refuse_inside"]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def refuse_inside(path: Path, sources: Sequence[str]) -> None:
+    """Refuse a place to write that lies in a folder that is read, however either of them is spelled.
+
+    Folders are compared as the file system knows them: links, ``..``, a scheme such as ``file://`` and URLs chained to
+    a local folder make no difference.
+
+    Args:
+        path: What is to be written.
+        sources: Paths as the user named them, with braces, and the shards found.
+
+    Raises:
+        DedupkitError: The path is one of these folders or lies below one.
+    """
+    target = path.resolve()
+    above = [state for folder in (target, *target.parents) if (state := _state(str(folder))) is not None]
+    for name in dict.fromkeys(name for source in sources for name in expand_braces(source)):
+        for local in _local_ends(name):
+            state = _state(local)
+            if state is not None and os.path.isdir(local) and any(os.path.samestat(state, one) for one in above):  # noqa: PTH112
+                raise DedupkitError(f"{path} lies inside the source {name}; choose a folder outside")
+
+
+def _local_ends(path: str) -> Iterable[str]:
+    """The local paths that a path names, itself or as links of a chained URL of fsspec."""
+    for link in path.split("::") if "::" in path and _SCHEME.search(path) else [path]:
+        local = local_path(link)
+        if local:
+            yield local
+
+
+def _state(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116 - names need not be valid paths
+    except (OSError, ValueError):
+        return None
