@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import random
@@ -345,3 +346,13 @@ def test_other_data_than_the_run_are_refused(tars):
         assert "\n" not in str(error.value)
     with pytest.raises(dk.DedupkitError, match="does not exist"):
         dk.keep_filter("no/such/run")
+
+
+def test_names_that_differ_in_invalid_bytes_are_told_apart(tmp_path, images):
+    wds = pytest.importorskip("webdataset")
+    members = [("caf\udce9.jpg", images[0]), ("caf\udce8.jpg", images[6]), ("caf\\xe9.jpg", images[1])]
+    finished = run(str(write_tar(tmp_path / "in.tar", members)), tmp_path / "out")
+    assert finished.summary["remove"] == 1
+    stream = wds.WebDataset(finished.config["shards"], shardshuffle=False).select(finished.keep_filter())
+    kept = [row["sha256"] for row in finished.manifest.to_pylist() if row["verdict"] == "keep"]
+    assert [hashlib.sha256(sample["jpg"]).hexdigest() for sample in stream] == kept

@@ -15,6 +15,7 @@ from typing import Any, SupportsIndex
 
 from dedupkit.sources.columns import ALIASES, IMAGE_EXTENSIONS, as_text, clean_text
 from dedupkit.sources.img2dataset import parse_json
+from dedupkit.sources.keys import text_of
 
 __all__ = ["KEYS", "SOURCES", "Example", "Row", "places"]
 
@@ -58,13 +59,13 @@ class Example:
 
     @property
     def key(self) -> str | None:
-        """The sample's name in its shard."""
-        return self._first(KEYS)
+        """The sample's name in its shard, as the manifest has it."""
+        return self._name(KEYS)
 
     @property
     def source(self) -> str | None:
         """Where the loader found the shard: a path, a URL or a command."""
-        return self._first(SOURCES)
+        return self._name(SOURCES)
 
     def get(self, column: str) -> str | None:
         """The value that stands in a column of the manifest: ``uid``, ``url``, ``caption`` or ``sha256``."""
@@ -88,6 +89,11 @@ class Example:
     def names(self) -> str:
         """The names of all columns, for messages."""
         return ", ".join(self._values) or "nothing"
+
+    def _name(self, columns: tuple[str, ...]) -> str | None:
+        """A name of a file, in which bytes that are no UTF-8 are lone surrogates."""
+        name = next((self._values[column] for column in columns if self._values.get(column) is not None), None)
+        return text_of(name) if isinstance(name, str) else clean_text(name)
 
     def _first(self, names: tuple[str, ...]) -> str | None:
         return next((clean_text(self._values[name]) for name in names if self._values.get(name) is not None), None)
