@@ -251,7 +251,7 @@ def test_files_passed_over_are_counted_and_named(tmp_path: Path, images: list[by
         (data / name).write_bytes(images[0])
     finished = run(data, tmp_path / "out")
     assert finished.summary["passed_over"] == {"count": 3, "example": "lonely.txt"}
-    assert ("not read: no sample", "3, such as lonely.txt") in finished.rows()
+    assert ("passed over: no samples", "3, such as lonely.txt") in finished.rows()
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "x.heic").write_bytes(b"")
     with pytest.raises(DedupkitError, match="nothing to read in .*none"):
@@ -367,6 +367,28 @@ def test_column_names_that_are_no_utf8(tmp_path: Path, images: list[bytes]) -> N
     (tmp_path / "0.parquet").write_bytes(data.replace(b"namenamename", b"name\xff\xfe\xfdename"))
     rows = run(tmp_path, tmp_path.parent / f"{tmp_path.name}-out").manifest.to_pylist()
     assert [row["verdict"] for row in rows if row["source"].endswith("1.parquet")] == ["keep"]
+
+
+def test_keys_that_differ_in_invalid_bytes_stay_apart(tmp_path: Path, images: list[bytes]) -> None:
+    raw = pa.array([b"caf\xe9", b"caf\xe8", b"fine"], pa.binary()).view(pa.string())
+    columns = {"key": raw, "status": ["success"] * 3, "url": list("abc")}
+    folder = tmp_path / "parquet"
+    folder.mkdir()
+    pq.write_table(pa.table({**columns, "jpg": pa.array(images[:3], pa.binary())}), folder / "0.parquet")
+    finished = run(folder, tmp_path / "out")
+    assert {key: row["verdict"] for key, row in manifest(finished).items()} == dict.fromkeys(
+        (r"caf\xe9", r"caf\xe8", "fine"), "keep"
+    )
+    assert finished.apply(tmp_path / "clean")["samples"] == 3
+    literal = {"key": [r"a\xe9"], "status": ["success"], "url": ["x"]}
+    write_tar(tmp_path / "literal" / "0.tar", [(r"a\xe9.jpg", images[0])])
+    pq.write_table(pa.table(literal), tmp_path / "literal" / "0.parquet")
+    assert [(sample.key, sample.url) for sample in read(tmp_path / "literal")[0]] == [(r"a\x5cxe9", "x")]
+    members = [(f"{name}.jpg", image) for name, image in zip(("caf\udce9", "caf\udce8", "fine"), images, strict=False)]
+    write_tar(tmp_path / "tar" / "0.tar", members, tarfile.GNU_FORMAT)
+    pq.write_table(pa.table(columns), tmp_path / "tar" / "0.parquet")
+    samples, _, _ = read(tmp_path / "tar")
+    assert [(sample.key, sample.url) for sample in samples] == [(r"caf\xe9", "a"), (r"caf\xe8", "b"), ("fine", "c")]
 
 
 def test_any_error_of_a_reader_is_its_shards(

@@ -179,14 +179,16 @@ def img2dataset_files(folder: str, stem: str) -> FolderShard:
     inside = store.join(folder, stem)
     unread: list[tuple[str, str]] = []
     names: list[str] = []
+    states: dict[str, list[Any]] = {}
     if store.exists(inside):
-        names = list(store.walk_files(inside, lambda name, error: unread.append((name, _why(error)))))
+        names = list(store.walk_files(inside, lambda name, error: unread.append((name, _why(error))), states))
     return FolderShard(
         folder=inside,
         names=tuple(name for name in names if not name.endswith((".txt", ".json"))),
         siblings=frozenset(name for name in names if name.endswith((".txt", ".json"))),
         metadata=store.join(folder, stem + ".parquet"),
-        unread=tuple(unread),
+        unread=tuple(sorted(unread)),
+        states=_digest([states.get(name) for name in names]) if states else "",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dedupkit import store
 from dedupkit.sources.arrow import as_rows
-from dedupkit.sources.columns import as_score, as_text, first_present
+from dedupkit.sources.columns import as_score, as_text, clean_text, first_present
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.sample import Sample, ShardError
 
@@ -62,14 +62,14 @@ class Metadata:
             names = file.schema_arrow.names
             if "key" in names:
                 for row in as_rows(file.read(columns=[name for name in names if self._extra or name in _WANTED])):
-                    self._rows[str(row["key"])].append(row)
+                    self._rows[clean_text(row["key"]) or ""].append(row)
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
     def take(self, key: str) -> dict[str, Any]:
-        """The first row of a key, which is then no longer held; empty where there is none."""
-        rows = self._rows.get(key)
+        """The first row of a key or name, which is then no longer held; empty where there is none."""
+        rows = self._rows.get(text_of(key))
         return rows.pop(0) if rows else {}
 
     def left(self, failure: ShardError | None) -> Iterator[Sample]:
@@ -92,7 +92,7 @@ class Metadata:
         else:
             error = "listed as downloaded, but not in the tar"
         return Sample(
-            key=text_of(key),
+            key=key,
             error=error,
             caption=as_text(row, "caption"),
             url=as_text(row, "url"),

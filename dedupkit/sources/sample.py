@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from dedupkit.errors import DedupkitError
 
-__all__ = ["NOTHING", "NoImagesError", "PassedOver", "Place", "Sample", "Shard", "ShardError", "as_shard_errors"]
+__all__ = ["NOTHING", "NoImagesError", "PassedOver", "Place", "Sample", "Shard", "ShardError", "as_shard_errors",
+    "paths_to_ask",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -137,6 +139,17 @@ class Shard(Protocol):
         Raises:
             OSError: the rest of the shard cannot be read.
         """
+
+
+def paths_to_ask(shard: Shard) -> tuple[str, ...]:
+    """The files of a shard of which the store must be asked whether they changed.
+
+    The files of a remote folder are left out: the listing told their states, which are in ``settings``.
+    """
+    if not getattr(shard, "states", ""):
+        return shard.paths
+    metadata = getattr(shard, "metadata", None)
+    return () if metadata is None else (metadata,)
 
 
 def as_shard_errors(items: Iterator[T]) -> Iterator[T]:

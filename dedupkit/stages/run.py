@@ -14,9 +14,10 @@ from typing import Any
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.errors import DedupkitError
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
+from dedupkit.sources.sample import paths_to_ask
 from dedupkit.stages.plan import Job
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
-from dedupkit.store import is_remote, remove_tree, stamps
+from dedupkit.store import remove_tree, stamps
 
 __all__ = ["run_stages"]
 
@@ -48,8 +49,7 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
     tasks = []
     requested = [SIGNALS[name] for name in job.hashes]
     asked = [signal.scan_key for signal in requested]
-    # The files of a remote folder were listed with their states: they are in the shard's settings.
-    asked_for = [() if is_remote(shard.source) and shard.settings else shard.paths for shard in job.shards]
+    asked_for = [paths_to_ask(shard) for shard in job.shards]
     known = iter(stamps([path for paths in asked_for for path in paths]))
     for number, shard in enumerate(job.shards):
         states = [next(known) for _ in asked_for[number]]

@@ -164,7 +164,7 @@ class Verdicts:
             shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))
         if s["passed_over"]["count"]:
             left = s["passed_over"]
-            shown.append(("not read: no sample", f"{left['count']:,}, such as {left['example']}"))
+            shown.append(("passed over: no samples", f"{left['count']:,}, such as {left['example']}"))
         return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
 
     def _counts(self) -> str:
