@@ -80,7 +80,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize(("kind", "options", "mean"), FORMATS, ids=lambda value: str(value))
-def test_every_format_decodes_to_the_same_picture(
+def test_every_format_decodes_to_the_same_image(
     photo: Image.Image, kind: str, options: dict[str, object], mean: float
 ) -> None:
     if kind in ("AVIF", "WEBP") and not features.check(kind.lower()):

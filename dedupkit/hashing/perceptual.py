@@ -55,17 +55,20 @@ def perceptual_hash(image: ImageLike | Views, name: str) -> Pixels:
     """Return one perceptual hash of an image.
 
     Args:
-        image: a Pillow image of any mode that Pillow converts to grey, (H, W) or (H, W, 3) uint8 pixels, or the
+        image: A Pillow image of any mode that Pillow converts to grey, (H, W) or (H, W, 3) uint8 pixels, or the
             :class:`Views` of an image that is hashed several times.
-        name: one of :data:`PERCEPTUAL_HASHES`.
+        name: One of :data:`PERCEPTUAL_HASHES`.
 
     Returns:
         (8,) uint8: 64 bits in row-major order, the most significant bit of each byte first, so that
         ``.tobytes().hex()`` is ``str()`` of imagehash's hash, or what imagededup's ``encode_image`` returns.
 
     Raises:
-        ValueError: an unknown name, an image without pixels, an array of another shape or dtype, or a mode
+        ValueError: An unknown name, an image without pixels, an array of another shape or dtype, or a mode
             that Pillow cannot convert.
+
+    >>> perceptual_hash(Image.linear_gradient("L"), "dhash").tobytes().hex()
+    '0000000000000000'
     """
     return perceptual_hashes(image, [name])[name]
 
@@ -74,14 +77,18 @@ def perceptual_hashes(image: ImageLike | Views, names: Iterable[str]) -> dict[st
     """Return several perceptual hashes of an image, sharing the decoding, the conversions and the resizes.
 
     Args:
-        image: as in :func:`perceptual_hash`.
-        names: some of :data:`PERCEPTUAL_HASHES`.
+        image: As in :func:`perceptual_hash`.
+        names: Some of :data:`PERCEPTUAL_HASHES`.
 
     Returns:
-        name to (8,) uint8, in the order of ``names``.
+        Name to (8,) uint8, in the order of ``names``.
 
     Raises:
-        ValueError: as in :func:`perceptual_hash`.
+        ValueError: As in :func:`perceptual_hash`.
+
+    >>> hashes = perceptual_hashes(Image.linear_gradient("L"), ["phash", "ahash"])
+    >>> hashes["ahash"].tobytes().hex()
+    '00000000ffffffff'
     """
     wanted = tuple(names)
     for name in wanted:
@@ -95,25 +102,36 @@ def phash(image: ImageLike, definition: Definition = "imagehash") -> Pixels:
     """Return the DCT hash ("perceptual hash"), which compares low frequencies with their median.
 
     Args:
-        image: as in :func:`perceptual_hash`.
-        definition: which package's hash, bit for bit.
+        image: As in :func:`perceptual_hash`.
+        definition: The package whose hash is computed, bit for bit.
 
     Returns:
         (8,) uint8.
 
     Raises:
-        ValueError: as in :func:`perceptual_hash`, or an unknown definition.
+        ValueError: As in :func:`perceptual_hash`, or an unknown definition.
+
+    >>> phash(Image.linear_gradient("L")).shape
+    (8,)
     """
     return perceptual_hash(image, _name("phash", definition))
 
 
 def dhash(image: ImageLike, definition: Definition = "imagehash") -> Pixels:
-    """Return the difference hash, which compares horizontal neighbours; otherwise as :func:`phash`."""
+    """Return the difference hash, which compares horizontal neighbours; otherwise as :func:`phash`.
+
+    >>> dhash(Image.linear_gradient("L").rotate(90)).tobytes().hex()
+    'ffffffffffffffff'
+    """
     return perceptual_hash(image, _name("dhash", definition))
 
 
 def ahash(image: ImageLike, definition: Definition = "imagehash") -> Pixels:
-    """Return the average hash, which compares pixels with their mean; otherwise as :func:`phash`."""
+    """Return the average hash, which compares pixels with their mean; otherwise as :func:`phash`.
+
+    >>> ahash(Image.linear_gradient("L")).tobytes().hex()
+    '00000000ffffffff'
+    """
     return perceptual_hash(image, _name("ahash", definition))
 
 
@@ -122,6 +140,9 @@ def whash(image: ImageLike, definition: Definition = "imagehash") -> Pixels:
 
     In imagehash's definition the image is resized to the largest power of two that its shorter side holds, so
     time and memory grow with the image: 4 million float64, a few times over, for one of 4000×3000 pixels.
+
+    >>> whash(Image.linear_gradient("L")).tobytes().hex()
+    '00000000ffffffff'
     """
     return perceptual_hash(image, _name("whash", definition))
 

@@ -46,11 +46,11 @@ class Luma:
 
     Attributes:
         plane: (ceil(height / block), ceil(width / block)) uint8, each value the mean of a block of pixels.
-        block: side of the averaged blocks: 1, 2, 4 or 8.
-        trimmed: whether the partial blocks lie at the (start, end) of (rows, columns): ``(top, left)`` flags. An
+        block: Side of the averaged blocks: 1, 2, 4 or 8.
+        trimmed: Whether the partial blocks lie at the (start, end) of (rows, columns): ``(top, left)`` flags. An
             orientation that mirrors a reduced plane moves its partial last block to the front.
-        width: of the full image, after orientation, in pixels.
-        height: of the full image, after orientation, in pixels.
+        width: Width of the full image after orientation, in pixels.
+        height: Height of the full image after orientation, in pixels.
         format: ``jpeg``, ``png``, ``webp``, … in lower case.
     """
 
@@ -66,12 +66,21 @@ def decode_luma(data: bytes, *, min_side: int = LUMA_MIN_SIDE, max_pixels: int =
     """Decode image bytes to luminance (ITU-R BT.601), at a reduced scale where the image allows it.
 
     Args:
-        data: the stored bytes.
-        min_side: the shorter side of the plane stays at or above this many values, unless the image is smaller.
-        max_pixels: bound on the pixels decoded, see :data:`MAX_PIXELS`.
+        data: The stored bytes.
+        min_side: The least number of values along the shorter side of the plane, unless the image is smaller.
+        max_pixels: The most pixels decoded, see :data:`MAX_PIXELS`.
+
+    Returns:
+        The plane, uint8, with the EXIF orientation applied.
 
     Raises:
-        ImageError: empty, truncated, broken, unknown or too large; the message says which.
+        ImageError: The file is empty, truncated, broken, unknown, or too costly; the message says which.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("L", (600, 400), 90).save(file, "JPEG")
+    >>> luma = decode_luma(file.getvalue())
+    >>> luma.plane.shape, luma.block, luma.width, luma.height, luma.format
+    ((200, 300), 2, 600, 400, 'jpeg')
     """
     if not data:
         raise ImageError("empty file (0 bytes)")
@@ -85,8 +94,17 @@ def decode_luma(data: bytes, *, min_side: int = LUMA_MIN_SIDE, max_pixels: int =
 def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode image bytes in full: the first frame, in its own mode (LAB as RGB), with the EXIF orientation applied.
 
+    Args:
+        data: The stored bytes.
+        max_pixels: The most pixels decoded.
+
     Raises:
-        ImageError: as :func:`decode_luma`.
+        ImageError: As :func:`decode_luma`.
+
+    >>> open_image(b"")
+    Traceback (most recent call last):
+        ...
+    dedupkit.images.limits.ImageError: empty file (0 bytes)
     """
     if not data:
         raise ImageError("empty file (0 bytes)")
@@ -116,14 +134,20 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def luma_of(image: Image.Image, *, min_side: int = LUMA_MIN_SIDE) -> Luma:
-    """The luminance plane of a decoded image: alpha over white (as img2dataset does), 16 bits scaled to 8.
+    """Compute the luminance plane of a decoded image: alpha over white (as img2dataset does), 16 bits scaled to 8.
 
     Args:
-        image: any mode.
-        min_side: as in :func:`decode_luma`.
+        image: An image of any mode.
+        min_side: As in :func:`decode_luma`.
+
+    Returns:
+        The plane, uint8.
 
     Raises:
-        ImageError: the mode has no conversion to luminance.
+        ImageError: The mode has no conversion to luminance.
+
+    >>> luma_of(Image.new("RGBA", (3, 2), (0, 0, 0, 0))).plane.tolist()
+    [[255, 255, 255], [255, 255, 255]]
     """
     try:
         grey = _to_grey(image)
@@ -144,7 +168,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _decode_jpeg(data: bytes, min_side: int, max_pixels: int) -> Luma | None:
-    """The fast path; None where Pillow shall decide."""
+    """The fast path; None where Pillow decides."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         if colorspace not in ("YCbCr", "Gray", "GRAY"):
