@@ -17,6 +17,7 @@ from dedupkit.images import ImageError
 from dedupkit.signals.image import ScannedImage
 from dedupkit.signals.signal import Signal
 from dedupkit.sources import Sample, Shard, ShardError
+from dedupkit.sources.columns import clean_text
 from dedupkit.sources.sample import NoImagesError, PassedOver
 from dedupkit.store import write_table
 
@@ -104,6 +105,24 @@ def scan_sample(sample: Sample, signals: Sequence[Signal]) -> pa.Table:
     return rows.table()
 
 
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """A column; a value of another type than the column's, which a reader let through, is made text or left out."""
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, UnicodeError, OverflowError, TypeError, ValueError):
+        return pa.array([_fitting(value, kind) for value in values], kind)
+
+
+def _fitting(value: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_string(kind):
+        return clean_text(value)
+    try:
+        pa.scalar(value, kind)
+    except (pa.ArrowException, UnicodeError, OverflowError, TypeError, ValueError):
+        return None
+    return value
+
+
 class _Rows:
     """Collects columns; images wait until there are a few dozen, which are decoded and hashed together."""
 
@@ -145,7 +164,7 @@ class _Rows:
         """The rows so far."""
         self._hash_waiting()
         self._name_repeated()
-        return pa.table(self._columns, schema=self._schema)
+        return pa.table([_array(self._columns[field.name], field.type) for field in self._schema], schema=self._schema)
 
     def _count(self, key: str) -> str | None:
         """Source and key together name a sample, so a key that comes again is an error, and gets a number later."""
