@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 import subprocess
 import sys
 import textwrap
-import types
 
 import pytest
 from helpers import ROOT, encode, write_tar
@@ -96,36 +93,3 @@ def test_a_missing_extra_is_installed_by_a_command_that_needs_no_index_with_this
         import_optional("no_such_module", "notebook")
     declared = [line.partition(";")[0].strip() for line in metadata.requires("dedupkit-vision") if "notebook" in line]
     assert all(f"'{requirement}'" in str(seen.value) for requirement in declared if "[" not in requirement)
-
-
-def modules():
-    """Every module of the package; none needs an extra to be imported."""
-    import dedupkit
-
-    for found in pkgutil.walk_packages(dedupkit.__path__, "dedupkit."):
-        if not found.name.endswith("__main__"):
-            yield importlib.import_module(found.name)
-
-
-def test_every_error_is_below_one_base():
-    from dedupkit import DedupkitError
-
-    for module in modules():
-        for name, value in vars(module).items():
-            if isinstance(value, type) and issubclass(value, Exception) and value.__module__.startswith("dedupkit"):
-                assert issubclass(value, DedupkitError) or name.startswith("_"), f"{module.__name__}.{name}"
-
-
-def test_all_is_exactly_what_is_exported():
-    for module in modules():
-        named = getattr(module, "__all__", [])
-        assert len(set(named)) == len(named), module.__name__
-        assert all(hasattr(module, name) for name in named), module.__name__
-        if hasattr(module, "__path__"):
-            taken = {
-                name
-                for name, value in vars(module).items()
-                if not name.startswith("_") and name not in ("annotations", "TYPE_CHECKING", "lazy_names")
-                if not isinstance(value, types.ModuleType)
-            }
-            assert taken <= set(named), f"{module.__name__} exports {taken - set(named)} besides its __all__"
