@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 from dedupkit.errors import DedupkitError, UnknownSampleError
+from dedupkit.manifest.calls import RowNumbers, batch_size, ends_in_number, is_batch, is_sequence
 from dedupkit.manifest.identity import Example, Row
 from dedupkit.runfolder import RunFolder, manifest_in
 
@@ -68,7 +68,7 @@ class KeepFilter:
         self._input_columns = None if input_columns is None else tuple(input_columns)
         self._verdicts: Verdicts | None = self._open()
         self._digest = self._verdicts.digest
-        self._numbers = _RowNumbers()
+        self._numbers = RowNumbers()
 
     def __call__(self, *values: Any, index: Any = None) -> Any:
         """Whether a sample is kept; for a batch, a list that says it of each.
@@ -85,8 +85,8 @@ class KeepFilter:
         """
         columns, more = self._columns(values)
         index = more[0] if more else index
-        if _is_batch(columns, index):
-            rows = (Row(columns, number) for number in range(_batch_size(columns)))
+        if is_batch(columns, index):
+            rows = (Row(columns, number) for number in range(batch_size(columns)))
             return [self._keeps(row, None if index is None else int(index[number])) for number, row in enumerate(rows)]
         return self._keeps(columns, None if index is None else int(index))
 
@@ -94,7 +94,7 @@ class KeepFilter:
         return {"_path": self._path, "_input_columns": self._input_columns, "_digest": self._digest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _verdicts=None, _numbers=_RowNumbers())
+        self.__dict__.update(state, _verdicts=None, _numbers=RowNumbers())
 
     def _open(self) -> Verdicts:
         from dedupkit.manifest.verdicts import Verdicts  # arrays are for where they are used
@@ -187,44 +187,16 @@ class KeepFilter:
         if is_example and (names is None or set(names) <= set(first)):
             return first, list(values[1:])
         if names is None:  # bare values, under the names under which the manifest has them
-            names = tuple(self._name_of(value) for value in values[: len(values) - _ends_in_number(values)])
+            names = tuple(self._name_of(value) for value in values[: len(values) - ends_in_number(values)])
         return dict(zip(names, values, strict=False)), list(values[len(names) :])
 
     def _name_of(self, value: Any) -> str:
-        first = value[0] if _is_sequence(value) and len(value) else value
+        first = value[0] if is_sequence(value) and len(value) else value
         if not isinstance(first, str):
             return "image"
         if self._known.sources(first):
             return "__url__"
         return next((name for name in ("url", "uid") if len(self._known.rows(name, first))), "__key__")
-
-
-class _RowNumbers:
-    """Whether the row numbers that a loader gives are the run's, as far as this process has seen."""
-
-    def __init__(self) -> None:
-        self._fit = True
-        self._decided = False
-
-    def see(self, index: int | None, *, fits: bool) -> None:
-        """Note whether a row number is among the rows that its example may be.
-
-        Raises:
-            UnknownSampleError: It is not, and an earlier one has decided already.
-        """
-        self._fit = self._fit and fits
-        if self._decided and not self._fit:
-            raise UnknownSampleError(
-                f"row number {index} is not the run's: the data are in another order or not complete; "
-                "call the filter without with_indices"
-            )
-
-    def may_decide(self) -> bool:
-        """Whether a row number may decide; not in one of several data-loader workers, where each counts from 0."""
-        torch = sys.modules.get("torch.utils.data")
-        worker = torch.get_worker_info() if torch is not None else None
-        self._decided = self._fit and (worker is None or worker.num_workers == 1)
-        return self._decided
 
 
 def _joined(found: list[Rows]) -> Rows:
@@ -240,29 +212,3 @@ def _ambiguous(example: Example, count: int) -> UnknownSampleError:
         "are kept; filter before images are decoded, add their row numbers in the run as a column 'sample', or write "
         "the kept samples with dedupkit apply"
     )
-
-
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, list | tuple) or (hasattr(value, "__len__") and hasattr(value, "tolist"))
-
-
-def _ends_in_number(values: Sequence[Any]) -> int:
-    """1 where the last of bare values is a row number, or a batch of them."""
-    if len(values) < 2:
-        return 0
-    last: Any = values[-1]
-    return int(isinstance(last[0] if _is_sequence(last) and len(last) else last, SupportsIndex))
-
-
-def _batch_size(columns: Mapping[str, Any]) -> int:
-    table = getattr(columns, "pa_table", None)
-    return len(next(iter(columns.values()))) if table is None else int(table.num_rows)
-
-
-def _is_batch(columns: Mapping[str, Any], index: Any) -> bool:
-    """Whether every column holds a sequence of values; a column that may be an image is not looked at."""
-    if index is not None:
-        return _is_sequence(index)
-    if hasattr(columns, "pa_table"):
-        return type(columns).__name__ == "LazyBatch"
-    return bool(columns) and all(_is_sequence(value) for value in columns.values())

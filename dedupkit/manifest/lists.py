@@ -17,6 +17,7 @@ from dedupkit.store import atomic_path
 
 __all__ = ["LISTS", "escape", "read_keys", "unescape", "write_datacomp", "write_keys", "write_urls"]
 
+_UID = re.compile(r"[0-9a-fA-F]{32}")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _TEXTS = {escaped: text for text, escaped in _ESCAPES.items()}
 _UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -120,10 +121,7 @@ def _kept(manifest: Path, *columns: str) -> Iterator[pa.Table]:
 
 
 def _uid_halves(uids: list[Any]) -> np.ndarray[Any, Any]:
-    try:
-        numbers = [int(uid, 16) for uid in uids if len(uid) == 32]
-    except (TypeError, ValueError):
-        numbers = []
+    numbers = [int(uid, 16) for uid in uids if uid is not None and _UID.fullmatch(uid)]
     if len(numbers) < len(uids):
         raise DedupkitError("a kept sample has no uid of 32 hexadecimal digits; a DataComp subset needs them")
     mask = 2**64 - 1
