@@ -42,6 +42,22 @@ def test_keep_set_is_the_greedy_walk(graph):
 
 
 @settings(deadline=None)  # the first call compiles
+@given(graphs(), st.data())
+def test_protected_vertices_are_kept_and_the_others_keep_the_promises(graph, data):
+    a, b, order = graph
+    held = np.array(data.draw(st.lists(st.booleans(), min_size=len(order), max_size=len(order))))
+    kept, witness_edge = keep_set(a, b, order, held)
+    assert kept[held].all()
+    for x, y in zip(a.tolist(), b.tolist(), strict=True):
+        assert not (kept[x] and kept[y]) or (held[x] and held[y])
+    for vertex in np.flatnonzero(~kept):
+        edge = witness_edge[vertex]
+        assert vertex in (a[edge], b[edge])
+        assert kept[b[edge] if a[edge] == vertex else a[edge]]
+    assert (witness_edge[kept] == -1).all()
+
+
+@settings(deadline=None)  # the first call compiles
 @given(graphs())
 def test_components_are_labelled_by_their_smallest_vertex(graph):
     a, b, order = graph
@@ -162,6 +178,27 @@ def test_the_decision_is_the_greedy_walk_over_all_pairs(data, text):
                 if usable[x] and usable[y] and x != y and clause_that_holds(rule, values, x, y):
                     label[x] = label[y] = min(label[x], label[y])
     assert decision.group.tolist() == label
+
+
+@settings(max_examples=200, deadline=None)
+@given(fingerprints(), st.sampled_from(RULES), st.data())
+def test_protected_samples_are_kept_whatever_the_order_says(data, text, more):
+    values, usable, order = data
+    held = usable & np.array(more.draw(st.lists(st.booleans(), min_size=len(usable), max_size=len(usable))))
+    rule = parse_rule(text, KINDS)
+    signals = {
+        name: signal_of(values[name], KINDS[name] == "distance", ORIGINS.get(name, "image")) for name in rule.signals
+    }
+    witness = decide(rule, signals, order, usable, held).witness
+    kept = [sample for sample in range(len(usable)) if usable[sample] and witness[sample] < 0]
+    assert set(np.flatnonzero(held).tolist()) <= set(kept)
+    for x in kept:
+        for y in kept:
+            if x < y and not (held[x] and held[y]):
+                assert not clause_that_holds(rule, values, x, y)
+    for sample in np.flatnonzero(witness >= 0).tolist():
+        assert witness[sample] in kept
+        assert clause_that_holds(rule, values, sample, witness[sample])
 
 
 def test_a_photo_with_a_hundred_thousand_copies_is_one_vertex():

@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from helpers import encode
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from dedupkit.images import ImageError
+from dedupkit.verification import features_of
 from dedupkit.verification.pair import Features, Verification, local_features, verify_pair
 
 cv2 = pytest.importorskip("cv2")
@@ -293,3 +296,17 @@ def test_words_for_other_relations(photos: dict[str, Image.Image], known: dict[s
     assert np.allclose(seen.swapped().swapped().matrix, seen.matrix)
     left, right = features(crop(image, 0, 0, 0.75, 1)), features(crop(image, 0.25, 0, 1, 1))
     assert verify_pair(left, right).describe("the other") == "a picture that shares 67 % of its area with the other"
+
+
+def test_images_are_compared_in_any_form(photos):
+    image = photos["coffee"].convert("RGB")
+    crop = image.crop((40, 30, image.width - 40, image.height - 50))
+    first = verify_pair(crop, image)
+    assert first.verified
+    for form in (np.asarray(image), encode(image, "PNG"), features_of(image)):
+        assert verify_pair(crop, form).describe() == first.describe()
+    assert verify_pair(np.asarray(crop.convert("L")), image).verified
+    assert not verify_pair(photos["rocket"], image).verified
+    for wrong in (np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4)), np.zeros((0, 3), np.uint8), b"no image"):
+        with pytest.raises(ImageError):
+            verify_pair(wrong, image)

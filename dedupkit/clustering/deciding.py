@@ -44,7 +44,11 @@ class Decision:
 
 
 def decide(
-    rule: Rule, signals: Mapping[str, Matches], order: NDArray[np.integer], candidates: NDArray[np.bool_]
+    rule: Rule,
+    signals: Mapping[str, Matches],
+    order: NDArray[np.integer],
+    candidates: NDArray[np.bool_],
+    protected: NDArray[np.bool_] | None = None,
 ) -> Decision:
     """Apply a rule to scored edges.
 
@@ -53,6 +57,8 @@ def decide(
         signals: for each signal of the rule.
         order: (n,) samples, the most worth keeping first.
         candidates: (n,) which samples take part; the others get no witness.
+        protected: (n,) which samples are kept whatever the order says, such as those of an earlier run or of a
+            reference set. Two of them may satisfy the rule between them.
 
     Returns:
         The decision; it depends neither on the order of the edges nor on how they were found.
@@ -64,11 +70,14 @@ def decide(
         scores = np.full(count, np.nan, np.float32)
         return Decision(nothing, nothing.astype(np.int16), scores, np.arange(count), 0, 0)
     a, b, clause, score = _edges(rule, signals, leaders)
+    if protected is not None:
+        order = order[np.argsort(~protected[order], kind="stable")]
     # A vertex stands where its first twin stands in the order.
     rank = np.empty(count, np.int64)
     rank[order] = np.arange(count)
     first_twin = _first_by_rank(vertex_of, rank, len(leaders))
-    kept, edge = keep_set(a, b, np.argsort(rank[first_twin], kind="stable"))
+    held = None if protected is None else protected[first_twin]
+    kept, edge = keep_set(a, b, np.argsort(rank[first_twin], kind="stable"), held)
 
     witness = np.full(count, -1, np.int64)
     reason = np.full(count, -1, np.int16)
@@ -82,6 +91,8 @@ def decide(
         witness[removed] = first_twin[other]
         reason[removed], value[removed] = clause[decisive], score[decisive]
     twin = inside & kept[own] & (first_twin[own] != np.arange(count))
+    if protected is not None:
+        twin &= ~protected
     witness[twin] = first_twin[own[twin]]
     reason[twin], value[twin] = _twin_reason(rule, signals, np.flatnonzero(twin), witness[twin])
 

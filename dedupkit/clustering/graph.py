@@ -11,7 +11,10 @@ __all__ = ["components", "keep_set"]
 
 
 def keep_set(
-    a: NDArray[np.integer], b: NDArray[np.integer], order: NDArray[np.integer]
+    a: NDArray[np.integer],
+    b: NDArray[np.integer],
+    order: NDArray[np.integer],
+    protected: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """The maximal independent set reached by walking the vertices in order.
 
@@ -22,6 +25,8 @@ def keep_set(
         a: (m,) one end of each edge, vertex numbers; an edge may be listed more than once, in either direction.
         b: (m,) the other end.
         order: (n,) a permutation of the vertices, the most worth keeping first; n < 2**31.
+        protected: (n,) vertices that are kept whatever the order says, such as those of an earlier run. Two of them
+            may be joined by an edge; every other kept vertex has no edge to a kept one.
 
     Returns:
         ``kept``, (n,) bool; and ``witness_edge``, (n,) int64: for a removed vertex the position in ``a`` and ``b`` of
@@ -34,6 +39,8 @@ def keep_set(
     _check(a, b, count)
     if len(a) == 0:
         return np.ones(count, bool), np.full(count, -1, np.int64)
+    if protected is not None and protected.any():
+        return _keep_protected(a, b, order, protected)
     rank = np.empty(count, np.int32)
     rank[order] = np.arange(count, dtype=np.int32)
     earlier, later = rank[a], rank[b]
@@ -41,6 +48,17 @@ def keep_set(
     earlier[swapped], later[swapped] = later[swapped], earlier[swapped]
     witness_edge: NDArray[np.int64] = kernel(greedy_independent_set, len(a) + count)(earlier, later, count)[rank]
     return witness_edge < 0, witness_edge
+
+
+def _keep_protected(
+    a: NDArray[np.integer], b: NDArray[np.integer], order: NDArray[np.integer], protected: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """The keep-set where protected vertices come first, and edges between two of them count for nothing."""
+    counted = np.flatnonzero(~(protected[a] & protected[b]))
+    protected_first = order[np.argsort(~protected[order], kind="stable")]
+    kept, edge = keep_set(a[counted], b[counted], protected_first)
+    edge[~kept] = counted[edge[~kept]]
+    return kept, edge
 
 
 def components(a: NDArray[np.integer], b: NDArray[np.integer], count: int) -> NDArray[np.int32]:

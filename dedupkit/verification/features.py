@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dedupkit.errors import import_optional
+from dedupkit.images import ImageError, decode_luma, luma_of
 from dedupkit.verification.maps import Box
 
-__all__ = ["FLAT", "Features", "local_features"]
+__all__ = ["FLAT", "Features", "ImageLike", "features_of", "local_features"]
+
+ImageLike = Image.Image | NDArray[np.uint8] | bytes
+"""A PIL image, pixels (h, w) or (h, w, 3) uint8, or the bytes of a file."""
 
 FLAT = 4.0  # standard deviation in grey levels below which an area is even
 
@@ -44,6 +49,27 @@ class Features:
     def pixel(self) -> float:
         """Side of a pixel of the plane, in pixels of the full image."""
         return max(self.size) / float(max(self.plane.shape))
+
+
+def features_of(image: Features | ImageLike, *, side: int = 320) -> Features:
+    """Compute the features of an image in any form; features come back as they are.
+
+    Args:
+        image: A PIL image, pixels (h, w) or (h, w, 3) uint8, or the bytes of a file.
+        side: The longer side is reduced to this many pixels.
+
+    Raises:
+        ImageError: It is no image that can be used.
+        MissingExtraError: OpenCV is not installed.
+    """
+    if isinstance(image, Features):
+        return image
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.shape[2:] == (3,)):
+            raise ImageError(f"pixels must be uint8 (h, w) or (h, w, 3), not {image.dtype} of {image.shape}")
+        image = Image.fromarray(image)
+    luma = decode_luma(image, min_side=side) if isinstance(image, bytes) else luma_of(image, min_side=side)
+    return local_features(luma.plane, side=side, size=(luma.width, luma.height))
 
 
 def local_features(

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.errors import import_optional
-from dedupkit.verification.features import Features, local_features
+from dedupkit.verification.features import Features, ImageLike, features_of, local_features
 from dedupkit.verification.maps import Affine, Verification, apply, inverse
 from dedupkit.verification.pixels import BLOCK, compare_pixels
 
@@ -49,22 +49,34 @@ IN_PLACE = 0.9  # agreement where no features help, of what rows and columns do 
 _MIRROR = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].reshape(-1)
 
 
-def verify_pair(a: Features, b: Features, *, min_inliers: int = 15, min_agreement: float = 0.85) -> Verification:
-    """Decide whether two images show the same picture, one perhaps a crop, a mirror image, an edit of the other.
+def verify_pair(
+    a: Features | ImageLike, b: Features | ImageLike, *, min_inliers: int = 15, min_agreement: float = 0.85
+) -> Verification:
+    """Decide whether two images show the same content, one perhaps a crop, a mirror image or an edit of the other.
+
+    >>> from PIL import Image, ImageOps
+    >>> noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    >>> image = Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC)
+    >>> found = verify_pair(ImageOps.mirror(image.crop((60, 40, 560, 440))), image)
+    >>> found.verified, found.mirrored, found.describe("the other")
+    (True, True, 'a 65 % crop, mirrored, of the other')
 
     Args:
-        a: features of one image.
-        b: features of the other.
-        min_inliers: local features that must follow one map; with fewer the pixels must agree all the better.
-        min_agreement: the correlation of pixels that 60 % of the shared, textured area must reach.
+        a: One image: a PIL image, an array (h, w) or (h, w, 3) uint8, the bytes of a file; or its features, where it
+            is compared with several others (:func:`~dedupkit.verification.features.features_of`).
+        b: The other.
+        min_inliers: Number of local features that must follow one map; with fewer the pixels must agree all the better.
+        min_agreement: Correlation of pixels that 60 % of the shared, textured area must reach.
 
     Returns:
         The verdict, and the map from a to b where one was found.
 
     Raises:
+        ImageError: One of the two is no image that can be used.
         MissingExtraError: OpenCV is not installed.
     """
     cv2 = import_optional("cv2", "verify")
+    a, b = features_of(a), features_of(b)
     best = Verification(False, "no matching points", None, a.size, b.size)
     for mirrored in (False, True):
         matches = _matches(a.descriptors[:, _MIRROR] if mirrored else a.descriptors, b.descriptors)
