@@ -21,6 +21,12 @@ def apply(
         int | None, typer.Option(min=1, help="Samples per cleaned shard; about the source's size by default.")
     ] = None,
     shards: Annotated[int | None, typer.Option(min=1, help="Number of cleaned shards, instead of their size.")] = None,
+    caption_seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Seed for drawing one of the captions that a kept sample carries (run --captions merge)."
+        ),
+    ] = None,
     workers: Workers = None,
     source: Source = None,
     json_output: Json = False,
@@ -33,7 +39,12 @@ def apply(
         raise typer.BadParameter(f"{format!r}; choose one of {', '.join(FORMATS)}", param_hint="--format")
     if shard_size is not None and shards is not None:
         raise typer.BadParameter("give --shard-size or --shards, not both", param_hint="--shards")
-    options: dict[str, Any] = {"shard_size": shard_size, "shards": shards, "source": source or None}
+    options: dict[str, Any] = {
+        "shard_size": shard_size,
+        "shards": shards,
+        "source": source or None,
+        "caption_seed": caption_seed,
+    }
     written = Run(directory).apply(to, format=format, workers=workers, **options)
     if json_output:
         say_json(written)

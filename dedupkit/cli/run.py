@@ -40,6 +40,10 @@ def run(
         list[str] | None,
         typer.Option("--hash", help="Further hash to compute now: pixels, phash, dhash, … (repeatable)."),
     ] = None,
+    captions: Annotated[
+        str,
+        typer.Option(help="Captions beside images: ignore, pair, merge, template; see docs/captions.md."),
+    ] = "ignore",
     workers: Workers = None,
     engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
@@ -56,7 +60,13 @@ def run(
     from dedupkit.workflows.dedup import dedup
 
     leave_pandas_out()
-    options: dict[str, Any] = {"hashes": hashes or (), "workers": workers, "seed": seed, "device": device}
+    options: dict[str, Any] = {
+        "hashes": hashes or (),
+        "workers": workers,
+        "seed": seed,
+        "device": device,
+        "captions": captions,
+    }
     finished = dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options)
     if json_output:
         say_json(finished.summary)

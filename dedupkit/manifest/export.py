@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.engine import Progress, Task, cache_key, run_tasks
 from dedupkit.errors import DedupkitError
+from dedupkit.manifest.captions import CarriedCaptions, carried_captions
 from dedupkit.manifest.cut import Piece, ShardSizes, cut
-from dedupkit.manifest.extra import extra_schema
+from dedupkit.manifest.extra import extra_schema, free_name
 from dedupkit.manifest.lists import LISTS
 from dedupkit.manifest.names import archive_name, short_key
 from dedupkit.manifest.part import Input, Output, write_parts
@@ -49,6 +51,7 @@ def apply(
     shard_size: int | None = None,
     shards: int | None = None,
     source: Moved | None = None,
+    caption_seed: int | None = None,
 ) -> dict[str, Any]:
     """Write the kept samples of a run.
 
@@ -62,6 +65,8 @@ def apply(
         shard_size: Samples in each shard; about the source's size by default.
         shards: Number of shards of equal size, instead of ``shard_size``. There can be more: a shard ends early where
             the next one of the source repeats a key.
+        caption_seed: Seed for drawing one of the captions that a kept sample carries (``--captions merge``); by default
+            it keeps its own, and all of them stand in its JSON as ``captions``.
         source: Where the data lies now, if it moved since the run; or a mapping from old to new starts of paths.
 
     Returns:
@@ -91,7 +96,9 @@ def apply(
         if format in LISTS:
             samples, files = _write_list(folder, target, format), 1
         else:
-            samples, files = _write_shards(_Plan(folder, Originals(folder, source), format, sizes), target, workers)
+            samples, files = _write_shards(
+                _Plan(folder, Originals(folder, source), format, sizes, caption_seed), target, workers
+            )
         _check_same(folder, decision)
     return {"samples": samples, "files": files, "format": format, "to": str(to)}
 
@@ -135,8 +142,12 @@ def _write_shards(plan: _Plan, target: Target, workers: int | None) -> tuple[int
 class _Plan:
     """What is written where; made once, from one reading of the verdicts."""
 
-    def __init__(self, folder: RunFolder, originals: Originals, format: str, sizes: ShardSizes) -> None:
+    def __init__(
+        self, folder: RunFolder, originals: Originals, format: str, sizes: ShardSizes, caption_seed: int | None
+    ) -> None:
         self.format = format
+        self._captions = carried_captions(folder.manifest, caption_seed)
+        self._carriers = np.array(sorted(self._captions), np.int64)
         self._folder, self._originals = folder, originals
         self._kept = np.split(_kept(folder), originals.starts[1:-1])
         counts = [int(kept.sum()) for kept in self._kept]
@@ -145,6 +156,9 @@ class _Plan:
         self.parts = cut(counts, limits, self._names)
         read = [originals.shard(shard) for shard, count in enumerate(counts) if count]
         self._extra = extra_schema(read if format == "parquet" else [])
+        if format == "parquet" and any(carried.texts for carried in self._captions.values()):
+            name = free_name("captions", self._extra.names)
+            self._extra = self._extra.append(pa.field(name, pa.list_(pa.string())))
 
     def outputs(self) -> list[Output]:
         """The cleaned shards, in order."""
@@ -173,7 +187,14 @@ class _Plan:
     def _read(self, shard: int, pieces: Sequence[Piece]) -> Input:
         wanted = self._wanted(shard, pieces[0].first, pieces[-1].last)
         name = self._originals.names[shard]
-        return Input(self._originals.shard(shard), name, str(self._folder.samples(shard)), wanted)
+        source = self._originals.shard(shard)
+        return Input(source, name, str(self._folder.samples(shard)), wanted, self._carried(shard))
+
+    def _carried(self, shard: int) -> dict[int, CarriedCaptions]:
+        """The captions that samples of a shard carry, by their number in it."""
+        begin, end = self._originals.starts[shard : shard + 2]
+        low, high = np.searchsorted(self._carriers, [begin, end])
+        return {int(sample - begin): self._captions[int(sample)] for sample in self._carriers[low:high]}
 
     def _wanted(self, shard: int, first: int, last: int) -> bytes:
         kept = self._kept[shard]
@@ -187,7 +208,9 @@ class _Plan:
         for piece in part:
             shard = self._originals.shard(piece.shard)
             read = [stamp(path) for path in (*shard.paths, str(self._folder.samples(piece.shard)))]
-            made_from.append([shard.source, read, self._wanted(piece.shard, piece.first, piece.last).hex()])
+            captions = [[row, one.texts, one.text] for row, one in self._carried(piece.shard).items()]
+            wanted = self._wanted(piece.shard, piece.first, piece.last).hex()
+            made_from.append([shard.source, read, wanted, captions] if captions else [shard.source, read, wanted])
         return cache_key(made_from)
 
     def _names(self, shard: int) -> list[str]:

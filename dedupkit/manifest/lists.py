@@ -37,13 +37,20 @@ def write_urls(manifest: Path, to: Path) -> int:
     schema = pa.schema([("url", pa.string()), ("caption", pa.string()), ("uid", pa.string())])
     with atomic_path(to / "urls.parquet") as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for table in _kept(manifest, *schema.names):
-                listed = table.filter(pc.is_valid(table["url"]))
+            for table in _kept(manifest, *schema.names, "captions"):
+                listed = _blanked(table.filter(pc.is_valid(table["url"])))
                 writer.write_table(listed)
                 count += listed.num_rows
         if count == 0:
             raise DedupkitError("no kept sample has a URL; choose another --format")
     return count
+
+
+def _blanked(table: pa.Table) -> pa.Table:
+    """Without the captions that the run blanks."""
+    blank = pc.fill_null(pc.equal(pc.list_value_length(table["captions"]), 0), False)
+    caption = pc.if_else(blank, "", table["caption"])
+    return table.set_column(table.schema.get_field_index("caption"), "caption", caption).drop_columns(["captions"])
 
 
 def write_datacomp(manifest: Path, to: Path) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from dedupkit.manifest.captions import CarriedCaptions, with_captions
 from dedupkit.manifest.shards import SHARD_WRITERS
 from dedupkit.manifest.target import Target
 from dedupkit.sources import Sample, Shard
@@ -31,12 +32,14 @@ class Input:
         source: Its name in the manifest.
         samples: The file in which the scan described its samples.
         wanted: One bit for each of them, packed: whether it is written.
+        captions: By number of the sample in the shard the captions that it carries.
     """
 
     shard: Shard
     source: str
     samples: str
     wanted: bytes
+    captions: Mapping[int, CarriedCaptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,8 @@ def _kept_samples(inputs: Sequence[Input]) -> Iterator[tuple[Sample, dict[str, A
     for item in inputs:
         rows = _Rows(item)
         for number, sample in read_samples(item.shard, rows, extra=True):
-            yield sample, rows.described(number)
+            row, carried = rows.described(number), item.captions.get(number)
+            yield (sample, row) if carried is None else with_captions(sample, row, carried)
 
 
 class _Rows(Sequence[Scanned | None]):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("kept_key", pa.string()),
         ("group", pa.int64()),
         ("group_size", pa.int32()),
+        ("captions", pa.list_(pa.struct([("caption", pa.string()), ("count", pa.int32())]))),
     ]
 )
 
@@ -58,6 +60,9 @@ GROUPS_SCHEMA = pa.schema(
         ("removed", pa.int32()),
         ("samples", pa.list_(pa.int64())),
         ("kept_samples", pa.list_(pa.int64())),
+        ("captions", pa.int32()),
+        ("caption", pa.string()),
+        ("caption_count", pa.int32()),
     ]
 )
 
@@ -96,7 +101,13 @@ def write_manifest(path: Path, tables: Iterable[pa.Table], digest: str = "") -> 
 
 
 def iter_manifest(
-    samples: Sequence[Path], sources: Sequence[str], decision: Decision, reasons: Sequence[str]
+    samples: Sequence[Path],
+    sources: Sequence[str],
+    decision: Decision,
+    reasons: Sequence[str],
+    *,
+    blocked: Mapping[int, str] | None = None,
+    captions: Mapping[int, list[dict[str, Any]]] | None = None,
 ) -> Iterator[pa.Table]:
     """The manifest, one table a shard, with one shard in memory at a time.
 
@@ -105,7 +116,10 @@ def iter_manifest(
         sources: Path or URL of each shard.
         decision: Over all samples in that order.
         reasons: Name of each clause of the rule.
+        blocked: By sample the reason why it is blocked.
+        captions: By kept sample the captions that it carries instead of its own.
     """
+    blocked, captions = blocked or {}, captions or {}
     sizes = np.bincount(decision.group, minlength=len(decision.group)).astype(np.int32)
     witnesses = np.unique(decision.witness[decision.witness >= 0])
     witness_keys = _keys_of(witnesses, samples)
@@ -126,13 +140,25 @@ def iter_manifest(
             "sha256": _hex(table["sha256"]),
             "verdict": pc.if_else(unreadable, "unreadable", pc.if_else(removed, "remove", "keep")),
             "reason": pc.if_else(unreadable, table["error"].combine_chunks(), clause),
+            "captions": _by_row(captions, rows, MANIFEST_SCHEMA.field("captions").type),
             "score": pa.array(decision.score[rows], mask=witness < 0),
             "kept_sample": pa.array(witness, mask=witness < 0),
             "kept_key": witness_keys.take(pa.array(where, mask=witness < 0)),
             "group": pa.array(decision.group[rows]),
             "group_size": pa.array(sizes[decision.group[rows]]),
         }
+        why = _by_row(blocked, rows, pa.string())
+        if why.null_count < len(why):
+            columns["reason"] = pc.coalesce(why, columns["reason"])
+            columns["verdict"] = pc.if_else(why.is_valid(), "blocked", columns["verdict"])
         yield pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
+
+
+def _by_row(values: Mapping[int, Any], rows: slice, kind: pa.DataType) -> pa.Array:
+    """A column of what some samples have, null for the others."""
+    if not values:
+        return pa.nulls(rows.stop - rows.start, kind)
+    return pa.array([values.get(sample) for sample in range(rows.start, rows.stop)], kind)
 
 
 def write_groups(path: Path, table: pa.Table, digest: str = "") -> tuple[int, int]:
@@ -150,12 +176,14 @@ def write_groups(path: Path, table: pa.Table, digest: str = "") -> tuple[int, in
     return table.num_rows, pc.max(table["size"]).as_py() or 1
 
 
-def groups_of(decision: Decision, readable: NDArray[np.bool_]) -> pa.Table:
+def groups_of(decision: Decision, readable: NDArray[np.bool_], captions: pa.Table | None = None) -> pa.Table:
     """The groups of two samples or more as a table, in the order of their smallest sample.
 
     Args:
         decision: Over all samples.
         readable: (n,) which samples took part.
+        captions: Columns ``group`` (ascending), ``captions`` (distinct ones), ``caption`` (the most frequent) and
+            ``caption_count``, for the groups that have any.
     """
     sizes = np.bincount(decision.group, minlength=len(decision.group))
     grouped = np.flatnonzero(sizes[decision.group] > 1)
@@ -165,6 +193,7 @@ def groups_of(decision: Decision, readable: NDArray[np.bool_]) -> pa.Table:
     kept = np.add.reduceat(is_kept, starts, dtype=np.int32) if len(ids) else np.zeros(0, np.int32)
     offsets = np.append(starts, len(by_group)).astype(np.int32)
     kept_offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
+    number, caption, often = _caption_columns(ids, captions)
     return pa.table(
         [
             pa.array(ids),
@@ -173,9 +202,27 @@ def groups_of(decision: Decision, readable: NDArray[np.bool_]) -> pa.Table:
             pa.array(counts.astype(np.int32) - kept),
             pa.ListArray.from_arrays(pa.array(offsets), pa.array(by_group)),
             pa.ListArray.from_arrays(pa.array(kept_offsets), pa.array(by_group[is_kept])),
+            number,
+            caption,
+            often,
         ],
         schema=GROUPS_SCHEMA,
     )
+
+
+def _caption_columns(groups: NDArray[np.int64], known: pa.Table | None) -> list[pa.Array]:
+    """What is known of the captions of some groups, in their order."""
+    kinds = [GROUPS_SCHEMA.field(name).type for name in ("captions", "caption", "caption_count")]
+    if known is None or not known.num_rows:
+        none = np.zeros(len(groups), np.int32)
+        return [pa.array(none), pa.nulls(len(groups), kinds[1]), pa.array(none)]
+    place = np.minimum(np.searchsorted(known["group"].to_numpy(), groups), known.num_rows - 1)
+    where = pa.array(place, mask=known["group"].to_numpy()[place] != groups)
+    number, caption, often = (
+        known[name].combine_chunks().cast(kind).take(where)
+        for name, kind in zip(("captions", "caption", "caption_count"), kinds, strict=True)
+    )
+    return [pc.fill_null(number, 0), caption, pc.fill_null(often, 0)]
 
 
 def _keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:

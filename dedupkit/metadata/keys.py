@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dedupkit.captions.folding import Folding
 from dedupkit.metadata.urls import TRACKER_PREFIXES, TRACKERS, UrlSteps, normalize_url, url_family
 
-__all__ = ["IDENTITIES", "KeySettings", "Keys", "batch_keys"]
+__all__ = ["IDENTITIES", "KeySettings", "Keys", "batch_keys", "caption_keys"]
 
 IDENTITIES = ("url", "hash", "caption", "url_family")
 """What rows can be equal in; ``hash`` is the column that the data set publishes (:data:`.lists.ROLES`)."""
@@ -115,11 +115,15 @@ def _family_keys(column: Any, settings: KeySettings) -> Keys:
 
 
 def _caption_keys(column: Any, settings: KeySettings) -> Keys:
+    return caption_keys(column, settings.captions)
+
+
+def caption_keys(column: Any, folding: Folding) -> Keys:
+    """Keys of a pyarrow array of captions: equal where they are equal after folding; an empty one has none."""
     from dedupkit.metadata import kernels
 
     data, offsets, valid = _buffers(column)
     keys = _nothing(len(valid))
-    folding = settings.captions
     kernels.hash_captions(
         data, offsets, valid, folding.casefold, folding.spaces, folding.entities, keys.hashes, keys.state
     )

@@ -30,6 +30,7 @@ class RunConfig:
         hashes: Signals that the scan computes on request.
         embedders: Specification by signal name.
         seed: Seed for all random choices.
+        captions: What is done with captions, as :class:`dedupkit.captions.CaptionMode` writes it.
         dedupkit: Version of dedupkit.
         python: Version of Python.
         versions: Versions of packages that the results depend on.
@@ -49,6 +50,7 @@ class RunConfig:
     hashes: tuple[str, ...] = ()
     embedders: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    captions: str = "ignore"
     dedupkit: str = "unknown"
     python: str = "unknown"
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -76,8 +78,8 @@ class RunConfig:
                 given[name] = tuple(_texts(given.get(name, [])))
             for name in ("embedders", "versions"):
                 given[name] = dict(zip(_texts(given.get(name, {})), _texts(given.get(name, {}).values()), strict=True))
-            for name in ("rule", "rule_expanded", "keep"):
-                _texts([given[name]])
+            for name in ("rule", "rule_expanded", "keep", "captions"):
+                _texts([given.get(name, "ignore") if name == "captions" else given[name]])
             if not given["sources"] or not isinstance(given["layout"], int) or not isinstance(given["seed"], int):
                 raise ValueError("no sources, layout or seed")
             return cls(**given)

@@ -68,9 +68,9 @@ class DecisionRecord:
         return None
 
 
-def decision_digest(rule: str, keep: str, inputs: str) -> str:
+def decision_digest(rule: str, keep: str, captions: str, inputs: str) -> str:
     """Digest of all that verdicts depend on."""
-    return digest_of({"rule": rule, "keep": keep, "inputs": inputs})
+    return digest_of({"rule": rule, "keep": keep, "captions": captions, "inputs": inputs})
 
 
 def file_states(folder: Path, names: tuple[str, ...]) -> dict[str, FileState]:

@@ -168,22 +168,29 @@ class RunFolder(Layout):
         """
         write_json(self.staged / self.config.name, config.to_json())
         verdicts = DecisionRecord(
-            digest=decision_digest(config.rule_expanded, config.keep, inputs),
+            digest=decision_digest(config.rule_expanded, config.keep, config.captions, inputs),
             rule=config.rule_expanded,
             keep=config.keep,
             signals=tuple(sorted(signals)),
             config=digest_of(config.to_json()),
             inputs=inputs,
-            files=file_states(self.staged, (self.manifest.name, self.groups.name)),
+            files=file_states(
+                self.staged, tuple(name for name in self._verdict_files() if (self.staged / name).exists())
+            ),
             summary=summary,
         )
         verdicts.write(self.staged / self.decision.name)  # from here on the next process would finish
         self._finish_publishing()
 
+    def _verdict_files(self) -> tuple[str, ...]:
+        return self.manifest.name, self.groups.name, self.templates.name
+
     def _finish_publishing(self) -> None:
         if not (self.staged / self.decision.name).is_file():
             return
-        for path in (self.manifest, self.groups, self.config, self.decision):  # decision.json last
+        if not (self.staged / self.templates.name).exists() and (self.staged / self.manifest.name).exists():
+            self.templates.unlink(missing_ok=True)  # of another caption mode
+        for path in (self.manifest, self.groups, self.templates, self.config, self.decision):  # decision.json last
             staged = self.staged / path.name
             if staged.exists():
                 if path.is_dir():

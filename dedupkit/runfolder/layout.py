@@ -27,6 +27,7 @@ class Layout:
         self.config = self.path / "run.json"
         self.manifest = self.path / _MANIFEST
         self.groups = self.path / "groups.parquet"
+        self.templates = self.path / "templates.parquet"
         self.decision = self.path / "decision.json"
         self.staged = self.path / ".next"
         """Verdicts that are being prepared, under the names that they will have in the folder."""
@@ -90,7 +91,7 @@ class Layout:
     @property
     def _own_names(self) -> frozenset[str]:
         """Names in the folder that are dedupkit's."""
-        files = (self.lock, self.config, self.manifest, self.groups, self.decision, self.report_page)
+        files = (self.lock, self.config, self.manifest, self.groups, self.templates, self.decision, self.report_page)
         more = (self.report_facts, self.card, self.calibration)
         return frozenset(path.name for path in (*files, *more, *self._own_folders))
 

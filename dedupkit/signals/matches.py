@@ -34,6 +34,25 @@ class Matches:
     score: NDArray[np.float32]
     origin: Origin = "image"
 
+    def restricted(self, kept: NDArray[np.bool_]) -> Matches:
+        """The same about the samples of a mask alone; the others have no fingerprint then.
+
+        Example:
+            >>> one = Matches.identity(np.array([0, 0, 0, 3], np.int32))
+            >>> one.restricted(np.array([False, True, True, True])).first.tolist()
+            [-1, 1, 1, 3]
+        """
+        count = len(self.first)
+        mine = np.flatnonzero(kept & (self.first >= 0)).astype(np.int32)
+        leader = np.full(count, -1, np.int32)
+        leader[self.first[mine[::-1]]] = mine[::-1]  # the last write is the smallest sample
+        first = np.full(count, -1, np.int32)
+        first[mine] = leader[self.first[mine]]
+        a, b = leader[self.a], leader[self.b]
+        held = (a >= 0) & (b >= 0)
+        a, b = np.minimum(a, b)[held], np.maximum(a, b)[held]
+        return Matches(first, a, b, self.score[held], self.origin)
+
     @classmethod
     def identity(cls, first: NDArray[np.int32], origin: Origin = "image") -> Matches:
         """A signal that only holds between equal fingerprints."""

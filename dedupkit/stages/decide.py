@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering import Decision, Policy, Rule, decide
 from dedupkit.clustering.rules import reason_of
 from dedupkit.errors import DedupkitError
@@ -21,7 +22,8 @@ from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.decision import decision_digest
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
-from dedupkit.store import read_columns
+from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
+from dedupkit.store import read_columns, write_table
 
 __all__ = ["Verdicts", "decide_and_write", "decide_run"]
 
@@ -52,7 +54,9 @@ class Verdicts:
         inputs: Digest of what was decided about.
         rule: The rule.
         decision: Verdict for every sample.
-        readable: (n,) bool, which samples took part.
+        readable: (n,) bool, which samples could be read.
+        captions: What the captions say about the groups.
+        blocked: By sample the reason why it takes no part.
     """
 
     folder: RunFolder
@@ -61,14 +65,23 @@ class Verdicts:
     rule: Rule
     decision: Decision
     readable: NDArray[np.bool_]
+    captions: CaptionFacts
+    blocked: Mapping[int, str]
 
     def tables(self) -> Iterator[pa.Table]:
         """The manifest, one table a shard."""
-        return iter_manifest(self._samples(), self.config.shards, self.decision, self._reasons())
+        return iter_manifest(
+            self._samples(),
+            self.config.shards,
+            self.decision,
+            self._reasons(),
+            blocked=self.blocked,
+            captions=self.captions.carried,
+        )
 
     def groups(self) -> pa.Table:
         """The groups, as in ``groups.parquet``."""
-        return groups_of(self.decision, self.readable)
+        return groups_of(self.decision, self._taking_part(), self.captions.groups)
 
     def summary(self) -> dict[str, Any]:
         """Counts as :func:`decide_and_write` returns them."""
@@ -77,8 +90,9 @@ class Verdicts:
         for clause, count in zip(*np.unique(self.decision.clause[removed], return_counts=True), strict=True):
             reasons[names[int(clause)]] += int(count)
         sizes = np.bincount(self.decision.group)
-        kept = int((self.readable & ~removed).sum())
+        kept = int((self._taking_part() & ~removed).sum())
         verdicts = {"keep": kept, "remove": int(removed.sum()), "unreadable": int((~self.readable).sum())}
+        verdicts["blocked"] = len(self.blocked)
         return self._counts(verdicts, reasons, int((sizes > 1).sum()), int(sizes.max(initial=1)))
 
     def write(self) -> dict[str, Any]:
@@ -90,9 +104,11 @@ class Verdicts:
         folder = self.folder
         if folder.inputs(self.rule.signals) != self.inputs:
             raise DedupkitError(f"samples or pairs in {folder.path} changed since these verdicts; decide again")
-        digest = decision_digest(self.config.rule_expanded, self.config.keep, self.inputs)
+        digest = decision_digest(self.config.rule_expanded, self.config.keep, self.config.captions, self.inputs)
         counts = write_manifest(folder.staged / folder.manifest.name, self.tables(), digest)
         groups, largest = write_groups(folder.staged / folder.groups.name, self.groups(), digest)
+        if self.captions.templates is not None:
+            write_table(folder.staged / folder.templates.name, self.captions.templates)
         summary = self._counts(counts.verdicts, counts.reasons, groups, largest)
         folder.publish(self.inputs, self.rule.signals, summary, self.config)
         return summary
@@ -108,12 +124,34 @@ class Verdicts:
     ) -> dict[str, Any]:
         return {
             "samples": len(self.readable),
-            **{verdict: verdicts.get(verdict, 0) for verdict in ("keep", "remove", "unreadable")},
+            **{verdict: verdicts.get(verdict, 0) for verdict in ("keep", "remove", "unreadable", "blocked")},
             "reasons": dict(sorted(reasons.items())),
             "groups": groups,
             "largest_group": largest,
             "edges": self.decision.edges,
+            "captions": self._caption_counts(),
         }
+
+    def _caption_counts(self) -> dict[str, Any]:
+        groups = self.captions.groups
+        sizes = np.bincount(self.decision.group, minlength=1)
+        one = pc.and_(pc.equal(groups["captions"], 1), pc.greater(groups["caption_count"], 1))
+        counts: dict[str, Any] = {
+            "mode": self.config.captions,
+            "groups_with_one_caption": pc.sum(one).as_py() or 0,
+            "groups_with_several": pc.sum(pc.greater(groups["captions"], 1)).as_py() or 0,
+            "groups_without": int((sizes > 1).sum()) - groups.num_rows,
+        }
+        if self.captions.templates is not None:
+            counts["templates"] = self.captions.templates.num_rows
+        if self.captions.carried:
+            counts["changed"] = len(self.captions.carried)
+        return counts
+
+    def _taking_part(self) -> NDArray[np.bool_]:
+        mask = self.readable.copy()
+        mask[np.fromiter(self.blocked, np.int64, len(self.blocked))] = False
+        return mask
 
 
 def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, *, check: bool = False) -> Verdicts:
@@ -133,8 +171,21 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
     inputs = folder.inputs(rule.signals, check=check)
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
     order = policy.order(_policy_columns(folder, shards, policy), len(readable))
-    signals = {name: find_signal(name).matches(Scanned(folder, shards)) for name in rule.signals}
-    return Verdicts(folder, config, inputs, rule, decide(rule, signals, order, readable), readable)
+    scanned, mode = Scanned(folder, shards), CaptionMode.parse(config.captions)
+    signals = {name: find_signal(name).matches(scanned) for name in rule.signals}
+    decision, blocked = decide(rule, signals, order, readable), dict[int, str]()
+    if mode.kind == "template" and mode.action == "drop":
+        templates, samples = template_samples(scanned, readable & (decision.witness < 0), mode.uses)
+        blocked = dict.fromkeys(samples[readable[samples]].tolist(), f"caption of more than {mode.uses} kept samples")
+        if blocked:  # what a blocked sample would have stood for needs another witness
+            part = readable.copy()
+            part[samples] = False
+            signals = {name: matches.restricted(part) for name, matches in signals.items()}
+            decision = decide(rule, signals, order, part)
+        facts = replace(caption_facts(scanned, decision, readable, CaptionMode()), templates=templates)
+    else:
+        facts = caption_facts(scanned, decision, readable, mode)
+    return Verdicts(folder, config, inputs, rule, decision, readable, facts, blocked)
 
 
 def _policy_columns(folder: RunFolder, shards: int, policy: Policy) -> dict[str, NDArray[Any]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dedupkit import __version__
+from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
 from dedupkit.engine import local_engine
@@ -48,6 +50,7 @@ def dedup(
     seed: int = 0,
     device: str | None = None,
     target_recall: float = 0.99,
+    captions: str = "ignore",
 ) -> Run:
     """Find duplicates in image-caption shards and decide which samples to keep.
 
@@ -70,6 +73,10 @@ def dedup(
             all work is done in this process, which an image that crashes a decoder then ends.
         seed: of everything that samples.
         device: for torch, e.g. ``cuda``; a GPU where there is one by default.
+        captions: What is done with captions beside images: ``ignore``; ``pair`` or ``pair>=0.8`` (only samples whose
+            captions agree too are duplicates); ``merge`` (a kept sample carries the captions of those that it stands
+            for); ``template>10`` (captions of more than ten kept samples are listed), with ``:blank`` (cleaned shards
+            leave them out) or ``:drop`` (their samples are blocked). See docs/captions.md.
         target_recall: of a search that is clustered because the exact one would take long.
 
     Returns:
@@ -94,6 +101,10 @@ def dedup(
     before = folder.earlier()
     embedders, given = _embedders(embed, rule, before.embedders if before else {})
     parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
+    mode = CaptionMode.parse(captions)
+    if mode.kind == "pair":
+        paired = parse_rule(mode.paired(str(parsed)), known_signals(embedders))
+        parsed = Rule(parsed.text, paired.clauses)
     policy = parse_policy(keep)
     requested = _hashes_to_scan(parsed, hashes)
     shards = find_shards(sources)
@@ -106,7 +117,7 @@ def dedup(
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             engine.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
-        config = _config(listed, shards, parsed, policy, requested, embedders, seed)
+        config = replace(_config(listed, shards, parsed, policy, requested, embedders, seed), captions=str(mode))
         folder.write_config(config)
         run_stages(
             Job(folder, shards, parsed, requested, embedders, max(1, workers), seed, device, target_recall, given),

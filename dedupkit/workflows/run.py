@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from dedupkit.calibration.result import Calibration, read_calibration
+from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.policy import parse_policy
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError
@@ -78,6 +79,9 @@ class Run(Verdicts):
         embedders = self.config.get("embedders", {})
         embedder = next(iter(embedders), None)
         parsed = parse_rule(rule or self.config["rule_expanded"], known_signals(embedders), embedder=embedder)
+        mode = CaptionMode.parse(self.config["captions"])
+        if rule is not None and mode.kind == "pair":
+            parsed = Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
         policy = parse_policy(keep or self.config["keep"])
         self._check_covered(parsed)
         config = RunConfig.from_json(self.config)
@@ -138,11 +142,13 @@ class Run(Verdicts):
         shard_size: int | None = None,
         shards: int | None = None,
         source: Moved | None = None,
+        caption_seed: int | None = None,
     ) -> dict[str, Any]:
         """Write what the manifest keeps; see :func:`dedupkit.manifest.export.apply`."""
         from dedupkit.manifest.export import apply
 
         options: dict[str, Any] = {"shard_size": shard_size, "shards": shards, "source": source}
+        options["caption_seed"] = caption_seed
         return apply(self.path, to, format=format, workers=workers, **options)
 
     def report(self, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
@@ -165,7 +171,7 @@ class Run(Verdicts):
 
         missing = missing_for(rule, self._folder, self.config)
         if missing is not None:
-            raise DedupkitError(f"{missing}; run again with --rule {str(rule)!r} (only what is missing is computed)")
+            raise DedupkitError(f"{missing}; run again with --rule {rule.text!r} (only what is missing is computed)")
 
     def rows(self) -> list[tuple[str, str]]:
         """The summary as label and text, for tables."""

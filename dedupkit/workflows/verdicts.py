@@ -151,6 +151,7 @@ class Verdicts:
             ("removed as duplicates", f"{s['remove']:,}  ({s['remove'] / samples:.1%})"),
             *((f"  because of {reason}", f"{count:,}") for reason, count in s["reasons"].items()),
             ("unreadable", f"{s['unreadable']:,}"),
+            *([("blocked", f"{s['blocked']:,}")] if s.get("blocked") else []),
             ("duplicate groups", f"{s['groups']:,}, the largest of {s['largest_group']:,}"),
             ("rule", s["rule"]),
         ]

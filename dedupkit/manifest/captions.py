@@ -1,0 +1,96 @@
+"""What cleaned shards write instead of a sample's own caption: those that it carries, one of them, or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dedupkit.sources import Sample
+from dedupkit.sources.columns import ALIASES
+
+__all__ = ["CarriedCaptions", "carried_captions", "with_captions"]
+
+_MEMBERS = ("txt", "caption", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedCaptions:
+    """Captions that a kept sample carries.
+
+    Attributes:
+        texts: Distinct captions, the most frequent first; none where the caption is blanked.
+        text: The caption to write instead of the sample's own; None to leave it.
+    """
+
+    texts: tuple[str, ...]
+    text: str | None
+
+
+def carried_captions(manifest: Path, seed: int | None) -> dict[int, CarriedCaptions]:
+    """The captions that kept samples of a manifest carry, by sample.
+
+    Args:
+        manifest: Path of ``manifest.parquet``.
+        seed: Seed for drawing one caption per sample, in proportion to how often each occurs; None to keep its own.
+    """
+    found: dict[int, CarriedCaptions] = {}
+    with pq.ParquetFile(manifest) as file:
+        for batch in file.iter_batches(columns=["sample", "verdict", "captions"]):
+            table = pa.Table.from_batches([batch])
+            table = table.filter(pc.and_(pc.is_valid(table["captions"]), pc.equal(table["verdict"], "keep")))
+            for sample, captions in zip(table["sample"].to_pylist(), table["captions"].to_pylist(), strict=True):
+                found[sample] = _carried(sample, captions, seed)
+    return found
+
+
+def _carried(sample: int, captions: Sequence[Mapping[str, Any]], seed: int | None) -> CarriedCaptions:
+    texts = tuple(str(one["caption"]) for one in captions)
+    if not texts:
+        return CarriedCaptions((), "")
+    if seed is None:
+        return CarriedCaptions(texts, None)
+    ends = np.cumsum([one["count"] for one in captions])
+    drawn = int(np.random.default_rng([seed, sample]).integers(ends[-1]))
+    return CarriedCaptions(texts, texts[int(np.searchsorted(ends, drawn, side="right"))])
+
+
+def with_captions(sample: Sample, row: dict[str, Any], carried: CarriedCaptions) -> tuple[Sample, dict[str, Any]]:
+    """A sample and its row with the captions that it carries: in its members, its JSON, its row and its columns."""
+    members, extra, text = dict(sample.members), dict(sample.extra), carried.text
+    if text is not None:
+        row = {**row, "caption": text}
+        for name in _MEMBERS:
+            if name in members:
+                members[name] = text.encode("utf-8", "surrogatepass")
+        for name in ALIASES["caption"]:
+            if isinstance(extra.get(name), str):
+                extra[name] = text
+    if "json" in members:
+        members["json"] = _stated(members["json"], carried)
+    if carried.texts:
+        extra["captions"] = list(carried.texts)
+    return replace(sample, members=members, extra=extra), row
+
+
+def _stated(data: bytes, carried: CarriedCaptions) -> bytes:
+    """A sample's JSON with its captions; what is no object stays as it is."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    if not isinstance(value, dict):
+        return data
+    for name in ALIASES["caption"]:
+        if carried.text is not None and isinstance(value.get(name), str):
+            value[name] = carried.text
+    if carried.texts:
+        value["captions"] = list(carried.texts)
+    return json.dumps(value).encode()

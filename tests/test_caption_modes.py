@@ -1,0 +1,220 @@
+"""What a run does with captions beside images, and what cleaned shards carry of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import command, jpegs, write_tar
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dedupkit as dk
+from dedupkit.captions.modes import CaptionMode
+from dedupkit.errors import RuleError
+from dedupkit.signals.matches import Matches
+
+SAMPLES = [
+    ("a0", 0, "A red fox"),
+    ("a1", 0, "a red  FOX"),
+    ("a2", 0, "Two foxes in the snow"),
+    ("a3", 0, None),
+    ("b0", 1, "stock photo"),
+    ("b1", 1, "b"),
+    ("c0", 2, "stock photo"),
+    ("d0", 3, "Stock Photo"),
+    ("e0", 4, "e"),
+]
+
+
+def members(photos, samples=SAMPLES, with_json=()):
+    images = jpegs(photos, 1 + max(image for _, image, _ in samples))
+    found = []
+    for key, image, caption in samples:
+        found.append((f"{key}.jpg", images[image]))
+        if key in with_json:
+            found.append((f"{key}.json", json.dumps({"caption": caption, "url": f"http://x/{key}"}).encode()))
+        if caption is not None:
+            found.append((f"{key}.txt", caption.encode()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, photos):
+    return write_tar(tmp_path_factory.mktemp("modes") / "in.tar", members(photos, with_json=("a0", "b0")))
+
+
+def run(source, out, captions, rule="exact"):
+    return dk.dedup(source, out, rule=rule, keep="sample", captions=captions)
+
+
+def cleaned(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            found |= {info.name: tar.extractfile(info).read() for info in tar}
+    return found
+
+
+@pytest.mark.parametrize("text", ["ignore", "pair>=0.8", "merge", "template>10:list", "template>3:drop"])
+def test_a_mode_reads_back_as_it_is_written(text):
+    assert str(CaptionMode.parse(text)) == text
+    assert str(CaptionMode.parse("pair")) == "pair>=0.8"
+
+
+@pytest.mark.parametrize("text", ["", "pairs", "pair>=2", "pair>=0", "merge:drop", "template>x", "template:burn"])
+def test_another_text_is_refused_with_the_forms(text):
+    with pytest.raises(RuleError, match="write one of: ignore, pair"):
+        CaptionMode.parse(text)
+
+
+def test_pair_keeps_one_image_under_each_caption(source, tmp_path):
+    found = run(source, tmp_path / "run", "pair", rule="copies")
+    assert found.kept["key"].to_pylist() == ["a0", "a2", "a3", "b0", "b1", "c0", "d0", "e0"]
+    assert found.config["rule"] == "copies"
+    again = found.rethreshold("exact or pdq<=20")  # the mode stays
+    assert again.kept["key"].to_pylist() == found.kept["key"].to_pylist()
+
+
+def test_merge_gives_a_kept_sample_the_captions_of_those_that_it_stands_for(source, tmp_path):
+    found = run(source, tmp_path / "run", "merge")
+    rows = {row["key"]: row["captions"] for row in found.manifest.to_pylist()}
+    assert rows["a0"] == [{"caption": "A red fox", "count": 2}, {"caption": "Two foxes in the snow", "count": 1}]
+    assert rows["b0"] == [{"caption": "stock photo", "count": 1}, {"caption": "b", "count": 1}]
+    assert all(rows[key] is None for key in ("a1", "a2", "a3", "b1", "c0", "e0"))
+    found.apply(tmp_path / "clean")
+    files = cleaned(tmp_path / "clean")
+    assert json.loads(files["a0.json"])["captions"] == ["A red fox", "Two foxes in the snow"]
+    assert json.loads(files["a0.json"])["url"] == "http://x/a0"
+    assert files["a0.txt"] == b"A red fox"
+    assert "captions" not in json.loads(files["e0.json"])
+
+
+def test_one_caption_can_be_drawn_for_each_sample_the_same_for_a_seed(tmp_path, photos):
+    texts = ["one", "one", "one", "two"]
+    samples = [(f"{image}{number}", image, text) for image in range(8) for number, text in enumerate(texts)]
+    source = write_tar(tmp_path / "in.tar", members(photos, samples))
+    found = run(source, tmp_path / "run", "merge")
+    drawn = []
+    for seed, name in ((1, "a"), (1, "b"), (2, "c")):
+        found.apply(tmp_path / name, caption_seed=seed)
+        drawn.append({key: text for key, text in cleaned(tmp_path / name).items() if key.endswith(".txt")})
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert set(drawn[0].values()) | set(drawn[2].values()) == {b"one", b"two"}
+    found.apply(tmp_path / "parquet", format="parquet", caption_seed=1)
+    table = pq.read_table(tmp_path / "parquet" / "00000.parquet")
+    assert table["captions"].to_pylist() == [["one", "two"]] * 8
+    assert [text.encode() for text in table["caption"].to_pylist()] == list(drawn[0].values())
+
+
+def test_frequent_captions_are_listed(source, tmp_path):
+    found = run(source, tmp_path / "run", "template>2")
+    templates = pq.read_table(tmp_path / "run" / "templates.parquet").to_pylist()
+    assert templates == [{"caption": "stock photo", "count": 3}]
+    assert found.summary["captions"]["templates"] == 1
+    run(source, tmp_path / "run", "ignore")
+    assert not (tmp_path / "run" / "templates.parquet").exists()
+
+
+def test_frequent_captions_can_be_blanked(source, tmp_path):
+    found = run(source, tmp_path / "run", "template>2:blank")
+    assert {row["key"] for row in found.kept.to_pylist() if row["captions"] == []} == {"b0", "c0", "d0"}
+    found.apply(tmp_path / "clean")
+    files = cleaned(tmp_path / "clean")
+    assert files["c0.txt"] == b"" and files["a0.txt"] == b"A red fox"
+    assert json.loads(files["b0.json"])["caption"] == ""
+
+
+def test_samples_with_frequent_captions_can_be_dropped_and_what_they_stood_for_gets_another_witness(source, tmp_path):
+    found = run(source, tmp_path / "run", "template>2:drop")
+    rows = {row["key"]: row for row in found.manifest.to_pylist()}
+    assert {key for key, row in rows.items() if row["verdict"] == "blocked"} == {"b0", "c0", "d0"}
+    assert rows["c0"]["reason"] == "caption of more than 2 kept samples"
+    assert rows["b1"]["verdict"] == "keep"  # its witness would have been b0
+    assert found.summary["blocked"] == 3
+    assert found.summary["keep"] + found.summary["remove"] + found.summary["blocked"] == len(SAMPLES)
+    assert "b0.jpg" not in cleaned_keys(found, tmp_path)
+    assert found.report().exists()
+
+
+def cleaned_keys(found, tmp_path):
+    found.apply(tmp_path / "clean")
+    return cleaned(tmp_path / "clean")
+
+
+def test_groups_say_what_their_captions_are(source, tmp_path):
+    run(source, tmp_path / "run", "ignore")
+    groups = pq.read_table(tmp_path / "run" / "groups.parquet").to_pylist()
+    assert [(g["captions"], g["caption"], g["caption_count"]) for g in groups] == [
+        (2, "A red fox", 2),
+        (2, "stock photo", 1),
+    ]
+
+
+def test_the_command_line_takes_a_mode_and_a_seed(source, tmp_path):
+    done = command("run", source, "--out", tmp_path / "run", "--rule", "exact", "--captions", "merge", "--json")
+    assert json.loads(done.stdout)["captions"]["changed"] == 2
+    assert command("apply", tmp_path / "run", "--to", tmp_path / "clean", "--caption-seed", "3").returncode == 0
+    wrong = command("run", source, "--out", tmp_path / "run", "--captions", "both")
+    assert wrong.returncode == 2 and "is no way to treat captions" in wrong.stderr
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=25),
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=8),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_signal_restricted_to_some_samples_says_the_same_about_them(rows, edges):
+    classes = [value for value, _ in rows]
+    kept = np.array([stays for _, stays in rows], bool)
+    first = np.array([classes.index(value) if value else -1 for value in classes], np.int32)
+    pairs = {
+        tuple(sorted((classes.index(x), classes.index(y))))
+        for x, y in edges
+        if x and y and x != y and {x, y} <= set(classes)
+    }
+    a, b = np.array(sorted(pairs), np.int32).reshape(-1, 2).T
+    part = Matches(first, a, b, np.zeros(len(a), np.float32)).restricted(kept)
+    joined = {frozenset((classes[x], classes[y])) for x, y in pairs}
+    again = {frozenset((classes[x], classes[y])) for x, y in zip(part.a.tolist(), part.b.tolist(), strict=True)}
+    left = {value for value, stays in rows if stays}
+    assert again == {pair for pair in joined if pair <= left}
+    for row, (value, stays) in enumerate(rows):
+        assert (part.first[row] >= 0) == (stays and value > 0)
+        if part.first[row] >= 0:
+            assert part.first[row] == min(r for r, (v, s) in enumerate(rows) if s and v == value)
+
+
+DATA = os.environ.get("DEDUPKIT_DATA")
+
+
+@pytest.mark.skipif(not DATA, reason="DEDUPKIT_DATA does not name the labelled shards")
+def test_modes_on_recaptioned_copies(tmp_path):
+    shards = Path(DATA, "laion_style", "shards")
+    with Path(DATA, "laion_style", "truth.csv").open() as stream:
+        origin = {row["url"]: row["origin"] for row in csv.DictReader(stream)}
+    ignored = run(shards, tmp_path / "run", "ignore", rule="copies").manifest.to_pylist()
+    captions = {row["sample"]: row["caption"] for row in ignored}
+    paired = run(shards, tmp_path / "run", "pair", rule="copies").manifest.to_pylist()
+    for row in paired:
+        if row["verdict"] == "remove":
+            witness = paired[row["kept_sample"]]
+            assert origin[row["url"]] == origin[witness["url"]]
+            assert ignored[row["sample"]]["group"] == ignored[witness["sample"]]["group"]
+    assert sum(row["verdict"] == "remove" for row in paired) < sum(row["verdict"] == "remove" for row in ignored)
+    merged = run(shards, tmp_path / "run", "merge", rule="copies").manifest.to_pylist()
+    for row in merged:
+        if row["captions"] is not None:
+            mine = [other for other in merged if row["sample"] in (other["sample"], other["kept_sample"])]
+            counted = Counter(captions[other["sample"]] for other in mine)
+            assert sum(one["count"] for one in row["captions"]) == sum(counted.values())
+            assert {one["caption"] for one in row["captions"]} <= set(counted)
+    assert pa.types.is_list(dk.Run(tmp_path / "run").manifest.schema.field("captions").type)
