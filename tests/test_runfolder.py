@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ import dedupkit as dk
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.export import apply
 from dedupkit.report import write_report
-from dedupkit.runfolder import RunConfig
+from dedupkit.runfolder import RunConfig, RunFolder
+from dedupkit.runfolder.index import RowIndex
 from dedupkit.store import is_temporary, remove_tree, sweep, temporary_path
 from dedupkit.workflows.calibrate import calibrate
 from dedupkit.workflows.prompts import most_duplicated
@@ -219,3 +222,37 @@ def test_a_configuration_survives_being_written(
 ) -> None:
     config = RunConfig(tuple(sources), tuple(shards), rule, rule, "sample", embedders=embedders, seed=seed)
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+# Rows ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_number_leads_to_shard_key_and_offset(tmp_path: Path, data: Path) -> None:
+    finished = run(data, tmp_path / "out")
+    index = RowIndex(RunFolder(finished.path), 2)
+    found = index.locate([3, 0, 2, 2])
+    rows = finished.manifest.to_pylist()
+    assert len(index) == len(rows) == 4
+    assert sorted(found) == [0, 2, 3]
+    for sample, location in found.items():
+        source = Path(rows[sample]["source"])
+        assert source.name == f"{location.shard}.tar"
+        assert location.key == rows[sample]["key"]
+        stored = source.read_bytes()[location.offset :][: rows[sample]["nbytes"]]
+        assert hashlib.sha256(stored).hexdigest() == rows[sample]["sha256"]
+    for beyond in (4, -1):
+        with pytest.raises(IndexError, match="sample"):
+            index.locate([beyond])
+
+
+def test_no_path_of_a_run_folder_is_spelled_elsewhere() -> None:
+    names = re.compile(
+        r"""["'](run\.json|decision\.json|groups\.parquet|DATASET_CARD\.md|calibration\.json|\.done)["']"""
+    )
+    package = Path(dk.__file__).parent
+    spelled = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if names.search(path.read_text()) and path.parent.name != "runfolder"
+    }
+    assert spelled <= {"engine/marker.py"}, spelled  # markers are the engine's

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from dedupkit.calibration.curves import Axis, holds, steps
 from dedupkit.calibration.impostors import Strangers
 from dedupkit.calibration.judged import Answers, Found, bands_of, read_answers
 from dedupkit.calibration.propose import Proposal, from_answers, from_strangers
-from dedupkit.calibration.result import FILE, FORMAT
+from dedupkit.calibration.result import FORMAT
 from dedupkit.calibration.strata import Band, Estimate, interval, weighted
 from dedupkit.calibration.synthetic import Copies
 from dedupkit.calibration.tail import Expected, expected_pairs
@@ -55,11 +54,6 @@ class Known:
     seed: int
     workers: int
 
-    @property
-    def home(self) -> Path:
-        """Where calibration keeps what it measured."""
-        return self.folder.path / "calibration"
-
 
 def write_findings(
     known: Known, copies: Copies, strangers: dict[str, Strangers], found: Sequence[Found], asked: int, wanted: float
@@ -74,12 +68,12 @@ def write_findings(
         asked: how many images were to be copied.
         wanted: the precision that thresholds are proposed for.
     """
-    answers = read_answers(known.home / "answers.jsonl", known.folder, known.shards)
+    answers = read_answers(known.folder.answers, known.folder, known.shards)
     in_force = [band for pairs in found for band in bands_of(pairs, steps(pairs.axis), answers, in_force=True)]
     overall = weighted(in_force)
     count = sum(band.same + band.different for band in in_force)
     write_json(
-        known.folder.path / FILE,
+        known.folder.calibration,
         {
             "format": FORMAT,
             "dedupkit": __version__,

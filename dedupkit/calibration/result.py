@@ -44,11 +44,11 @@ from dedupkit.calibration.tables import (
     proposal_tables,
     threshold_words,
 )
+from dedupkit.runfolder.layout import Layout
 from dedupkit.store import read_json
 
-__all__ = ["FILE", "FORMAT", "Calibration", "read_calibration"]
+__all__ = ["FORMAT", "Calibration", "read_calibration"]
 
-FILE = "calibration.json"
 FORMAT = 1
 
 
@@ -140,7 +140,7 @@ def read_calibration(run: Path, rule: str) -> Calibration | None:
         run: the run folder.
         rule: the run's rule now, spelled out.
     """
-    facts = read_json(run / FILE)
+    facts = read_json(Layout(run).calibration)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         return None
     return Calibration(facts, rule)

@@ -71,7 +71,9 @@ def run(
     if json_output:
         say_json(finished.summary)
     else:
-        say_rows([*finished.rows(), ("manifest", finished.path / "manifest.parquet")])
+        from dedupkit.runfolder import Layout
+
+        say_rows([*finished.rows(), ("manifest", Layout(finished.path).manifest)])
         say(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
     if strict and finished.summary["shard_problems"]:
         raise typer.Exit(_LOST_SHARDS)

@@ -79,6 +79,20 @@ class Layout:
         return self.marker("applied", target)
 
     @property
+    def copies(self) -> Path:
+        """What calibration measured of synthetic duplicates."""
+        return self.calibration_home / "copies.parquet"
+
+    @property
+    def strangers(self) -> Path:
+        """What calibration measured of impostor pairs."""
+        return self.calibration_home / "strangers.npz"
+
+    def work(self, measured: Path) -> Path:
+        """Where calibration works while it measures one of the two."""
+        return self.calibration_home / ("work" if measured == self.copies else "work-strangers")
+
+    @property
     def answers(self) -> Path:
         """What a person said of pairs."""
         return self.calibration_home / "answers.jsonl"

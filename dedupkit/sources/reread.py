@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from dedupkit.errors import RereadError
 from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder.index import RowIndex
 from dedupkit.sources.again import Moved, find_again
 from dedupkit.sources.sample import Place, Sample, Shard
-from dedupkit.store import count_rows, read_columns
+from dedupkit.store import read_columns
 
 __all__ = ["Originals", "Scanned", "places_of", "read_images", "read_samples"]
 
@@ -51,8 +52,8 @@ class Originals:
         self.names: list[str] = list(config.shards)
         directory = config.directory
         self.shards = find_again(config.sources, self.names, directory=directory, moved=moved)
-        rows = [count_rows(folder.samples(shard)) for shard in range(len(self.names))]
-        self.starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+        self._index = RowIndex(folder, len(self.names))
+        self.starts = self._index.starts
 
     def places(self, samples: Iterable[int]) -> list[Place]:
         """Where some samples lie, in ascending order.
@@ -60,9 +61,8 @@ class Originals:
         Raises:
             RereadError: a shard that holds one of them is gone.
         """
-        wanted = np.unique(np.fromiter(samples, np.int64))
         found: list[Place] = []
-        for number, here in self._by_shard(wanted):
+        for number, here in self._index.by_shard(samples):
             self.shard(number)
             found += self._places(number, here)
         return found
@@ -84,7 +84,7 @@ class Originals:
 
     def read(self, samples: Iterable[int], failed: Failed | None = None) -> Iterator[tuple[Place, bytes]]:
         """Read the images of some samples; see :func:`read_images`."""
-        for number, here in self._by_shard(np.unique(np.fromiter(samples, np.int64))):
+        for number, here in self._index.by_shard(samples):
             places = self._places(number, here)
             shard = self.shards[number]
             if shard is not None:
@@ -92,10 +92,6 @@ class Originals:
                 continue
             for place in places:
                 _fail(place, _gone(self.names[number]), failed)
-
-    def _by_shard(self, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        numbers = np.searchsorted(self.starts, wanted, side="right") - 1
-        return ((number, wanted[numbers == number]) for number in np.unique(numbers).tolist())
 
     def _places(self, number: int, samples: NDArray[np.int64]) -> list[Place]:
         return places_of(self._folder.samples(number), number, int(self.starts[number]), samples.tolist())

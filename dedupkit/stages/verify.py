@@ -20,6 +20,7 @@ from dedupkit.errors import require
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images import ImageError, decode_luma
 from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder.index import RowIndex
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned
 from dedupkit.sources import Shard
@@ -98,8 +99,7 @@ def verify_pairs(
     Returns:
         The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), and how many could not be read again.
     """
-    rows = [count_rows(folder.samples(shard)) for shard in range(len(shards))]
-    starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+    starts = RowIndex(folder, len(shards)).starts
     tasks = []
     for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
         left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))

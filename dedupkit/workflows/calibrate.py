@@ -15,7 +15,7 @@ from dedupkit.calibration.curves import axes_of
 from dedupkit.calibration.findings import Known, write_findings
 from dedupkit.calibration.impostors import Strangers, measure_strangers, read_strangers, write_strangers
 from dedupkit.calibration.judged import found_pairs
-from dedupkit.calibration.result import FILE, Calibration
+from dedupkit.calibration.result import Calibration
 from dedupkit.calibration.synthetic import Copies, measure_copies, read_copies, write_copies
 from dedupkit.clustering.rules import parse_rule
 from dedupkit.engine import cache_key
@@ -86,10 +86,10 @@ def calibrate(
     if judge:
         from dedupkit.calibration.judge import judge_pairs
 
-        judge_pairs(known.folder, originals, found, known.home / "answers.jsonl", per_band, seed, port, tell)
+        judge_pairs(known.folder, originals, found, known.folder.answers, per_band, seed, port, tell)
         with known.folder.locked():
             write_findings(known, copies, strangers, found, sample, precision)
-    return Calibration(read_json(known.folder.path / FILE), str(known.rule))
+    return Calibration(read_json(known.folder.calibration), str(known.rule))
 
 
 def _open(path: Path, seed: int, workers: int) -> Known:
@@ -135,7 +135,8 @@ def _copies(known: Known, originals: Originals, sample: int, device: str | None,
     looked_at = any(not find_signal(name).finds_pairs for name in known.rule.signals)
     rule = str(known.rule) if looked_at else sorted(known.rule.signals)
     key = cache_key([_MEASURES, samples, _scanned(known), rule, [edit.name for edit in EDITS]])
-    file, work = known.home / "copies.parquet", known.home / "work"
+    file = known.folder.copies
+    work = known.folder.work(file)
     copies = read_copies(file, key)
     if copies is None:
         options: dict[str, Any] = {"key": key, "workers": known.workers, "device": device}
@@ -150,7 +151,8 @@ def _strangers(known: Known, originals: Originals) -> dict[str, Strangers]:
     signals = list(dict.fromkeys(axis.atom.signal for axis in known.axes))
     verified = importlib.util.find_spec("cv2") is not None
     key = cache_key([_MEASURES, _scanned(known), signals, known.seed, verified])
-    file, work = known.home / "strangers.npz", known.home / "work-strangers"
+    file = known.folder.strangers
+    work = known.folder.work(file)
     found = read_strangers(file, key)
     if found is None:
         options: dict[str, Any] = {"seed": known.seed, "workers": known.workers}
