@@ -13,6 +13,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +38,7 @@ from PIL import Image
 
 import dedupkit as dk
 from dedupkit.errors import DedupkitError
+from dedupkit.sources import Shard, find_shards
 
 NOTHING_READ = ("sha256", "pdq", "pdq_quality", "width", "height", "nbytes", "format", "caption", "url")
 
@@ -362,28 +364,19 @@ def test_a_pattern_with_a_missing_shard(tmp_path: Path, data: Path, images: list
     assert (tmp_path / "out" / "samples" / "00000.parquet").stat().st_mtime_ns == before
 
 
-VANISHING = """
-import sys
-from pathlib import Path
-import dedupkit.engine.local as local
-import dedupkit as dk
-source, out, victim, workers = sys.argv[1:]
-moved = Path(victim + ".moved")
-run_here = local._run_here
-def after_listing(jobs, folder):
-    if Path(victim).exists() and jobs and jobs[0][1].stage == "scan":
-        Path(victim).rename(moved)
-    return run_here(jobs, folder)
-local._run_here = after_listing
-dk.dedup(source, out, workers=1)
-"""
-
-
-def test_a_shard_that_vanishes_between_listing_and_reading(tmp_path: Path, data: Path, images: list[bytes]) -> None:
+def test_a_shard_that_vanishes_between_listing_and_reading(
+    tmp_path: Path, data: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim = write_tar(data / "0.tar", [("a.jpg", images[0])])
-    result = python("-c", VANISHING, str(data), str(tmp_path / "out"), str(victim), "1")
-    assert result.returncode == 0, result.stderr
-    finished = dk.Run(tmp_path / "out")
+
+    def list_and_lose(sources: Any) -> list[Shard]:
+        shards = find_shards(sources)
+        victim.rename(f"{victim}.moved")
+        return shards
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dedupkit.workflows.dedup.find_shards", list_and_lose)
+        finished = run(data, tmp_path / "out")
     assert problems(finished) == {"": "the shard is gone: no such file"}
     assert finished.summary["shard_problems"] == [{"source": str(victim), "problem": "the shard is gone: no such file"}]
     Path(f"{victim}.moved").rename(victim)
