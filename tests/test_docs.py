@@ -164,9 +164,11 @@ def test_presets_are_written_out_as_they_are():
 
 def test_versions_are_those_of_the_code():
     import dedupkit
+    from dedupkit.runfolder import LAYOUT
     from dedupkit.stages.run import _SAMPLES_FORMAT
 
     rows = [line.split("|") for line in (ROOT / "docs/versions.md").read_text("utf-8").split("\n") if line[:1] == "|"]
     stated = {row[1].strip(): row[2].strip() for row in rows}
     assert stated["interface"] == dedupkit.__version__
+    assert stated["layout of the run folder"] == str(LAYOUT)
     assert stated["meaning of the hashes"] == str(_SAMPLES_FORMAT)
