@@ -36,7 +36,7 @@ def make(samples: int, edges: int, seed: int = 0) -> tuple[Matches, Matches]:
     a = np.minimum(left[apart], right[apart]).astype(np.int32)
     b = np.maximum(left[apart], right[apart]).astype(np.int32)
     score = draw.integers(0, 32, len(a)).astype(np.float32)
-    return Matches.identity(first), Matches(first, a, b, score)
+    return Matches.identity(first, "bytes"), Matches(first, a, b, score)
 
 
 def main() -> None:

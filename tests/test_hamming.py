@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_distance, dihedral_pairs, transpose
-from dedupkit.neighbors.hamming.join import (
-    Pairs,
-    hamming_pairs,
-    iter_hamming_pairs,
-    make_plan,
-    split_radius,
-    split_word,
-)
+from dedupkit.neighbors.hamming.join import Pairs, hamming_pairs, iter_hamming_pairs
+from dedupkit.neighbors.hamming.plan import make_plan, split_radius, split_word
 
 
 def popcounts(differing):
