@@ -22,8 +22,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources import find_shards
 from dedupkit.sources.reread import Originals
-from dedupkit.store import http as http_files
-from dedupkit.store import listing
+from dedupkit.store import remote
 
 pytest.importorskip("aiohttp")
 
@@ -95,8 +94,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
-    for module in (http_files, listing):
-        monkeypatch.setattr(module, "_PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01, 0.01))
     with Faulty() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True)
         thread.start()
@@ -191,6 +189,30 @@ def test_a_dead_endpoint_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Cannot connect to host" in one_line(done.stderr)
     assert "no such source" not in done.stderr
+
+
+def test_stores_of_every_kind_are_tried_again(images: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+    from fsspec.implementations.memory import MemoryFile
+
+    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01, 0.01))
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/flaky/0.tar", large_tar(images))
+    reads, failures = MemoryFile.read, iter([True, False, True, True, False, False, True])
+
+    def failing(self: Any, *arguments: Any) -> bytes:
+        if next(failures, False):
+            self.seek(3, 1)
+            raise ConnectionResetError("gone for a moment")
+        data: bytes = reads(self, *arguments)
+        return data
+
+    monkeypatch.setattr(MemoryFile, "read", failing)
+    try:
+        assert read("memory://flaky/0.tar") == images
+        assert next(failures, None) is None
+    finally:
+        memory.rm("/flaky", recursive=True)
 
 
 def test_what_is_not_there_is_not_there(server: Faulty) -> None:

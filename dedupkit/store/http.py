@@ -10,17 +10,18 @@ from __future__ import annotations
 import io as _io
 import os
 import tempfile
-import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from dedupkit.store.remote import as_oserror, is_transient
+from dedupkit.store.remote import patiently
 
 __all__ = ["HttpFile"]
 
-_PAUSES = (0.1, 0.5, 2.0)  # seconds before another attempt
 _NEAR = 1 << 20  # bytes that are read on rather than asked for anew
 _CHUNK = 1 << 20
+
+T = TypeVar("T")
 
 
 class HttpFile(_io.RawIOBase):
@@ -81,18 +82,9 @@ class HttpFile(_io.RawIOBase):
                 self._copy.close()
         super().close()
 
-    def _attempt(self, action: Any) -> Any:
+    def _attempt(self, action: Callable[[], T]) -> T:
         """Do something; if it fails for a reason that may pass, try again with a new connection."""
-        for pause in (*_PAUSES, None):
-            try:
-                with as_oserror(self._url):
-                    return action()
-            except OSError as error:
-                self._disconnect()
-                if pause is None or not is_transient(error):
-                    raise
-                time.sleep(pause)
-        raise AssertionError("unreachable")
+        return patiently(self._url, action, self._disconnect)
 
     def _read(self, size: int) -> bytes:
         if self._size is not None and self._position >= self._size:

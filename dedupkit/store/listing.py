@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import glob as _glob
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dedupkit.store.paths import is_remote, local_path
-from dedupkit.store.remote import as_oserror, filesystem, is_transient
+from dedupkit.store.remote import as_oserror, filesystem, patiently
 
 __all__ = ["exists", "is_dir", "list_dir", "list_glob", "stamp", "stamps", "walk_files"]
 
-_PAUSES = (0.1, 0.5, 2.0)  # seconds before another attempt
 _AT_ONCE = 32
 
 
@@ -37,16 +35,8 @@ def exists(path: str) -> bool:
 def _info(path: str) -> dict[str, Any]:
     """What a store knows of a path; what is transient is tried again."""
     fs, inner, _ = filesystem(path)
-    for pause in (*_PAUSES, None):
-        try:
-            with as_oserror(path):
-                found: dict[str, Any] = fs.info(inner)
-                return found
-        except OSError as error:
-            if pause is None or not is_transient(error):
-                raise
-            time.sleep(pause)
-    raise AssertionError("unreachable")
+    found: dict[str, Any] = patiently(path, lambda: fs.info(inner))
+    return found
 
 
 def is_dir(path: str) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import io as _io
 import os
+from contextlib import suppress
 from stat import S_ISREG
 from typing import IO, Any
 
 from dedupkit.store.paths import is_http, local_path
-from dedupkit.store.remote import as_oserror, filesystem
+from dedupkit.store.remote import as_oserror, filesystem, patiently
 
 __all__ = ["open_binary"]
 
@@ -29,8 +30,7 @@ def open_binary(path: str) -> IO[bytes]:
         from dedupkit.store.http import HttpFile
 
         return _io.BufferedReader(HttpFile(fs, inner), 1 << 20)
-    with as_oserror(path):
-        return _io.BufferedReader(_Remote(path, fs.open(inner, "rb")), 1 << 20)
+    return _io.BufferedReader(_Remote(path, patiently(path, lambda: fs.open(inner, "rb"))), 1 << 20)
 
 
 def _open_regular(path: str) -> IO[bytes]:
@@ -66,8 +66,13 @@ class _Remote(_io.RawIOBase):
         return int(self._file.tell())
 
     def readinto(self, buffer: Any) -> int:
-        with as_oserror(self._path):
-            data = self._file.read(len(buffer))
+        here = self._file.tell()
+
+        def back() -> None:
+            with suppress(Exception):
+                self._file.seek(here)
+
+        data: bytes = patiently(self._path, lambda: self._file.read(len(buffer)), back)
         buffer[: len(data)] = data
         return len(data)
 

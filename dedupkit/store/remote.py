@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from dedupkit.errors import DedupkitError
 
-__all__ = ["as_oserror", "filesystem", "is_refused", "is_transient"]
+__all__ = ["as_oserror", "filesystem", "is_refused", "is_transient", "patiently"]
+
+PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before another attempt."""
+
+T = TypeVar("T")
 
 
 def filesystem(path: str) -> tuple[Any, str, Callable[[str], str]]:
@@ -39,6 +45,30 @@ def as_oserror(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise OSError(f"cannot read {path}: {_said(error)}") from error
+
+
+def patiently(path: str, action: Callable[[], T], recover: Callable[[], None] | None = None) -> T:
+    """Do something with a remote path; if it fails for a reason that may pass, try again.
+
+    Args:
+        path: For the message.
+        action: What to do.
+        recover: Called after each failure.
+
+    Raises:
+        OSError: it failed for good; see :func:`as_oserror`.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            with as_oserror(path):
+                return action()
+        except OSError as error:
+            if recover is not None:
+                recover()
+            if pause is None or not is_transient(error):
+                raise
+            time.sleep(pause)
+    raise AssertionError("unreachable")
 
 
 def is_transient(error: BaseException) -> bool:
