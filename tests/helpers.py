@@ -126,5 +126,6 @@ def one_line(text: str) -> str:
 
 def children(pid: int) -> Sequence[int]:
     """Processes whose parent is ``pid``."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in found.stdout.split()]
+    with subprocess.Popen(["ps", "-o", "pid=", "--ppid", str(pid)], stdout=subprocess.PIPE, text=True) as listing:
+        found, _ = listing.communicate()
+    return [int(line) for line in found.split() if int(line) != listing.pid]

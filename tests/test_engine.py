@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from helpers import ROOT, children, command, environment, jpegs, one_line, pytho
 from PIL import Image
 
 import dedupkit as dk
-from dedupkit.engine import Task, WorkerDied, cache_key, run_tasks
+from dedupkit.engine import LocalProcesses, Progress, Task, WorkerDied, cache_key, run_tasks
 from dedupkit.errors import DedupkitError, RuleError
 from dedupkit.sources import ShardError
 
@@ -173,22 +174,6 @@ def test_a_value_without_a_stable_form_has_no_cache_key(value: object) -> None:
         cache_key(value)
 
 
-def test_the_engine_knows_the_type_of_what_a_task_calls(tmp_path: Path) -> None:
-    """A task's function and arguments are objects, which the type checker compares."""
-    api = pytest.importorskip("mypy.api")
-    source = tmp_path / "wrong.py"
-    source.write_text(
-        "from functools import partial\n"
-        "from dedupkit.engine import Task\n"
-        "def work(number: int) -> dict[str, int]:\n    return {'n': number}\n"
-        "Task('stage', 'right', partial(work, 5), 'key')\n"
-        "Task('stage', 'wrong', partial(work, 'five'), 'key')\n"
-    )
-    report, _, code = api.run(["--ignore-missing-imports", "--follow-imports=silent", str(source)])
-    assert code == 1, report
-    assert [line.split(":")[1] for line in report.splitlines() if "error" in line and "Found" not in line] == ["6"]
-
-
 # Deaths and errors --------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +222,45 @@ def test_an_error_in_a_task_is_the_runs_error(tmp_path: Path, workers: int, kind
     assert "90000.json" not in markers(tmp_path / "out")
 
 
+# Progress -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_progress_is_logged_also_during_one_long_task(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="dedupkit")
+    with Progress("scan", 3, "img", every=0.05) as progress:
+        progress.advance(1200)
+        time.sleep(0.2)
+    first, *others = [record.message for record in caplog.records]
+    assert first.startswith("scan: 1 of 3 tasks, 1,200 img, ")
+    assert 1 <= len(others) <= 5
+    assert {record.name for record in caplog.records} == {"dedupkit"}
+    time.sleep(0.1)
+    assert len(caplog.records) == 1 + len(others)  # it ended
+
+
+def test_a_short_stage_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="dedupkit")
+    with Progress("scan", 3) as progress:
+        progress.advance()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("stderr", ["closed", "unread"])
+def test_a_standard_error_that_nobody_reads_does_not_end_a_run(tmp_path: Path, data: Path, stderr: str) -> None:
+    script = (
+        "import sys, os, dedupkit as dk; import dedupkit.engine.progress as p\n"
+        f"p._on_terminal = lambda: {stderr == 'unread'}\n"
+        f"run = dk.dedup({str(data)!r}, {str(tmp_path / 'out')!r}, workers=2)\n"
+        "print(run.summary['samples'])"
+    )
+    redirect = "2>&-" if stderr == "closed" else "2> >(exec true)"
+    command_ = f'sleep 0.2 && exec "$0" -c "$1" {redirect}'
+    done = subprocess.run(
+        ["bash", "-c", command_, sys.executable, script], env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "16\n"), done.stderr
+
+
 # Whole runs ---------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +283,51 @@ def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path, dat
     found = verdicts(dk.Run(tmp_path / "2"))
     assert list(found.values()).count("keep") == 6
     assert list(found.values()).count("unreadable") == 4
+
+
+def test_two_jobs_in_two_threads_do_not_meet(tmp_path: Path, data: Path, photos: dict[str, Image.Image]) -> None:
+    other = tmp_path / "other"
+    for shard, image in enumerate(jpegs(photos, 6, side=200)):
+        write_tar(other / f"{shard}.tar", [(f"{n}.jpg", image) for n in range(2)])
+    jobs = {"one": (data, {"rule": "copies"}), "two": (other, {"rule": "exact", "hashes": ["phash"]})}
+    alone = {name: dk.dedup(source, tmp_path / name, workers=2, **options) for name, (source, options) in jobs.items()}
+    log = tmp_path / "log"
+    with ThreadPoolExecutor(len(jobs) + 1) as pool:
+        together = {
+            name: pool.submit(dk.dedup, source, tmp_path / f"{name}-together", workers=2, **options)
+            for name, (source, options) in jobs.items()
+        }
+        killed = pool.submit(
+            run_tasks, [*squares(2, log), task("9", die, times=9, log=str(tmp_path / "deaths"))], tmp_path, workers=2
+        )
+        with pytest.raises(WorkerDied):  # a job that fails meanwhile harms nobody
+            killed.result()
+        for name, future in together.items():
+            path = future.result().path
+            for file in ("manifest.parquet", "groups.parquet", "samples/00000.parquet"):
+                assert (path / file).read_bytes() == (alone[name].path / file).read_bytes()
+    assert not children(os.getpid())
+
+
+def test_workers_that_are_not_needed_end_with_the_engine(tmp_path: Path) -> None:
+    with LocalProcesses(3) as engine:
+        engine.start(5, os.getcwd)
+        assert len(children(os.getpid())) == 3
+        engine.run(squares(2, tmp_path / "log"), tmp_path)
+        assert len(children(os.getpid())) == 1
+    assert not children(os.getpid())
+
+
+def test_a_run_is_found_after_a_change_of_directory(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished = dk.dedup("data", "out", workers=0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert finished.manifest.num_rows == 16
+    assert len(finished.groups[0].rows) > 1
+    assert finished.rethreshold("exact").summary["rule"] == "exact"
 
 
 def test_a_script_needs_no_main_guard(tmp_path: Path, data: Path) -> None:

@@ -65,7 +65,7 @@ def scan(out: Path, shards: list[Hostile], workers: int) -> list[list[dict[str, 
     """The rows of each shard, as a run of these shards scans them."""
     with LocalProcesses(workers) as engine:
         rule = parse_rule("exact", known_signals({}), embedder=None)
-        run_stages(Job(RunFolder(out), shards, rule, (), {}, workers, 0, None, 1.0), engine)
+        run_stages(Job(RunFolder(out), shards, rule), engine)
     return [read_columns(RunFolder(out).samples(number)).to_pylist() for number in range(len(shards))]
 
 

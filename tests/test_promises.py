@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from helpers import ROOT, encode, manifest, run, snapshot, write_tar
+from helpers import ROOT, children, encode, environment, manifest, run, snapshot, write_tar
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -248,37 +249,61 @@ def test_four_any_number_of_workers_gives_the_same_bytes(tmp_path, pictures):
     assert outputs[0] == outputs[1] == outputs[2]
 
 
+class Command:
+    """``dedupkit run`` with two workers, observed by the markers of the shards that it has scanned."""
+
+    def __init__(self, sources: list[str], out: Path) -> None:
+        self.out = out
+        arguments = ["run", *sources, "--out", str(out), "--workers", "2"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dedupkit.cli", *arguments],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def reaches(self, scanned: int) -> bool:
+        """Wait until so many shards are scanned; False if the command ended before."""
+        while self.process.poll() is None:
+            if len(list(self.out.glob(".done/scan/*.json"))) >= scanned:
+                return True
+            time.sleep(0.002)
+        return False
+
+
 def test_four_killed_at_any_moment_the_same_command_ends_with_the_same_bytes(tmp_path, pictures):
-    sources = write_shards(tmp_path / "in", sorted(pictures) * 12, pictures, shards=24)
+    sources = write_shards(tmp_path / "in", sorted(pictures) * 8, pictures, shards=16)
     expected = dk.dedup(sources, tmp_path / "whole", workers=2)
-    command = [
-        sys.executable,
-        "-m",
-        "dedupkit.cli",
-        "run",
-        *sources,
-        "--out",
-        str(tmp_path / "killed"),
-        "--workers",
-        "2",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    moments = random.Random(7)
     kills = 0
-    for attempt in range(40):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=moments.uniform(0.3, 1.5 + attempt))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            continue
-        assert process.returncode == 0
-        break
-    else:
-        pytest.fail("a run that is killed again and again never ended, although each goes on from the last")
-    assert kills > 0
+    for scanned in (0, 1, 4, 11, 16):
+        command = Command(sources, tmp_path / "killed")
+        if command.reaches(scanned):
+            time.sleep(random.Random(scanned).uniform(0, 0.05))
+            command.process.kill()
+            kills += command.process.wait() < 0
+    last = Command(sources, tmp_path / "killed")
+    assert last.process.wait(timeout=60) == 0
+    assert kills >= 2
+    for name in ("manifest.parquet", "groups.parquet"):
+        assert (tmp_path / "killed" / name).read_bytes() == (expected.path / name).read_bytes()
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+def test_four_workers_killed_in_the_middle_of_tasks_change_nothing(tmp_path, pictures):
+    sources = write_shards(tmp_path / "in", sorted(pictures) * 8, pictures, shards=12)
+    expected = dk.dedup(sources, tmp_path / "whole", workers=2)
+    command = Command(sources, tmp_path / "killed")
+    kills = 0
+    for scanned in (0, 1, 2, 4, 6, 8):
+        if not command.reaches(scanned):
+            break
+        time.sleep(random.Random(scanned).uniform(0, 0.02))
+        for worker in list(children(command.process.pid))[:1]:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+                kills += 1
+    assert command.process.wait(timeout=60) == 0
+    assert kills >= 2
     for name in ("manifest.parquet", "groups.parquet"):
         assert (tmp_path / "killed" / name).read_bytes() == (expected.path / name).read_bytes()
     assert not list((tmp_path / "killed").rglob("*.tmp"))

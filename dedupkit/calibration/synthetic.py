@@ -34,7 +34,7 @@ from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.columns import IMAGE_EXTENSIONS
 from dedupkit.sources.reread import Originals, read_images
 from dedupkit.sources.sample import Place
-from dedupkit.stages.plan import Job
+from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.run import run_stages
 from dedupkit.stages.verify import verify_pairs
 from dedupkit.store import atomic_path, read_columns, write_table
@@ -96,7 +96,15 @@ def measure_copies(
     rule_of_run = parse_rule("exact", known_signals(embedders))
     with local_engine(workers) as engine:
         run_stages(
-            Job(run, shards, rule_of_run, hashes, embedders, workers, seed=0, device=device, target_recall=1.0), engine
+            Job(
+                run,
+                shards,
+                rule_of_run,
+                hashes,
+                embedders,
+                Computing(max(1, workers), device=device, target_recall=1.0),
+            ),
+            engine,
         )
     a, b, original, edit = _pairs(run, len(shards))
     names = [name for name in rule.signals if name in embedders or name in SIGNALS]

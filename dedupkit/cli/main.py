@@ -21,7 +21,7 @@ from dedupkit.cli.metadata import metadata
 from dedupkit.cli.prompts import prompts
 from dedupkit.cli.report import report
 from dedupkit.cli.run import run
-from dedupkit.cli.terminal import ensure_streams, say
+from dedupkit.cli.terminal import ensure_streams, log_to_stderr, say
 from dedupkit.errors import DedupkitError, RuleError
 
 __all__ = ["app", "main"]
@@ -63,6 +63,7 @@ for _command in (run, apply, report, calibrate, metadata, prompts, demo):
 def main() -> None:
     """Run the command line; an error that a user can act on becomes one line and an exit code."""
     ensure_streams()
+    log_to_stderr()
     try:
         try:
             app()

@@ -48,6 +48,9 @@ def run(
     engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
     device: Device = None,
+    target_recall: Annotated[
+        float, typer.Option(help="Recall to reach in searches that are clustered because exact ones would take long.")
+    ] = 0.99,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 3 if a shard could not be read to its end.")
     ] = False,
@@ -56,6 +59,8 @@ def run(
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
     if engine != "local":
         raise typer.BadParameter(f"{engine!r} is not available in this version; use local", param_hint="--engine")
+    if not 0 < target_recall <= 1:
+        raise typer.BadParameter(f"{target_recall} is no share between 0 and 1", param_hint="--target-recall")
     from dedupkit.startup.no_pandas import leave_pandas_out
     from dedupkit.workflows.dedup import dedup
 
@@ -66,6 +71,7 @@ def run(
         "seed": seed,
         "device": device,
         "captions": captions,
+        "target_recall": target_recall,
     }
     finished = dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options)
     if json_output:

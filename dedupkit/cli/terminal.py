@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 
-__all__ = ["ensure_streams", "printable", "say", "say_json", "say_rows"]
+__all__ = ["ensure_streams", "log_to_stderr", "printable", "say", "say_json", "say_rows"]
 
 # Control characters except the newline, line separators, overrides of direction, lone surrogates.
 _UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -60,6 +61,23 @@ def say_rows(rows: Iterable[tuple[str, object]]) -> None:
     width = max((len(label) for label, _ in table), default=0)
     for label, value in table:
         say(f"{label:<{width}}  {value}")
+
+
+class _StandardError(logging.Handler):
+    """Prints log records for people."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"dedupkit: {self.format(record)}", err=True)
+
+
+def log_to_stderr() -> None:
+    """Print what dedupkit logs, progress included, on standard error, with the time."""
+    logger = logging.getLogger("dedupkit")
+    handler = _StandardError()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def ensure_streams() -> None:

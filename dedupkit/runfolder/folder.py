@@ -260,7 +260,8 @@ class RunFolder(Layout):
 
     @contextmanager
     def locked(self, sources: Sequence[str] | None = None) -> Iterator[None]:
-        """Hold the folder alone while writing into it; what a killed process left half-written is removed.
+        """Hold the folder alone while writing into it; what a killed process left half-written is removed,
+        before and after.
 
         Args:
             sources: What the run reads, as the user named it; None to accept any run.
@@ -279,11 +280,18 @@ class RunFolder(Layout):
                     f"another run is writing into {self.path}; wait for it or choose another --out"
                 ) from None
             self.refuse_foreign(sources)  # another process may have come first
-            sweep(self.path)
-            for folder in self._own_folders:
-                sweep(folder, recursive=True)
+            self._sweep()
             self._finish_publishing()
-            yield
+            try:
+                yield
+            finally:
+                self._sweep()  # a worker that was ended in the middle of a file could not remove it
+
+    def _sweep(self) -> None:
+        """Remove what is half-written."""
+        sweep(self.path)
+        for folder in self._own_folders:
+            sweep(folder, recursive=True)
 
     @contextmanager
     def shared(self) -> Iterator[None]:

@@ -10,7 +10,25 @@ from dedupkit.clustering import Rule
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources import Shard
 
-__all__ = ["Job"]
+__all__ = ["Computing", "Job"]
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """How it is computed.
+
+    Attributes:
+        threads: Number of threads for joins and decoding, and of processes for verification; the result does not
+            depend on it.
+        seed: Seed for all random choices.
+        device: Device for torch, e.g. ``cuda``; None for a GPU where there is one.
+        target_recall: Recall of searches that are clustered because the exact one would take long.
+    """
+
+    threads: int = 1
+    seed: int = 0
+    device: str | None = None
+    target_recall: float = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +36,19 @@ class Job:
     """What is to be computed.
 
     Attributes:
-        folder: where.
-        shards: what is read.
-        rule: what the edges are for.
-        hashes: computed by the scan, beside those that it always computes.
-        embedders: specification by signal name.
-        workers: processes of the scan, threads of everything else.
-        seed: of samples and clusters.
-        device: for torch.
-        target_recall: of clustered searches.
-        given: embedders that were given as objects, by signal name.
+        folder: The run folder.
+        shards: The shards to read.
+        rule: The rule that the edges are for.
+        hashes: Names of hashes that the scan computes beside those that it always computes.
+        embedders: Embedder specification by signal name.
+        computing: How it is computed.
+        given: Embedders that were given as objects, by signal name.
     """
 
     folder: RunFolder
     shards: Sequence[Shard]
     rule: Rule
-    hashes: Sequence[str]
-    embedders: Mapping[str, str]
-    workers: int
-    seed: int
-    device: str | None
-    target_recall: float
+    hashes: Sequence[str] = ()
+    embedders: Mapping[str, str] = field(default_factory=dict)
+    computing: Computing = field(default_factory=Computing)
     given: Mapping[str, Any] = field(default_factory=dict)

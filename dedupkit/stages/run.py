@@ -107,7 +107,7 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
     from dedupkit.embedding.precomputed import Precomputed, load_precomputed
     from dedupkit.stages.embed import embed_shard, join_shard
 
-    model = embedder_key(spec)
+    how, model = job.computing, embedder_key(spec)
     source: Any = load_precomputed(spec) if spec.startswith("precomputed:") else job.given.get(name, spec)
     vectors = source if isinstance(source, Precomputed) else None
     by = _identifiers(job) if vectors is not None else []
@@ -118,7 +118,7 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
             call = partial(join_shard, path, vectors, samples, by=by)
         else:
             call = partial(
-                embed_shard, shard, path, source, samples_path=samples, threads=job.workers, device=job.device
+                embed_shard, shard, path, source, samples_path=samples, threads=how.threads, device=how.device
             )
         key = cache_key([model, scanned[number]])
         tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,)))
@@ -144,10 +144,11 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None
     """Join each signal, out to the loosest bound that the rule states or that was joined before."""
     from dedupkit.stages.match import match_signal
 
+    how = job.computing
     with Progress("match", len(signals)) as progress:
         for signal in signals:
             name, atom = signal.name, job.rule.loosest(signal.name)
-            settings = JoinSettings(atom.bound or 0.0, job.workers, job.target_recall, job.seed, job.device)
+            settings = JoinSettings(atom.bound or 0.0, how.threads, how.target_recall, how.seed, how.device)
             key = cache_key([keys[name], signal.join_key(settings)])
             before = job.folder.joined(name, key)
             if before is None or not replace(atom, bound=float(before["bound"])).covers(atom):

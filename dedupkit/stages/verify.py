@@ -60,7 +60,8 @@ def verify_candidates(job: Job, key: str) -> None:
         return
     require("cv2", "verify")
     a, b = _candidates(folder, len(job.shards), job.rule, tested)
-    table, unseen = verify_pairs(a, b, folder, job.shards, parts=parts, out=parts, key=key, workers=job.workers)
+    workers = job.computing.threads
+    table, unseen = verify_pairs(a, b, folder, job.shards, parts=parts, out=parts, key=key, workers=workers)
     write_table(folder.edges("verified"), table)
     result = {
         "pairs": len(a),

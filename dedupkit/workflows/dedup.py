@@ -18,10 +18,10 @@ from dedupkit.engine import local_engine
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import SIGNALS, known_signals, requested_signals
-from dedupkit.sources import Shard, find_shards
+from dedupkit.sources import find_shards
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.memory import TemporaryFolder, images_in, lay_down
-from dedupkit.stages.plan import Job
+from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.run import run_stages
 from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import refuse_inside
@@ -113,16 +113,17 @@ def dedup(
     listed = [text_of(name) for name in named]
     folder.refuse_foreign(listed)
     workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 0 or not 0 < target_recall <= 1:
+        raise DedupkitError("workers is at least 0, and target_recall lies above 0 and is at most 1")
     with local_engine(workers) as engine, folder.locked(listed):
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             engine.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
-        config = replace(_config(listed, shards, parsed, policy, requested, embedders, seed), captions=str(mode))
+        computing = Computing(max(1, workers), seed, device, target_recall)
+        job = Job(folder, shards, parsed, requested, embedders, computing, given)
+        config = replace(_config(listed, job, policy), captions=str(mode))
         folder.write_config(config)
-        run_stages(
-            Job(folder, shards, parsed, requested, embedders, max(1, workers), seed, device, target_recall, given),
-            engine,
-        )
+        run_stages(job, engine)
         _decide(folder, config, parsed, policy)
     from dedupkit.workflows.run import Run
 
@@ -155,25 +156,18 @@ def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
     return [name for name in requested_signals() if name in (*rule.signals, *extra)]
 
 
-def _config(
-    sources: list[str],
-    shards: Sequence[Shard],
-    rule: Rule,
-    policy: Policy,
-    hashes: list[str],
-    embedders: Mapping[str, str],
-    seed: int,
-) -> RunConfig:
+def _config(sources: Sequence[str], job: Job, policy: Policy) -> RunConfig:
+    """What was asked of this run."""
     return RunConfig(
         sources=tuple(sources),
         directory=str(Path.cwd()),  # where relative sources are found again
-        shards=tuple(shard.source for shard in shards),
-        rule=rule.text,
-        rule_expanded=str(rule),
+        shards=tuple(shard.source for shard in job.shards),
+        rule=job.rule.text,
+        rule_expanded=str(job.rule),
         keep=str(policy),
-        hashes=tuple(hashes),
-        embedders=dict(embedders),
-        seed=seed,
+        hashes=tuple(job.hashes),
+        embedders=dict(job.embedders),
+        seed=job.computing.seed,
         dedupkit=__version__,
         python=platform.python_version(),
         versions={name: _version(name) for name in ("numpy", "pillow", "simplejpeg", "pyarrow", "numba")},
