@@ -260,8 +260,7 @@ class RunFolder(Layout):
 
     @contextmanager
     def locked(self, sources: Sequence[str] | None = None) -> Iterator[None]:
-        """Hold the folder alone while writing into it; what a killed process left half-written is removed,
-        before and after.
+        """Hold the folder alone while writing into it; half-written files are removed before and after.
 
         Args:
             sources: What the run reads, as the user named it; None to accept any run.

@@ -22,7 +22,7 @@ class Layout:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # a later change of directory does not move it
         self.lock = self.path / ".lock"
         self.config = self.path / "run.json"
         self.manifest = self.path / _MANIFEST
