@@ -56,7 +56,7 @@ def decide(
 
     Args:
         rule: what makes two samples duplicates.
-        signals: for each signal of the rule.
+        signals: One entry for each signal of the rule.
         order: (n,) samples, the most worth keeping first.
         candidates: (n,) which samples take part; the others get no witness.
         protected: (n,) which samples are kept whatever the order says, such as those of an earlier run or of a
@@ -111,7 +111,7 @@ def pairs_of_clauses(
 
     Args:
         clauses: alternatives.
-        signals: for each signal that they name.
+        signals: One entry for each signal that they name.
         leaders: (k,) int32 ascending, the samples to pair.
 
     Returns:
@@ -133,7 +133,7 @@ def scored_pairs(
 
     Args:
         rule: what makes two samples duplicates.
-        signals: for each signal of the rule.
+        signals: One entry for each signal of the rule.
         candidates: (n,) which samples take part.
 
     Returns:

@@ -42,7 +42,7 @@ class Policy:
         """Row numbers from the most to the least worth keeping.
 
         Args:
-            values: for each name in ``needs`` an array (count,) of numbers, NaN where missing.
+            values: Columns by name, for each name in ``needs`` an array (count,) of numbers, NaN where missing.
             count: number of samples.
 
         Returns:

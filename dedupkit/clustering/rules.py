@@ -92,7 +92,7 @@ class Rule:
     """A parsed rule.
 
     Attributes:
-        text: as it was written, presets by name.
+        text: Text of the rule as it was written, presets by name.
         clauses: alternatives in the order written; all atoms of one must hold.
     """
 

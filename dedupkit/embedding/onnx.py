@@ -28,7 +28,7 @@ class InputLayout:
     """What a model's input asks for.
 
     Attributes:
-        name: of the input.
+        name: Name of the input.
         dtype: uint8 takes plain pixels; float32 and float16 take normalised ones.
         channels_last: NHWC, else NCHW.
         height: None where any will do.

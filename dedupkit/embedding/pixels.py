@@ -76,13 +76,13 @@ class Preprocess:
     """How a model wants its images.
 
     Attributes:
-        height: of the input, in pixels.
-        width: of the input, in pixels.
+        height: Height of the input, in pixels.
+        width: Width of the input, in pixels.
         fit: ``crop`` (shorter side to size, then the centre), ``squash`` (both sides to size) or ``pad`` (longer side
             to size, then a border).
         resample: Pillow's filter.
-        mean: of the channels, of values 0 to 1.
-        std: of the channels, of values 0 to 1.
+        mean: Mean of each channel, on a scale of 0 to 1.
+        std: Standard deviation of each channel, on the same scale.
         fill: colour of the border of ``pad``.
     """
 

@@ -32,7 +32,7 @@ class Precomputed:
     Args:
         parts: blocks of vectors.
         unpaired: files that have no counterpart, for the report.
-        name: of the signal.
+        name: Name of the signal.
         key: fingerprint.
 
     Raises:
@@ -78,9 +78,9 @@ class Precomputed:
         another than the sample's, or by url and whose uid is another, is not the sample's.
 
         Args:
-            keys: of n samples.
-            uids: of the same samples.
-            urls: of the same samples.
+            keys: Keys of n samples.
+            uids: UIDs of the same samples.
+            urls: URLs of the same samples.
             by: which identifiers to join by, in this order; leave ``key`` out where keys repeat among the samples.
 
         Returns:

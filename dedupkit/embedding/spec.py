@@ -41,7 +41,7 @@ class Spec:
     """A parsed specification.
 
     Attributes:
-        text: as it was written.
+        text: Specification as it was written.
         scheme: ``openclip``, ``torchscript``, ``onnx``, ``lite`` or ``precomputed``; or ``python`` for an object that
             was given in Python, whose vectors a later call can use, but not compute.
         target: what follows the colon, up to the question mark.

@@ -33,10 +33,10 @@ class TorchEmbedder:
     (:data:`MIN_AGREEMENT`), or float32 it is.
 
     Args:
-        module: in evaluation mode, float32, on the CPU.
+        module: Model in evaluation mode, float32, on the CPU.
         forward: calls it.
         preprocess: its input.
-        name: of the signal.
+        name: Name of the signal.
         key: fingerprint.
         device: ``cpu``, ``cuda``, …; a GPU where there is one by default.
         precision: ``float32`` or ``bfloat16`` instead of what suits the device.

@@ -123,8 +123,8 @@ def _of_frequencies(length: int, start: int, keep: int, blocks: int, flipped: bo
     Args:
         length: pixels that are decimated.
         start: pixels of the first block that come before them.
-        keep: of each block.
-        blocks: that there are.
+        keep: Number of frequencies kept of each block.
+        blocks: Number of blocks.
         flipped: whether the axis runs backwards.
     """
     first, bands = _bands(length)

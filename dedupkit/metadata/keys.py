@@ -50,7 +50,7 @@ def batch_keys(
     """Keys of rows under single identities or combinations of them.
 
     Args:
-        columns: by role, pyarrow arrays of ``rows`` values.
+        columns: Columns by role, pyarrow arrays of ``rows`` values.
         rows: number of rows.
         wanted: identities to combine, e.g. ``[("url",), ("hash", "caption")]``; a row that lacks one of a combination
             has no key under it.

@@ -40,7 +40,7 @@ class Batch:
 
     Attributes:
         rows: number of rows.
-        columns: by role, those that the list has: pyarrow arrays.
+        columns: Columns that the list has, by role: pyarrow arrays.
         problem: why the rows cannot be read; they then have no columns.
     """
 

@@ -70,8 +70,8 @@ class ListSummary:
         remove: rows removed.
         unreadable: rows that could not be read.
         odd_urls: URLs that are none by the standard, compared as they are.
-        unique: by identity (``url``, ``hash``, ``caption``) the number of distinct values.
-        present: by identity the number of rows that have a value.
+        unique: Number of distinct values by identity (``url``, ``hash``, ``caption``).
+        present: Number of rows with a value, by identity.
         reasons: removed rows by alternative of the rule.
         groups: number of groups of two rows or more.
         largest_group: rows of the largest.
@@ -136,9 +136,9 @@ def write_manifest(
 
     Args:
         path: the Parquet file.
-        names: of the lists.
-        ends: for each list the row after its last one.
-        verdicts: of all rows.
+        names: Names of the lists.
+        ends: Row after the last one of each list.
+        verdicts: Verdicts of all rows.
         reasons: what to call each alternative of the rule.
     """
     import pyarrow.parquet as pq

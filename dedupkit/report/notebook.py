@@ -26,7 +26,7 @@ class GroupView:
     """Some samples of a group with their thumbnails.
 
     Attributes:
-        folder: of the run.
+        folder: Folder of the run.
         rows: the manifest's rows to show.
         total: samples in the group.
     """

@@ -57,8 +57,8 @@ class Tally:
 
     Attributes:
         verdicts: samples by verdict.
-        reasons: by verdict, samples by reason. A sample's own name in the reason is shown as ``…``.
-        examples: for each reason of unreadable samples, the numbers of the first few.
+        reasons: Number of samples by verdict and reason. A sample's own name in the reason is shown as ``…``.
+        examples: Numbers of the first few unreadable samples, by reason.
         removed: all removed samples.
     """
 

@@ -30,7 +30,7 @@ class Thumbnails:
 
     Args:
         run: the run folder; ``run.json`` names the shards, ``samples/`` says where in them an image lies.
-        side: of the square that a thumbnail fits in, in pixels.
+        side: Side of the square that a thumbnail fits in, in pixels.
         moved: Where the data lies now, if it moved since the run.
 
     Attributes:
@@ -86,7 +86,7 @@ def thumbnail(image: Image.Image, side: int = 160) -> bytes:
 
     Args:
         image: any mode.
-        side: in pixels.
+        side: Side of the thumbnails, in pixels.
 
     Raises:
         ImageError: the mode cannot be converted.

@@ -36,7 +36,7 @@ class FolderShard:
         metadata: img2dataset's Parquet file, for its ``files`` output: keys are then the stems.
         unread: subfolders that could not be listed, and why.
         passed_over: how many files of the folder are neither images nor about one, and the name of one.
-        states: for a remote folder a digest of what the listing said of these files; they are not asked for singly.
+        states: Digest, for a remote folder, of what the listing said of these files; they are not asked for singly.
     """
 
     folder: str

@@ -38,7 +38,7 @@ class ParquetShard:
     The key is img2dataset's ``key`` where the file is img2dataset's, else the row number, eight digits wide.
 
     Attributes:
-        path: of the file.
+        path: Path of the file.
         beside: how many files of its folder belong to no shard, and the name of one; told by one shard for all.
     """
 

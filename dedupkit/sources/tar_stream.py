@@ -35,12 +35,12 @@ class TarMember(NamedTuple):
     """A member of an archive.
 
     Attributes:
-        name: as it is stored.
+        name: Name as it is stored.
         offset: position of its data.
-        data: of a file; empty for all other kinds.
+        data: Content of a file; empty for all other kinds.
         kind: ``file``, ``large`` (a file over the limit), ``link``, ``folder``, ``device``, ``label``, ``sparse``, or
             ``unknown``.
-        size: of the stored data.
+        size: Size of the stored data in bytes.
     """
 
     name: str

@@ -32,7 +32,7 @@ class TarShard:
     """A tar of samples.
 
     Attributes:
-        path: of the tar.
+        path: Path of the tar.
         metadata: img2dataset's Parquet file of the same shard, where there is one.
         beside: how many files of its folder belong to no shard, and the name of one; told by one shard for all.
     """

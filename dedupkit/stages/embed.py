@@ -49,8 +49,8 @@ def embed_shard(
             vectors that it names.
         samples_path: what the scan wrote; only rows whose ``error`` is null are embedded.
         batch_size: images a call of the model.
-        threads: that decode, while the model works.
-        device: of an embedder given by its specification.
+        threads: Number of threads that decode while the model works.
+        device: Device of an embedder given by its specification.
 
     Returns:
         ``samples`` (rows), ``embedded``, ``failed`` (readable, but without embedding), ``failure`` (the first message;

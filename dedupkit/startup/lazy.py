@@ -14,7 +14,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         package: its ``__name__``.
-        homes: for each public name the module inside the package that defines it.
+        homes: Public names, each with the module inside the package that defines it.
     """
 
     def find(name: str) -> Any:

@@ -25,8 +25,8 @@ class Features:
     """What is kept of an image for all the pairs it is in.
 
     Attributes:
-        width: of the full image in pixels.
-        height: of the full image in pixels.
+        width: Width of the full image in pixels.
+        height: Height of the full image in pixels.
         keypoints: (k, 2) float32, x and y in pixels of the full image, see :mod:`dedupkit.verification.maps`.
         descriptors: (k, 128) uint8, RootSIFT times 255.
         plane: (h, w) uint8, the reduced luminance.
