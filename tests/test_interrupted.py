@@ -214,3 +214,22 @@ def test_a_damaged_file_is_made_again_or_named_and_never_gives_other_verdicts(
                     verdicts = {file: (folder / "out" / file).read_bytes() for file in rethresholded}
                     assert verdicts == rethresholded, what
     assert tried >= 75
+
+
+def test_a_damaged_calibration_is_measured_again(do: killing.Server, folder: Path, tmp_path: Path) -> None:
+    restore(folder, None)
+    asked: dict[str, Any] = {"workers": 1, "sample": 2}
+    assert do("run", folder, None, **options(folder))[0] == 0
+    assert do("calibrate", folder, None, **asked)[0] == 0
+    shutil.copytree(folder, tmp_path / "before")
+    expected = contents(folder / "out")
+    files = ["calibration.json", "calibration/copies.parquet", "calibration/strangers.npz"]
+    for place, name in enumerate(files):
+        for kind in KINDS:
+            restore(folder, tmp_path / "before")
+            damage(folder / "out" / name, kind, folder / "out" / files[place - 1])
+            status, said = do("calibrate", folder, None, **asked)
+            assert status == 0, f"{kind} {name}: {said}"
+            now = contents(folder / "out")
+            assert {file for file in expected if said_by(now.get(file)) != said_by(expected[file])} <= {name}, kind
+            assert now["calibration.json"] == expected["calibration.json"], f"{kind} {name}"

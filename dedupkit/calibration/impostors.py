@@ -9,6 +9,7 @@ tail cut off there would promise that none ever does.
 from __future__ import annotations
 
 import importlib.util
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -193,6 +194,6 @@ def read_strangers(path: Path, key: str) -> dict[str, Strangers] | None:
                 i, j, score = (arrays[f"{signal}.{name}"] for name in ("i", "j", "score"))
                 closest = Closest(i, j, score, start, int(images), int(pairs), bool(whole))
                 found[signal] = Strangers(closest, arrays[f"{signal}.samples"], int(looked_at), int(hidden))
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):  # missing, damaged, or of another layout
         return None
     return found
