@@ -65,27 +65,27 @@ def captioned(image: Image.Image) -> Image.Image:
 # the rotation, whether mirrored, and how it is told.
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 EDITS: dict[str, tuple[Edit, tuple[float, ...], float | None, float, bool, str]] = {
-    "same": (lambda i: i, WHOLE, 1, 0, False, "the same picture"),
-    "half": (lambda i: i.resize((i.width // 2, i.height // 2)), WHOLE, 2, 0, False, "the same picture, 50 % size"),
-    "jpeg": (lambda i: stored(i, 30), WHOLE, 1, 0, False, "the same picture"),
-    "grey": (lambda i: i.convert("L"), WHOLE, 1, 0, False, "the same picture"),
-    "bright": (lambda i: ImageEnhance.Brightness(i).enhance(1.3), WHOLE, 1, 0, False, "the same picture"),
-    "square": (lambda i: i.resize((224, 224)), WHOLE, None, 0, False, "the same picture, "),
-    "text": (captioned, WHOLE, 1, 0, False, "the same picture"),
+    "same": (lambda i: i, WHOLE, 1, 0, False, "the same image"),
+    "half": (lambda i: i.resize((i.width // 2, i.height // 2)), WHOLE, 2, 0, False, "the same image, 50 % size"),
+    "jpeg": (lambda i: stored(i, 30), WHOLE, 1, 0, False, "the same image"),
+    "grey": (lambda i: i.convert("L"), WHOLE, 1, 0, False, "the same image"),
+    "bright": (lambda i: ImageEnhance.Brightness(i).enhance(1.3), WHOLE, 1, 0, False, "the same image"),
+    "square": (lambda i: i.resize((224, 224)), WHOLE, None, 0, False, "the same image, "),
+    "text": (captioned, WHOLE, 1, 0, False, "the same image"),
     "border": (
-        lambda i: ImageOps.expand(i, 40, "white"), WHOLE, 1, 0, False, "the same picture inside a border",
+        lambda i: ImageOps.expand(i, 40, "white"), WHOLE, 1, 0, False, "the same image inside a border",
     ),
-    "mirror": (ImageOps.mirror, WHOLE, 1, 0, True, "the same picture, mirrored"),
-    "flip": (ImageOps.flip, WHOLE, 1, 180, True, "the same picture, flipped top to bottom"),
+    "mirror": (ImageOps.mirror, WHOLE, 1, 0, True, "the same image, mirrored"),
+    "flip": (ImageOps.flip, WHOLE, 1, 180, True, "the same image, flipped top to bottom"),
     "turn": (
         lambda i: i.transpose(Image.Transpose.ROTATE_90),
-        WHOLE, 1, 90, False, "the same picture, rotated by 90 degrees",
+        WHOLE, 1, 90, False, "the same image, rotated by 90 degrees",
     ),
     "rotate 10": (
-        lambda i: i.rotate(10, BICUBIC), WHOLE, 1, 10, False, "the same picture, rotated by 10 degrees",
+        lambda i: i.rotate(10, BICUBIC), WHOLE, 1, 10, False, "the same image, rotated by 10 degrees",
     ),
     "rotate -25": (
-        lambda i: i.rotate(-25, BICUBIC), WHOLE, 1, -25, False, "the same picture, rotated by 25 degrees",
+        lambda i: i.rotate(-25, BICUBIC), WHOLE, 1, -25, False, "the same image, rotated by 25 degrees",
     ),
     "crop": (
         lambda i: crop(i, 0.1, 0.1, 0.9, 0.95), (0.1, 0.1, 0.9, 0.95), 1, 0, False, "a 68 % crop of the kept image",
@@ -286,16 +286,16 @@ def test_results_do_not_depend_on_what_ran_before(photos: dict[str, Image.Image]
 def test_words_for_other_relations(photos: dict[str, Image.Image], known: dict[str, Features]) -> None:
     image = photos["coffee"]
     window = features(crop(image, 0.1, 0.1, 0.9, 0.9))
-    assert verify_pair(known["coffee"], window).describe() == "a wider picture with the kept image in 64 % of it"
+    assert verify_pair(known["coffee"], window).describe() == "a wider image with the kept image in 64 % of it"
     bordered = features(ImageOps.expand(image, 40, "black"))
-    assert verify_pair(known["coffee"], bordered).describe() == "the same picture without a border"
+    assert verify_pair(known["coffee"], bordered).describe() == "the same image without a border"
     seen = verify_pair(window, known["coffee"])
     assert (
         seen.describe() == verify_pair(known["coffee"], window).swapped().describe() == "a 64 % crop of the kept image"
     )
     assert np.allclose(seen.swapped().swapped().matrix, seen.matrix)
     left, right = features(crop(image, 0, 0, 0.75, 1)), features(crop(image, 0.25, 0, 1, 1))
-    assert verify_pair(left, right).describe("the other") == "a picture that shares 67 % of its area with the other"
+    assert verify_pair(left, right).describe("the other") == "an image that shares 67 % of its area with the other"
 
 
 def test_images_are_compared_in_any_form(photos):

@@ -85,7 +85,7 @@ class Verification:
     """What comparing image a with image b gave.
 
     Attributes:
-        verified: whether the two show the same picture by the map.
+        verified: whether the two show the same image by the map.
         reason: why not, as a phrase; empty where verified.
         matrix: (2, 3) float64 from pixels of a to pixels of b; None where no map was found.
         size_a: (width, height) of a in pixels.
@@ -130,7 +130,7 @@ class Verification:
 
     @property
     def overlap(self) -> float:
-        """The larger of :attr:`shares`: 1 where one picture is wholly seen in the other."""
+        """The larger of :attr:`shares`: 1 where one image is wholly seen in the other."""
         return max(self.shares)
 
     @property
@@ -172,25 +172,25 @@ class Verification:
     def describe(self, other: str = "the kept image") -> str:
         """Say in a few words what a is of ``other``, which is b.
 
-        For example ``a 78 % crop, mirrored, of the kept image``, ``the same picture, 50 % size``, ``the same picture
+        For example ``a 78 % crop, mirrored, of the kept image``, ``the same image, 50 % size``, ``the same image
         inside a border`` or, where the two are not the same, ``not the kept image: 3 matching points``.
         """
         if not self.verified:
             return f"not {other}: {self.reason}"
         share_a, share_b = self.shares
-        what, of = "the same picture", ""
+        what, of = "the same image", ""
         if share_a >= WHOLE > share_b:
             if self.bordered[1]:
-                what = "the same picture without a border"
+                what = "the same image without a border"
             else:
                 what, of = f"a {_percent(share_b)} crop", f" of {other}"
         elif share_b >= WHOLE > share_a:
             if self.bordered[0]:
-                what = "the same picture inside a border"
+                what = "the same image inside a border"
             else:
-                what, of = "a wider picture", f" with {other} in {_percent(share_a)} of it"
+                what, of = "a wider image", f" with {other} in {_percent(share_a)} of it"
         elif max(share_a, share_b) < WHOLE and not self._only_turned():
-            what, of = "a picture", f" that shares {_percent(share_a)} of its area with {other}"
+            what, of = "an image", f" that shares {_percent(share_a)} of its area with {other}"
         edits = self._edits()
         return ", ".join([what, *edits]) + ("," if edits and of else "") + of
 
@@ -207,7 +207,7 @@ class Verification:
         return edits
 
     def _only_turned(self) -> bool:
-        """Whether only the corners are lost, as when a picture is rotated within its frame."""
+        """Whether only the corners are lost, as when an image is rotated within its frame."""
         return abs(self.rotation) >= TURNED and min(self.shares) >= 0.65 and max(self.shares) / min(self.shares) < 1.05
 
     def _shared_a(self) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Whether two images show the same picture: local features, one affine map, and the pixels under it.
+"""Whether two images show the same image: local features, one affine map, and the pixels under it.
 
 A descriptor says that two images look alike; what a copy has beyond that is one map under which the pixels agree.
 Candidate pairs come from hashes or embeddings, each is decided here on its own, in a few milliseconds:
@@ -10,7 +10,7 @@ Candidate pairs come from hashes or embeddings, each is decided here on its own,
 3. How the matches err from the map. Edits leave noise of a fraction of a pixel. Two shots of a scene differ by depth
    and motion, which no affine map follows: however well the best one fits, neighbours err in the same direction.
 4. How the pixels agree, tile by tile, over the area that the two share. A caption or a logo spoils few tiles;
-   another picture in the same template spoils a block of them.
+   another image in the same template spoils a block of them.
 
 Images in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their pixels,
 to a stricter standard. Nothing here draws random numbers that depend on anything but the pair.
