@@ -39,20 +39,20 @@ def main() -> None:
     print(f"kept: {len(kept)} images, among them {int((copies * (copies - 1) // 2).sum())} pairs of one photo")
 
     folder, shards = RunFolder(out), len(run.config["shards"])
-    for axis in facts["axes"]:
-        thresholds = np.array([row["threshold"] for row in axis["thresholds"]])
-        true = strangers_at(folder, shards, axis["signal"], photos, thresholds, similarity=axis["similarity"])
-        hidden = axis["strangers"]["hidden"] if axis["strangers"] else 0
-        print(f"\n{axis['reason']}: {hidden} pairs of one photo found among the closest strangers")
+    for curve in facts.curves:
+        thresholds = np.array([point.threshold for point in curve.points])
+        true = impostors_at(folder, shards, curve.signal, photos, thresholds, similarity=curve.similarity)
+        hidden = curve.impostors.hidden if curve.impostors else 0
+        print(f"\n{curve.reason}: {hidden} pairs of one photo found among the closest impostor pairs")
         print(f"{'threshold':>10}{'expected':>12}{'95 % interval':>26}{'there are':>12}")
-        for row, count in zip(axis["thresholds"], true.tolist(), strict=True):
-            expected = row["strangers"]
+        for point, count in zip(curve.points, true.tolist(), strict=True):
+            expected = point.impostors
             if expected is not None:
-                interval = f"{expected['low']:,.3g} to {expected['high']:,.3g}"
-                print(f"{row['threshold']:>10g}{expected['estimate']:>12,.3g}{interval:>26}{count:>12,}")
+                interval = f"{expected.low:,.3g} to {expected.high:,.3g}"
+                print(f"{point.threshold:>10g}{expected.estimate:>12,.3g}{interval:>26}{count:>12,}")
 
 
-def strangers_at(
+def impostors_at(
     folder: RunFolder, shards: int, signal: str, photos: np.ndarray, thresholds: np.ndarray, *, similarity: bool
 ) -> np.ndarray:
     """Pairs of different images of different photos at or within each threshold."""

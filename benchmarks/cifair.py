@@ -98,8 +98,8 @@ def main() -> None:
     for bound in (0.95, 0.9, 0.85, FLOOR):
         table(f"dedupkit {signal}>={bound:g}", {pair for pair, value in scores.items() if value >= bound})
     if threshold is None:
-        (axis,) = calibration.facts["axes"]
-        print(f"no threshold of {signal} is proposed for precision {options.precision:g}: {axis['proposal']['note']}")
+        (curve,) = calibration.facts.curves
+        print(f"no threshold of {signal} is proposed for precision {options.precision:g}: {curve.proposal.note}")
     else:
         found = {pair for pair, value in scores.items() if value >= threshold}
         table(f"dedupkit, proposed for {options.precision:g}: {signal}>={threshold:g}", found)

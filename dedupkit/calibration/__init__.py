@@ -1,1 +1,1 @@
-"""How good a rule is on one's own data: recall on planted copies, judged precision, false pairs to expect."""
+"""How good a rule is on one's own data: recall on synthetic duplicates, judged precision, false pairs to expect."""

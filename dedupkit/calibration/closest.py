@@ -28,7 +28,7 @@ def closest_pairs(scorer: PairScorer, groups: NDArray[np.integer], *, whole: boo
 
     Args:
         scorer: scores of all pairs, block by block.
-        groups: (n,) integers; pairs of one group are no pairs of strangers.
+        groups: (n,) integers; pairs of one group are no impostor pairs.
         whole: whether scores are whole numbers.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The axes of a rule: its alternatives that have a threshold, and what they say of scored pairs."""
+"""The curves of a rule: its alternatives that have a threshold, and what they say of scored pairs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from dedupkit.clustering.rules import Atom, Clause, Rule, reason_of
 from dedupkit.signals import Signal
 
-__all__ = ["Axis", "axes_of", "grid", "holds", "steps"]
+__all__ = ["Curve", "curves_of", "grid", "holds", "steps"]
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class Curve:
     """An alternative of a rule, seen along the threshold of its first bounded condition.
 
     Attributes:
@@ -50,7 +50,7 @@ class Axis:
         return values if self.atom.similarity else -values
 
 
-def axes_of(rule: Rule, floors: Mapping[str, float], signals: Mapping[str, Signal]) -> list[Axis]:
+def curves_of(rule: Rule, floors: Mapping[str, float], signals: Mapping[str, Signal]) -> list[Curve]:
     """The alternatives with a threshold, each by its first bounded condition.
 
     Args:
@@ -59,7 +59,7 @@ def axes_of(rule: Rule, floors: Mapping[str, float], signals: Mapping[str, Signa
             far as they were, so there the rule's own threshold is the floor.
         signals: the signals of the rule, by name.
     """
-    axes: dict[str, Axis] = {}
+    curves: dict[str, Curve] = {}
     for clause in rule.clauses:
         numeric = [atom for atom in clause if atom.bound is not None]
         if not numeric:
@@ -69,25 +69,25 @@ def axes_of(rule: Rule, floors: Mapping[str, float], signals: Mapping[str, Signa
         verified = any(not signals[part.signal].finds_pairs for part in clause)
         floor = float(atom.bound or 0.0) if verified else floors.get(atom.signal, float(atom.bound or 0.0))
         ordered = (atom, *(part for part in clause if part is not atom))
-        axis = Axis(reason, ordered, floor, signals[atom.signal])
-        before = axes.get(reason)
+        curve = Curve(reason, ordered, floor, signals[atom.signal])
+        before = curves.get(reason)
         if before is None or atom.covers(before.atom):
-            axes[reason] = axis
-    return list(axes.values())
+            curves[reason] = curve
+    return list(curves.values())
 
 
-def grid(axis: Axis) -> NDArray[np.float64]:
-    """Thresholds of the bands from which pairs are drawn, the strictest first, out to where strangers begin.
+def grid(curve: Curve) -> NDArray[np.float64]:
+    """Thresholds of the strata from which pairs are drawn, the strictest first, out to where impostors begin.
 
-    They do not depend on the rule, so that pairs judged once stay a random sample of their band when the rule moves.
+    They do not depend on the rule, so that pairs judged once stay a random sample of their stratum when the rule moves.
     """
-    return np.array(axis.signal.strata(), np.float64)
+    return np.array(curve.signal.strata(), np.float64)
 
 
-def steps(axis: Axis) -> NDArray[np.float64]:
+def steps(curve: Curve) -> NDArray[np.float64]:
     """Thresholds that are reported, the strictest first: the grid, the rule's own, and the floor."""
-    every = np.unique([*grid(axis), axis.bound, axis.floor])
-    return every[::-1] if axis.atom.similarity else every
+    every = np.unique([*grid(curve), curve.bound, curve.floor])
+    return every[::-1] if curve.atom.similarity else every
 
 
 def holds(rule: Rule, scores: Mapping[str, NDArray[np.float32]]) -> NDArray[np.bool_]:

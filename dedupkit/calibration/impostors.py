@@ -1,7 +1,7 @@
-"""Pairs of different pictures from a run's own images: how close they come, with the copies among them taken out.
+"""Impostor pairs: pairs of a run's own images that are no duplicates, and how close they come.
 
-Random pairs of a data set's images are strangers, but for the duplicates among them. Those would sit at the very top
-and spoil the tail, so the closest pairs are looked at again, pixel by pixel, until hardly any of them is a copy. The
+Random pairs of a data set's images are impostor pairs, but for the duplicates among them. Those would sit at the very
+top and spoil the tail, so the closest pairs are verified by their pixels until hardly any is a duplicate. The
 rule has no say in it: among images that it keeps, or of different groups, no pair comes closer than it allows, and a
 tail cut off there would promise that none ever does.
 """
@@ -32,23 +32,23 @@ from dedupkit.sources.reread import Originals
 from dedupkit.stages.verify import verify_pairs
 from dedupkit.store import atomic_path
 
-__all__ = ["Strangers", "measure_strangers", "read_strangers", "write_strangers"]
+__all__ = ["Impostors", "measure_impostors", "read_impostors", "write_impostors"]
 
 _LOOKED_AT = 200
 _MOST_LOOKED_AT = 2_000
 _FEW = 0.02
-"""Of the pairs last looked at: with fewer copies among them, those further down can be taken for strangers."""
+"""With a smaller share of duplicates among the pairs last looked at, those further down count as impostor pairs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Strangers:
-    """The closest pairs of different pictures under one signal.
+class Impostors:
+    """The closest impostor pairs under one signal.
 
     Attributes:
-        closest: the pairs, rows of ``samples``.
+        closest: The pairs, rows of ``samples``.
         samples: (n,) int64, the images that were paired.
-        looked_at: closest pairs that were verified; 0 without OpenCV.
-        hidden: pairs that show the same picture, by these and by copies in common; they are no strangers.
+        looked_at: Number of closest pairs that were verified; 0 without OpenCV.
+        hidden: Number of pairs that show the same image, directly or through duplicates in common.
     """
 
     closest: Closest
@@ -57,7 +57,7 @@ class Strangers:
     hidden: int = 0
 
 
-def measure_strangers(
+def measure_impostors(
     originals: Originals,
     folder: RunFolder,
     signals: Sequence[str],
@@ -66,33 +66,33 @@ def measure_strangers(
     *,
     seed: int,
     workers: int,
-) -> dict[str, Strangers]:
+) -> dict[str, Impostors]:
     """Pair random images of a run and find the closest pairs under each signal.
 
     Args:
-        originals: of the run, for looking at pairs again.
-        folder: of the run.
-        signals: hashes and embedders.
-        images: (k,) int64 ascending, the samples to draw from, no two of the same bytes.
-        work: a folder for what the tasks leave.
-        seed: of the choice.
-        workers: processes.
+        originals: Images of the run, for looking at pairs again.
+        folder: Folder of the run.
+        signals: Names of hashes and embedders.
+        images: (k,) int64 ascending, the samples to draw from, no two with the same bytes.
+        work: Folder for what the tasks leave.
+        seed: Seed for all random choices.
+        workers: Number of processes.
 
     Raises:
-        DedupkitError: the source is gone.
+        DedupkitError: The source is gone.
     """
     products = {signal: _products(folder, len(originals.shards), signal, images, seed) for signal in signals}
-    copies, looked_at = np.zeros((0, 2), np.int64), dict.fromkeys(signals, 0)
+    duplicates, looked_at = np.zeros((0, 2), np.int64), dict.fromkeys(signals, 0)
     if importlib.util.find_spec("cv2") is not None:
         for signal, drawn in products.items():
-            here = work / f"strangers-{signal}"
-            copies, looked_at[signal] = _look_again(drawn, copies, originals, folder, here, workers)
-    pictures = _pictures(copies, originals)
+            here = work / f"impostors-{signal}"
+            duplicates, looked_at[signal] = _look_again(drawn, duplicates, originals, folder, here, workers)
+    contents = _contents(duplicates, originals)
     found = {}
     for signal, drawn in products.items():
-        closest = drawn.closest(pictures)
+        closest = drawn.closest(contents)
         hidden = closest.images * (closest.images - 1) // 2 - closest.pairs
-        found[signal] = Strangers(closest, drawn.samples, looked_at[signal], hidden)
+        found[signal] = Impostors(closest, drawn.samples, looked_at[signal], hidden)
     return found
 
 
@@ -104,15 +104,15 @@ class _Drawn:
     scorer: PairScorer
     whole: bool
 
-    def closest(self, pictures: NDArray[np.int32]) -> Closest:
-        """The closest pairs of images that show different pictures, as far as is known."""
-        return closest_pairs(self.scorer, pictures[self.samples], whole=self.whole)
+    def closest(self, contents: NDArray[np.int32]) -> Closest:
+        """The closest pairs of images with different contents, as far as is known."""
+        return closest_pairs(self.scorer, contents[self.samples], whole=self.whole)
 
 
 def _products(folder: RunFolder, shards: int, name: str, images: NDArray[np.int64], seed: int) -> _Drawn:
     signal = find_signal(name)
     most = rows_for(signal.pair_work)
-    # Some have no cache_key, so a few more are drawn.
+    # Some have no fingerprint, so a few more are drawn.
     drawn = np.sort(np.random.default_rng([seed, 1]).permutation(len(images))[: 2 * most])
     present, rows = signal.rows(Scanned(folder, shards), images[drawn])
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(rows))[:most])
@@ -121,23 +121,23 @@ def _products(folder: RunFolder, shards: int, name: str, images: NDArray[np.int6
 
 
 def _look_again(
-    drawn: _Drawn, copies: NDArray[np.int64], originals: Originals, folder: RunFolder, work: Path, workers: int
+    drawn: _Drawn, duplicates: NDArray[np.int64], originals: Originals, folder: RunFolder, work: Path, workers: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Verify the closest pairs, a few hundred at a time, until they are no copies.
+    """Verify the closest pairs, a few hundred at a time, until hardly any is a duplicate.
 
-    Copies of a copy are copies: of a picture that occurs a hundred times a hundred pairs are looked at, not 5,000.
+    Duplicates of a duplicate are duplicates: an image that occurs a hundred times costs a hundred pairs, not 5,000.
 
     Returns:
-        All pairs of copies known then, (m, 2), and how many pairs were looked at.
+        All pairs of duplicates known then, (m, 2), and the number of pairs that were looked at.
     """
     seen: set[tuple[int, int]] = set()
-    known = pictures = _pictures(copies, originals)
+    known = contents = _contents(duplicates, originals)
     closest = drawn.closest(known)
     while len(seen) < _MOST_LOOKED_AT:
-        chosen = _nearest(closest, drawn.samples, pictures, seen)
-        if len(chosen) < _LOOKED_AT and known is not pictures:  # copies took the room of what comes next
-            known, closest = pictures, drawn.closest(pictures)
-            chosen = _nearest(closest, drawn.samples, pictures, seen)
+        chosen = _nearest(closest, drawn.samples, contents, seen)
+        if len(chosen) < _LOOKED_AT and known is not contents:  # duplicates took the room of what comes next
+            known, closest = contents, drawn.closest(contents)
+            chosen = _nearest(closest, drawn.samples, contents, seen)
         if not chosen:
             break
         left, right = np.array(chosen, np.int64).T
@@ -145,44 +145,44 @@ def _look_again(
         here = work / f"{len(seen):05d}"
         key = cache_key(chosen)
         table, _ = verify_pairs(left, right, folder, originals.shards, parts=here, out=here, key=key, workers=workers)
-        copies = np.concatenate([copies, np.column_stack([table["a"].to_numpy(), table["b"].to_numpy()])])
+        duplicates = np.concatenate([duplicates, np.column_stack([table["a"].to_numpy(), table["b"].to_numpy()])])
         seen.update(chosen)
         if table.num_rows <= _FEW * len(chosen):
             break
-        pictures = _pictures(copies, originals)
-    return copies, len(seen)
+        contents = _contents(duplicates, originals)
+    return duplicates, len(seen)
 
 
 def _nearest(
-    closest: Closest, samples: NDArray[np.int64], pictures: NDArray[np.int32], seen: set[tuple[int, int]]
+    closest: Closest, samples: NDArray[np.int64], contents: NDArray[np.int32], seen: set[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """The closest pairs of different pictures that were not looked at, a batch of them."""
+    """The closest pairs with different contents that were not looked at, a batch of them."""
     order = np.lexsort((closest.j, closest.i, -closest.score))
     a, b = samples[closest.i[order]], samples[closest.j[order]]
-    apart = pictures[a] != pictures[b]
+    apart = contents[a] != contents[b]
     pairs = zip(a[apart].tolist(), b[apart].tolist(), strict=True)
     return list(islice((pair for pair in pairs if pair not in seen), _LOOKED_AT))
 
 
-def _pictures(copies: NDArray[np.int64], originals: Originals) -> NDArray[np.int32]:
-    """For each sample of the run the smallest that shows the same picture, by the pairs known to, and theirs."""
-    return components(copies[:, 0], copies[:, 1], int(originals.starts[-1]))
+def _contents(duplicates: NDArray[np.int64], originals: Originals) -> NDArray[np.int32]:
+    """For each sample of the run the smallest that shows the same image, by the pairs known so far."""
+    return components(duplicates[:, 0], duplicates[:, 1], int(originals.starts[-1]))
 
 
-def write_strangers(path: Path, found: Mapping[str, Strangers], key: str) -> None:
+def write_impostors(path: Path, found: Mapping[str, Impostors], key: str) -> None:
     """Keep what was measured, for the next call."""
     arrays: dict[str, Any] = {"key": key, "signals": list(found)}
-    for signal, strangers in found.items():
-        closest = strangers.closest
+    for signal, impostors in found.items():
+        closest = impostors.closest
         arrays |= {f"{signal}.{name}": getattr(closest, name) for name in ("i", "j", "score")}
-        arrays[f"{signal}.samples"] = strangers.samples
-        facts = (closest.start, closest.images, closest.pairs, closest.whole, strangers.looked_at, strangers.hidden)
+        arrays[f"{signal}.samples"] = impostors.samples
+        facts = (closest.start, closest.images, closest.pairs, closest.whole, impostors.looked_at, impostors.hidden)
         arrays[f"{signal}.facts"] = np.array(facts, np.float64)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
 
 
-def read_strangers(path: Path, key: str) -> dict[str, Strangers] | None:
+def read_impostors(path: Path, key: str) -> dict[str, Impostors] | None:
     """What an earlier call measured; None where it is not there or was of something else."""
     try:
         with np.load(path) as arrays:
@@ -193,7 +193,7 @@ def read_strangers(path: Path, key: str) -> dict[str, Strangers] | None:
                 start, images, pairs, whole, looked_at, hidden = arrays[f"{signal}.facts"].tolist()
                 i, j, score = (arrays[f"{signal}.{name}"] for name in ("i", "j", "score"))
                 closest = Closest(i, j, score, start, int(images), int(pairs), bool(whole))
-                found[signal] = Strangers(closest, arrays[f"{signal}.samples"], int(looked_at), int(hidden))
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):  # missing, damaged, or of another layout
+                found[signal] = Impostors(closest, arrays[f"{signal}.samples"], int(looked_at), int(hidden))
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error):  # missing, damaged, of another layout
         return None
     return found

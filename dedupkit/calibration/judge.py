@@ -40,9 +40,9 @@ def judge_pairs(
     Args:
         folder: of the run.
         originals: of the run.
-        found: the pairs along each axis.
+        found: the pairs along each curve.
         file: of the answers.
-        per_band: pairs of each band.
+        per_band: pairs of each stratum.
         seed: of the draw, and of which sample is on the left.
         port: to listen on.
         tell: called with the page's address; by default the browser opens it.

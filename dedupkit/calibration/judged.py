@@ -19,34 +19,34 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dedupkit.calibration.curves import Axis, grid
-from dedupkit.calibration.strata import Band, band_of, draw
+from dedupkit.calibration.curves import Curve, grid
+from dedupkit.calibration.strata import Stratum, draw, stratum_of
 from dedupkit.clustering import Rule, scored_pairs
 from dedupkit.clustering.rules import reason_of
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
 
-__all__ = ["Answers", "Drawn", "Found", "append_answer", "bands_of", "draw_pairs", "found_pairs", "read_answers"]
+__all__ = ["Answers", "Drawn", "Found", "append_answer", "draw_pairs", "found_pairs", "read_answers", "strata_of"]
 
 Pair = tuple[int, int]
 Answers = dict[Pair, tuple[frozenset[str], bool]]
-"""By pair: the alternatives for which it was drawn, and whether the two are the same picture."""
+"""By pair: the alternatives for which it was drawn, and whether the two are the same image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The pairs along an axis, as far as the run's edges reach.
+    """The pairs along a curve, as far as the run's edges reach.
 
     Attributes:
-        axis: the alternative.
+        curve: the alternative.
         a: (m,) int32, the smaller sample.
         b: (m,) int32, the other.
         closeness: (m,) float64, larger for closer.
         in_force: (m,) bool, whether the rule takes the pair for duplicates by this alternative, and by none before it.
     """
 
-    axis: Axis
+    curve: Curve
     a: NDArray[np.int32]
     b: NDArray[np.int32]
     closeness: NDArray[np.float64]
@@ -62,42 +62,44 @@ class Drawn:
     scores: Mapping[str, float]
 
 
-def found_pairs(folder: RunFolder, shards: int, rule: Rule, axes: Sequence[Axis]) -> list[Found]:
-    """The pairs of each axis, samples with equal fingerprints counted as one."""
+def found_pairs(folder: RunFolder, shards: int, rule: Rule, curves: Sequence[Curve]) -> list[Found]:
+    """The pairs of each curve, samples with equal fingerprints counted as one."""
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
     signals = {name: find_signal(name).matches(Scanned(folder, shards)) for name in rule.signals}
     a, b, clause, _ = scored_pairs(rule, signals, readable)
     reasons = [reason_of(clause) for clause in rule.clauses]
     count = len(readable)
     found = []
-    for axis in axes:
-        alone = Rule(axis.reason, (axis.at(axis.floor),))
+    for curve in curves:
+        alone = Rule(curve.reason, (curve.at(curve.floor),))
         left, right, _, score = scored_pairs(alone, signals, readable)
-        mine = np.isin(clause, [number for number, reason in enumerate(reasons) if reason == axis.reason])
+        mine = np.isin(clause, [number for number, reason in enumerate(reasons) if reason == curve.reason])
         own = a[mine].astype(np.int64) * count + b[mine]
         in_force = np.isin(left.astype(np.int64) * count + right, own)
-        found.append(Found(axis, left, right, axis.closeness(score), in_force))
+        found.append(Found(curve, left, right, curve.closeness(score), in_force))
     return found
 
 
 def draw_pairs(found: Sequence[Found], per_band: int, seed: int) -> list[Drawn]:
-    """The pairs to judge, so many of each band of each axis, in a random order over all of them."""
+    """The pairs to judge, so many of each stratum of each curve, in a random order over all of them."""
     drawn: dict[Pair, dict[str, float]] = {}
     for pairs in found:
-        axis = pairs.axis
-        bounds = axis.closeness(grid(axis))
-        band = band_of(pairs.closeness, bounds)
-        band[band == len(bounds)] = -1
-        for row in draw(pairs.a, pairs.b, band, per_band, seed).tolist():
+        curve = pairs.curve
+        bounds = curve.closeness(grid(curve))
+        stratum = stratum_of(pairs.closeness, bounds)
+        stratum[stratum == len(bounds)] = -1
+        for row in draw(pairs.a, pairs.b, stratum, per_band, seed).tolist():
             pair = (int(pairs.a[row]), int(pairs.b[row]))
-            score = float(pairs.closeness[row]) if axis.atom.similarity else float(abs(pairs.closeness[row]))
-            drawn.setdefault(pair, {})[axis.reason] = round(score, 4)
+            score = float(pairs.closeness[row]) if curve.atom.similarity else float(abs(pairs.closeness[row]))
+            drawn.setdefault(pair, {})[curve.reason] = round(score, 4)
     order = np.random.default_rng(seed).permutation(len(drawn)).tolist()
     every = [Drawn(a, b, scores) for (a, b), scores in sorted(drawn.items())]
     return [every[place] for place in order]
 
 
-def bands_of(found: Found, thresholds: NDArray[np.float64], answers: Answers, *, in_force: bool = False) -> list[Band]:
+def strata_of(
+    found: Found, thresholds: NDArray[np.float64], answers: Answers, *, in_force: bool = False
+) -> list[Stratum]:
     """Pairs and answers between successive thresholds.
 
     Args:
@@ -106,20 +108,20 @@ def bands_of(found: Found, thresholds: NDArray[np.float64], answers: Answers, *,
         answers: to pairs that were drawn for this alternative.
         in_force: count only the pairs by which the rule decides.
     """
-    axis = found.axis
-    place = band_of(found.closeness, axis.closeness(thresholds))
+    curve = found.curve
+    place = stratum_of(found.closeness, curve.closeness(thresholds))
     if in_force:
         place = np.where(found.in_force, place, len(thresholds))
     pairs = np.bincount(place, minlength=len(thresholds) + 1)
     counts = np.zeros((2, len(thresholds) + 1), np.int64)
-    mine = [(pair, same) for pair, (reasons, same) in answers.items() if axis.reason in reasons]
+    mine = [(pair, same) for pair, (reasons, same) in answers.items() if curve.reason in reasons]
     asked = np.array([a << 32 | b for (a, b), _ in mine], np.int64)
     key = found.a.astype(np.int64) << 32 | found.b
     for row in np.flatnonzero(np.isin(key, asked)).tolist():
         counts[int(answers[int(found.a[row]), int(found.b[row])][1]), place[row]] += 1
-    strict = [axis.atom.perfect, *thresholds.tolist()]
+    strict = [curve.atom.perfect, *thresholds.tolist()]
     return [
-        Band(strict[t], float(bound), int(pairs[t]), int(counts[1, t]), int(counts[0, t]))
+        Stratum(strict[t], float(bound), int(pairs[t]), int(counts[1, t]), int(counts[0, t]))
         for t, bound in enumerate(thresholds)
     ]
 

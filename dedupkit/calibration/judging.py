@@ -1,11 +1,11 @@
-"""The page on which a person says of pairs whether they are the same picture, served to this machine alone.
+"""The page on which a person says of pairs whether they are the same image, served to this machine alone.
 
 The server listens on 127.0.0.1. That alone is no protection: any page that the browser has open can send requests
 there. So every address begins with a secret that only the printed link holds; the ``Host`` header must name this
 machine, so that a page which points its own name at 127.0.0.1 is refused (any port will do, for ``ssh -L``); a foreign
 ``Origin`` is refused; and answers are JSON, which a foreign page may not send without asking.
 
-The score of a pair is not shown: who knows it judges the score.
+The score of a pair is not shown, so that the images are judged and not the score.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class JudgingServer:
 
     Args:
         questions: in the order in which they are asked.
-        picture: a sample as the bytes of a JPEG file; ImageError, OSError and DedupkitError are shown as text.
-        record: called at each answer with the number of the question and whether the two are the same picture, None
+        image: a sample as the bytes of a JPEG file; ImageError, OSError and DedupkitError are shown as text.
+        record: called at each answer with the number of the question and whether the two are the same image, None
             for an answer that is taken back.
         port: to listen on; 0 lets the system choose.
 
@@ -60,17 +60,17 @@ class JudgingServer:
     def __init__(
         self,
         questions: Sequence[Question],
-        picture: Callable[[int], bytes],
+        image: Callable[[int], bytes],
         record: Callable[[int, bool | None], None],
         port: int = 0,
     ) -> None:
         self.questions = questions
-        self.picture = picture
+        self.image = image
         self.record = record
         self.token = secrets.token_urlsafe(18)
         self.lock = threading.Lock()
         self.finished = threading.Event()
-        self.pictured = {sample for question in questions for sample in (question.a, question.b)}
+        self.shown = {sample for question in questions for sample in (question.a, question.b)}
         handler = type("Handler", (_Handler,), {"page": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        """The page, and its pictures."""
+        """The page, and its images."""
         path = self._path()
         if path is None:
             return
@@ -126,9 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
                 f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             )
             self._send(self.page.html(nonce).encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
-        elif path.startswith("pictures/") and path[9:].isdecimal() and int(path[9:]) in self.page.pictured:
+        elif path.startswith("images/") and path[7:].isdecimal() and int(path[7:]) in self.page.shown:
             try:
-                self._send(self.page.picture(int(path[9:])), "image/jpeg", {"Cache-Control": "private, max-age=3600"})
+                self._send(self.page.image(int(path[7:])), "image/jpeg", {"Cache-Control": "private, max-age=3600"})
             except Exception as error:  # a store or a decoder may raise anything; the page shows that it is missing
                 self._refuse(HTTPStatus.NOT_FOUND, str(error) or type(error).__name__)
         else:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.calibration.strata import Band, weighted
+from dedupkit.calibration.strata import Stratum, weighted
 from dedupkit.calibration.tail import Expected
 
-__all__ = ["Proposal", "from_answers", "from_strangers"]
+__all__ = ["Proposal", "from_answers", "from_impostors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Proposal:
         threshold: the loosest that reaches the wanted precision; None if none does.
         precision: what it has, by the estimate.
         low: its 95 % lower end.
-        basis: ``answers`` (judged pairs), ``strangers`` (the tail of pairs of different pictures), or nothing.
+        basis: ``answers`` (judged pairs), ``impostors`` (the tail of pairs of different images), or nothing.
         note: what to know about it.
     """
 
@@ -33,11 +33,11 @@ class Proposal:
     note: str = ""
 
 
-def from_answers(bands: Sequence[Band], wanted: float, *, floor: float) -> Proposal | None:
-    """Judge by answers: the precision of all bands from the strictest on, each weighed by its pairs.
+def from_answers(strata: Sequence[Stratum], wanted: float, *, floor: float) -> Proposal | None:
+    """Judge by answers: the precision of all strata from the strictest on, each weighed by its pairs.
 
     Args:
-        bands: the strictest first.
+        strata: the strictest first.
         wanted: precision.
         floor: as far as the run's pairs reach.
 
@@ -46,15 +46,15 @@ def from_answers(bands: Sequence[Band], wanted: float, *, floor: float) -> Propo
     """
     best: Proposal | None = None
     judged = 0
-    for last in range(len(bands)):
-        estimate = weighted(bands[: last + 1])
+    for last in range(len(strata)):
+        estimate = weighted(strata[: last + 1])
         if estimate is None:
-            if any(band.pairs for band in bands[: last + 1]):
+            if any(stratum.pairs for stratum in strata[: last + 1]):
                 break
             continue
         judged += 1
         if estimate.share >= wanted:
-            best = Proposal(bands[last].threshold, estimate.share, estimate.low, "answers")
+            best = Proposal(strata[last].threshold, estimate.share, estimate.low, "answers")
     if not judged:
         return None
     if best is None:
@@ -64,33 +64,33 @@ def from_answers(bands: Sequence[Band], wanted: float, *, floor: float) -> Propo
     return Proposal(best.threshold, best.precision, best.low, best.basis, "; ".join(notes))
 
 
-def from_strangers(
+def from_impostors(
     thresholds: NDArray[np.float64], found: NDArray[np.int64], expected: Expected, wanted: float, *, floor: float
 ) -> Proposal:
-    """Judge by how many pairs of strangers are to be expected among those found.
+    """Judge by how many impostor pairs are to be expected among those found.
 
     The upper end of the interval decides: far beyond what was seen, a tail is known to a factor of ten or so.
 
     Args:
         thresholds: (t,) the strictest first.
         found: (t,) pairs that the run has at each.
-        expected: (t,) pairs of strangers among them.
+        expected: (t,) impostor pairs among them.
         wanted: precision.
         floor: as far as the run's pairs reach.
     """
     if not np.isfinite(expected.estimate).any():
-        return Proposal(None, note="too few different pictures to say")
+        return Proposal(None, note="too few different images to say")
     with np.errstate(invalid="ignore", divide="ignore"):
         low = 1 - np.minimum(1, expected.high / found)
         estimate = 1 - np.minimum(1, expected.estimate / found)
     reached = np.flatnonzero((found > 0) & (low >= wanted))
     if not len(reached):
-        why = "the run has no pairs there" if not found.any() else "too many strangers are to be expected at every one"
-        return Proposal(None, basis="strangers", note=why)
+        why = "the run has no pairs there" if not found.any() else "too many impostors are to be expected at every one"
+        return Proposal(None, basis="impostors", note=why)
     last = int(reached[-1])
     threshold = float(thresholds[last])
     note = _AT_FLOOR if threshold == floor else ""
-    return Proposal(threshold, float(estimate[last]), float(low[last]), "strangers", note)
+    return Proposal(threshold, float(estimate[last]), float(low[last]), "impostors", note)
 
 
 _AT_FLOOR = "the run's pairs reach no further: a rule with a looser threshold might do as well"

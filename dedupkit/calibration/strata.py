@@ -1,9 +1,9 @@
 """Bands of score: which pairs a person is shown, and the precision that the answers amount to.
 
-A sample over all found pairs would be nearly all pairs of distance 0. So each band of score gives the same number of
-pairs, and the estimate weighs a band by the pairs that it holds (stratified sampling; Cochran, "Sampling Techniques",
-3rd ed. 1977, chapter 5). A pair's turn is a hash of its two samples: the first k of a band are a random sample of it,
-more of them are a larger one that contains it, and none of that depends on how the pairs were found.
+A sample over all found pairs would be nearly all pairs of distance 0. So each stratum of scores gives the same number
+of pairs, and the estimate weighs a stratum by the pairs that it holds (stratified sampling; Cochran, "Sampling
+Techniques", 3rd ed. 1977, chapter 5). A pair's turn is a hash of its two samples: the first k of a stratum are a random
+sample of it, more of them are a larger one that contains it, and none of that depends on how the pairs were found.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.cosine.recall import wilson
 
-__all__ = ["Band", "Estimate", "band_of", "draw", "interval", "weighted"]
+__all__ = ["Estimate", "Stratum", "draw", "interval", "stratum_of", "weighted"]
 
 _Z = 1.96
 
@@ -32,14 +32,14 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
-    """A band of score and what was answered about its pairs.
+class Stratum:
+    """A stratum of score and what was answered about its pairs.
 
     Attributes:
         strict: the closer end, exclusive except at identity.
         threshold: the looser end, inclusive.
         pairs: how many the run has found there.
-        same: answers that say the two are the same picture.
+        same: answers that say the two are the same image.
         different: answers that say they are not.
     """
 
@@ -62,26 +62,26 @@ def interval(found: float, count: float) -> Estimate:
     return Estimate(share, float(low), float(high), count)
 
 
-def weighted(bands: Sequence[Band]) -> Estimate | None:
-    """Precision over several bands, each weighed by its pairs.
+def weighted(strata: Sequence[Stratum]) -> Estimate | None:
+    """Precision over several strata, each weighed by its pairs.
 
     The interval is Wilson's for a simple random sample that would be as exact: 1 / sum(w**2 / n) answers, with w the
-    share of the pairs that a band holds and n its answers (Kish's design effect).
+    share of the pairs that a stratum holds and n its answers (Kish's design effect).
 
     Returns:
-        None where a band that holds pairs has no answers, or no band holds any.
+        None where a stratum that holds pairs has no answers, or no stratum holds any.
     """
-    held = [band for band in bands if band.pairs]
-    if not held or any(band.same + band.different == 0 for band in held):
+    held = [stratum for stratum in strata if stratum.pairs]
+    if not held or any(stratum.same + stratum.different == 0 for stratum in held):
         return None
-    total = sum(band.pairs for band in held)
-    share = sum(band.precision.share * band.pairs for band in held) / total
-    worth = 1 / sum((band.pairs / total) ** 2 / (band.same + band.different) for band in held)
+    total = sum(stratum.pairs for stratum in held)
+    share = sum(stratum.precision.share * stratum.pairs for stratum in held) / total
+    worth = 1 / sum((stratum.pairs / total) ** 2 / (stratum.same + stratum.different) for stratum in held)
     return interval(share * worth, worth)
 
 
-def band_of(closeness: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The band of each pair: the first of some thresholds that lets it through, len(thresholds) if none does.
+def stratum_of(closeness: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The stratum of each pair: the first of some thresholds that lets it through, len(thresholds) if none does.
 
     Args:
         closeness: (m,) float64, larger for closer; cosines are stored as float32, so a millionth is forgiven.
@@ -92,24 +92,24 @@ def band_of(closeness: NDArray[np.float64], thresholds: NDArray[np.float64]) -> 
 
 
 def draw(
-    a: NDArray[np.integer], b: NDArray[np.integer], band: NDArray[np.int64], most: int, seed: int
+    a: NDArray[np.integer], b: NDArray[np.integer], stratum: NDArray[np.int64], most: int, seed: int
 ) -> NDArray[np.int64]:
-    """Choose so many pairs of each band at random.
+    """Choose so many pairs of each stratum at random.
 
     Args:
         a: (m,) one sample of each pair.
         b: (m,) the other.
-        band: (m,) its band; negative ones are left out.
-        most: pairs of a band.
+        stratum: (m,) its stratum; negative ones are left out.
+        most: pairs of a stratum.
         seed: of the choice.
 
     Returns:
-        Rows, in a random order over all bands.
+        Rows, in a random order over all strata.
     """
     turn = _mixed(_mixed(a.astype(np.uint64) + np.uint64(seed * 1_000_003 % 2**64)) ^ b.astype(np.uint64))
     chosen = [np.zeros(0, np.int64)]
-    for number in np.unique(band[band >= 0]).tolist():
-        rows = np.flatnonzero(band == number)
+    for number in np.unique(stratum[stratum >= 0]).tolist():
+        rows = np.flatnonzero(stratum == number)
         if len(rows) > most:
             rows = rows[np.argpartition(turn[rows], most)[:most]]
         chosen.append(rows)

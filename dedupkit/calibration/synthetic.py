@@ -1,8 +1,8 @@
-"""Copies planted on purpose: a sample of the run's own images, every edit of each, and what the signals say of them.
+"""Synthetic duplicates: some of the run's own images, every transformation of each, and what the signals say of them.
 
-The copies go through the scan and the embedders of an ordinary run. What the signals say of each original and its copy
+They go through the scan and the embedders of an ordinary run. What the signals say of each original and its duplicate
 is then computed for these pairs alone, however far apart they are: a join would stop at a bound, and compare each
-copy with those of all other images for nothing.
+duplicate with those of all other images for nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.engine import Progress, Task, cache_key, local_engine, run_tasks
 from dedupkit.errors import DamagedError, DedupkitError, require
 from dedupkit.images import ImageError
-from dedupkit.images.transformations import EDITS
+from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import SIGNALS, find_signal, known_signals
 from dedupkit.signals.columns import Scanned
@@ -39,29 +39,29 @@ from dedupkit.stages.run import run_stages
 from dedupkit.stages.verify import verify_pairs
 from dedupkit.store import atomic_path, read_columns, write_table
 
-__all__ = ["Copies", "measure_copies", "plant_chunk", "read_copies", "write_copies"]
+__all__ = ["Synthetic", "measure_synthetic", "read_synthetic", "write_chunk", "write_synthetic"]
 
 _IMAGES_PER_TASK = 16
 _MOST_SIDE, _LEAST_SIDE = 1024, 512
-"""Copies are made of at most so many pixels on the longer side: the web's sizes, and a bound on the work."""
+"""Duplicates have at most so many pixels on the longer side: the web's sizes, and a bound on the work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
-    """Planted copies and what was measured of each against its original.
+class Synthetic:
+    """Synthetic duplicates and what was measured of each against its original.
 
     Attributes:
         original: (m,) int64, the run's sample.
-        edit: (m,) int64, place in ``EDITS``.
+        transformation: (m,) int64, place in ``TRANSFORMATIONS``.
         scores: by signal (m,) float32, as ``pair_scores`` has them; ``verified`` where the rule depends on it.
     """
 
     original: NDArray[np.int64]
-    edit: NDArray[np.int64]
+    transformation: NDArray[np.int64]
     scores: Mapping[str, NDArray[np.float32]]
 
 
-def measure_copies(
+def measure_synthetic(
     originals: Originals,
     samples: Sequence[int],
     rule: Rule,
@@ -71,24 +71,24 @@ def measure_copies(
     key: str,
     workers: int,
     device: str | None,
-) -> Copies:
-    """Plant copies and score each against its original.
+) -> Synthetic:
+    """Make synthetic duplicates and score each against its original.
 
     Args:
-        originals: of the run.
-        samples: the images to copy.
-        rule: its signals are measured; those of embedders that are not given stay unmeasured.
-        embedders: specifications by name, models only.
-        work: a folder for the copies and their run; an interrupted call goes on there.
-        key: fingerprint of what the copies depend on.
-        workers: processes.
-        device: for torch.
+        originals: Images of the run.
+        samples: Images to transform.
+        rule: Rule whose signals are measured; those of embedders that are not given stay unmeasured.
+        embedders: Specifications by name, models only.
+        work: Folder for the duplicates and what is computed of them; an interrupted call goes on there.
+        key: Cache key of what the duplicates depend on.
+        workers: Number of processes.
+        device: Device for torch.
 
     Raises:
-        DedupkitError: the source is gone or has changed, or no image can be copied.
+        DedupkitError: The source is gone or has changed, or no image can be transformed.
     """
-    folder = work / "planted"
-    _plant(originals, samples, work, folder, key, workers)
+    folder = work / "images"
+    _make(originals, samples, work, folder, key, workers)
     hashes = [name for name in rule.signals if name in SIGNALS and SIGNALS[name].scan_columns]
     shards = find_shards(folder)
     run = RunFolder(work / "run")
@@ -106,26 +106,26 @@ def measure_copies(
             ),
             engine,
         )
-    a, b, original, edit = _pairs(run, len(shards))
+    a, b, original, transformation = _pairs(run, len(shards))
     names = [name for name in rule.signals if name in embedders or name in SIGNALS]
     measured = [find_signal(name) for name in names if find_signal(name).finds_pairs]
     scores = {signal.name: pair_scores(signal, Scanned(run, len(shards)), a, b) for signal in measured}
     for name in names:
         if name not in scores:
             scores[name] = _verified(rule, scores, run, shards, (a, b), work, workers)
-    return Copies(original, edit, scores)
+    return Synthetic(original, transformation, scores)
 
 
-def plant_chunk(path: str, places: Sequence[Place], shards: dict[int, Shard]) -> dict[str, Any]:
-    """Write originals and their copies into a tar; a task of the engine.
+def write_chunk(path: str, places: Sequence[Place], shards: dict[int, Shard]) -> dict[str, Any]:
+    """Write originals and their synthetic duplicates into a tar; a task of the engine.
 
     Args:
-        path: of the tar.
-        places: of the originals.
-        shards: by number, where they are.
+        path: Path of the tar.
+        places: Where the originals lie.
+        shards: Their shards by number.
 
     Returns:
-        ``copies`` written.
+        ``duplicates`` written.
     """
     with atomic_path(Path(path)) as temporary, tarfile.open(temporary, "w") as tar:
         for place, data in read_images(shards, places):
@@ -137,9 +137,9 @@ def plant_chunk(path: str, places: Sequence[Place], shards: dict[int, Shard]) ->
             name = f"{place.sample:012d}"
             extension = place.format if place.format in IMAGE_EXTENSIONS else "jpg"
             _add(tar, f"{name}-original.{extension}", data)
-            for number, edit in enumerate(EDITS):
-                _add(tar, f"{name}-{number}.jpg", edit.file(image))
-    return {"copies": len(places) * len(EDITS)}
+            for number, transformation in enumerate(TRANSFORMATIONS):
+                _add(tar, f"{name}-{number}.jpg", transformation.file(image))
+    return {"duplicates": len(places) * len(TRANSFORMATIONS)}
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -148,37 +148,39 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def _plant(originals: Originals, samples: Sequence[int], work: Path, folder: Path, key: str, workers: int) -> None:
+def _make(originals: Originals, samples: Sequence[int], work: Path, folder: Path, key: str, workers: int) -> None:
     places = originals.places(samples)
     tasks = []
     for number, first in enumerate(range(0, len(places), _IMAGES_PER_TASK)):
         chunk = places[first : first + _IMAGES_PER_TASK]
         path = str(folder / f"{number:05d}.tar")
-        call = partial(plant_chunk, path, chunk, originals.needed(chunk))
+        call = partial(write_chunk, path, chunk, originals.needed(chunk))
         asked = cache_key([key, [place.sample for place in chunk]])
-        tasks.append(Task("plant", f"{number:05d}", call, asked, f"copies of {len(chunk)} images", (path,)))
+        tasks.append(
+            Task("synthesise", f"{number:05d}", call, asked, f"synthetic duplicates of {len(chunk)} images", (path,))
+        )
     planned = {Path(path) for task in tasks for path in task.outputs}
     for stale in set(folder.glob("*.tar")) - planned:  # of an interrupted call that asked for more
         stale.unlink()
-    with Progress("plant", len(tasks), "copies") as progress:
-        run_tasks(tasks, work, workers=workers, on_done=lambda _, result: progress.advance(result["copies"]))
+    with Progress("synthesise", len(tasks), "images") as progress:
+        run_tasks(tasks, work, workers=workers, on_done=lambda _, result: progress.advance(result["duplicates"]))
 
 
 def _pairs(
     run: RunFolder, shards: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Original and copy as samples of the planted run, and which sample of the run and which edit they are."""
+    """Original and duplicate as rows of what was scanned, the original as a sample of the run, the transformation."""
     keys: list[str] = []
     for shard in range(shards):
         keys += read_columns(run.samples(shard), ["key"])["key"].to_pylist()
     row = {key: number for number, key in enumerate(keys)}
-    copies = [key for key in keys if not key.endswith("-original")]
-    if not copies:
-        raise DedupkitError("there is no image to plant copies of: the run keeps none that can be read")
-    names, edits = zip(*(key.split("-") for key in copies), strict=True)
+    duplicates = [key for key in keys if not key.endswith("-original")]
+    if not duplicates:
+        raise DedupkitError("there is no image to transform: the run keeps none that can be read")
+    names, transformations = zip(*(key.split("-") for key in duplicates), strict=True)
     a = np.array([row[f"{name}-original"] for name in names], np.int64)
-    b = np.array([row[key] for key in copies], np.int64)
-    return a, b, np.array(names).astype(np.int64), np.array(edits).astype(np.int64)
+    b = np.array([row[key] for key in duplicates], np.int64)
+    return a, b, np.array(names).astype(np.int64), np.array(transformations).astype(np.int64)
 
 
 def _verified(
@@ -199,24 +201,24 @@ def _verified(
     asked = np.flatnonzero(possible & ~settled)
     a, b = pairs[0][asked], pairs[1][asked]
     parts = work / "verified"
-    table, _ = verify_pairs(a, b, run, shards, parts=parts, out=work, key="planted", workers=workers)
+    table, _ = verify_pairs(a, b, run, shards, parts=parts, out=work, key="synthetic", workers=workers)
     result = np.full(count, np.nan, np.float32)
-    result[asked] = np.isin(b, table["b"].to_numpy())  # a copy is in one pair
+    result[asked] = np.isin(b, table["b"].to_numpy())  # a duplicate is in one pair
     return result
 
 
-def write_copies(path: Path, copies: Copies, key: str) -> None:
-    """Keep what was measured: one row per copy, one column per signal."""
+def write_synthetic(path: Path, synthetic: Synthetic, key: str) -> None:
+    """Keep what was measured: one row per duplicate, one column per signal."""
     columns: dict[str, Any] = {
-        "original": copies.original,
-        "edit": [EDITS[number].name for number in copies.edit.tolist()],
-        **copies.scores,
+        "original": synthetic.original,
+        "transformation": [TRANSFORMATIONS[number].name for number in synthetic.transformation.tolist()],
+        **synthetic.scores,
     }
     table = pa.table(columns).replace_schema_metadata({"key": key})
     write_table(path, table)
 
 
-def read_copies(path: Path, key: str) -> Copies | None:
+def read_synthetic(path: Path, key: str) -> Synthetic | None:
     """What an earlier call measured; None where it is not there or was of something else."""
     try:
         table = read_columns(path)
@@ -224,7 +226,7 @@ def read_copies(path: Path, key: str) -> Copies | None:
         return None
     if (table.schema.metadata or {}).get(b"key") != key.encode():
         return None
-    places = {edit.name: number for number, edit in enumerate(EDITS)}
-    edit = np.array([places[name] for name in table["edit"].to_pylist()], np.int64)
-    names = [name for name in table.schema.names if name not in ("original", "edit")]
-    return Copies(table["original"].to_numpy(), edit, {name: table[name].to_numpy() for name in names})
+    places = {transformation.name: number for number, transformation in enumerate(TRANSFORMATIONS)}
+    transformation = np.array([places[name] for name in table["transformation"].to_pylist()], np.int64)
+    names = [name for name in table.schema.names if name not in ("original", "transformation")]
+    return Synthetic(table["original"].to_numpy(), transformation, {name: table[name].to_numpy() for name in names})

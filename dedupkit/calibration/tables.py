@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+
+from dedupkit.calibration.facts import ExpectedPairs, Facts, Precision, Recall, ThresholdCurve
 
 __all__ = [
-    "BASES", "Section", "as_html", "as_text", "axis_table", "copies_table", "expected_words", "proposal_tables",
+    "BASES",
+    "Section",
+    "as_html",
+    "as_text",
+    "curve_table",
+    "expected_words",
+    "proposal_tables",
+    "recall_table",
     "threshold_words",
 ]  # fmt: skip
 
 _WIDTH = 100
 _NONE = 0.01  # pairs
-BASES = {"answers": "judged pairs", "strangers": "expected false pairs", "": "–"}
+BASES = {"answers": "judged pairs", "impostors": "expected false pairs", "": "–"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,62 +36,65 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
 
 
-def copies_table(facts: Mapping[str, Any]) -> Section:
-    """The share of planted copies that the rule finds, by edit."""
-    copies = facts["copies"]
-    every = {**copies, "label": "all edits", "copies": copies["planted"]}
-    rows = tuple(
-        (edit["label"], _share(edit["recall"]), f"{edit['low']:.2f}–{edit['high']:.2f}", f"{edit['copies']:,}")
-        for edit in [*copies["edits"], every]
+def recall_table(facts: Facts) -> Section:
+    """The share of synthetic duplicates that the rule finds, by transformation."""
+    synthetic = facts.synthetic
+
+    def row(label: str, recall: Recall, count: int) -> tuple[str, ...]:
+        return label, _share(recall.share), f"{recall.low:.2f}–{recall.high:.2f}", f"{count:,}"
+
+    rows = [row(kind.label, kind.recall, kind.count) for kind in synthetic.transformations]
+    rows.append(row("all transformations", synthetic.recall, synthetic.count))
+    note = (
+        f"Synthetic duplicates of {synthetic.originals:,} of your images; found: the rule holds between a duplicate "
+        "and its original."
     )
-    note = f"Copies of {copies['originals']:,} of your images; found: the rule holds between a copy and its original."
-    if copies["originals"] < copies["asked"]:
-        note += f" {copies['asked']:,} were asked for, and there are no more."
-    if copies["unmeasured"]:
-        names = ", ".join(copies["unmeasured"])
-        note += f" Without {names}: its vectors were given, so copies have none."
-    return Section("Recall by edit", note, ("edit", "found", "95 %", "copies"), rows)
+    if synthetic.originals < synthetic.asked:
+        note += f" {synthetic.asked:,} were asked for, and there are no more."
+    if synthetic.unmeasured:
+        note += f" Without {', '.join(synthetic.unmeasured)}: its vectors were given, so duplicates have none."
+    return Section("Recall by transformation", note, ("transformation", "found", "95 %", "duplicates"), tuple(rows))
 
 
-def axis_table(axis: Mapping[str, Any]) -> Section:
+def curve_table(curve: ThresholdCurve) -> Section:
     """Recall, pairs found, false pairs expected and judged precision along a threshold."""
     rows = tuple(
         (
-            threshold_words(axis, row["threshold"]) + (" ◂ rule" if row["threshold"] == axis["bound"] else ""),
-            _share(row["recall"]),
-            "–" if row["pairs"] is None else f"{row['pairs']:,}",
-            expected_words(row["strangers"]),
-            _interval(row["precision"]),
+            threshold_words(curve, point.threshold) + (" ◂ rule" if point.threshold == curve.bound else ""),
+            _share(point.recall),
+            "–" if point.pairs is None else f"{point.pairs:,}",
+            expected_words(point.impostors),
+            _interval(point.precision),
         )
-        for row in axis["thresholds"]
+        for point in curve.points
     )
-    columns = (axis["signal"], "copies found", "pairs in the run", "false, expected", "precision, judged")
-    return Section(f"Along the threshold of {axis['reason']}", _axis_note(axis), columns, rows)
+    columns = (curve.signal, "recall", "pairs in the run", "false, expected", "precision, judged")
+    return Section(f"Along the threshold of {curve.reason}", _curve_note(curve), columns, rows)
 
 
-def proposal_tables(facts: Mapping[str, Any]) -> list[Section]:
+def proposal_tables(facts: Facts) -> list[Section]:
     """The proposed thresholds; nothing for a rule without any."""
-    rows = tuple(_proposal(axis) for axis in facts["axes"])
+    rows = tuple(_proposal(curve) for curve in facts.curves)
     if not rows:
         return []
-    notes = [f"{axis['reason']}: {axis['proposal']['note']}." for axis in facts["axes"] if axis["proposal"]["note"]]
+    notes = [f"{curve.reason}: {curve.proposal.note}." for curve in facts.curves if curve.proposal.note]
     note = " ".join(["The loosest threshold that has it.", *notes])
     columns = ("alternative", "threshold", "precision", "rests on")
-    return [Section(f"For a precision of {facts['wanted']:g}", note, columns, rows)]
+    return [Section(f"For a precision of {facts.wanted:g}", note, columns, rows)]
 
 
-def threshold_words(axis: Mapping[str, Any], value: float) -> str:
+def threshold_words(curve: ThresholdCurve, value: float) -> str:
     """A condition as rules write it."""
-    return f"{axis['signal']}{'>=' if axis['similarity'] else '<='}{value:g}"
+    return f"{curve.signal}{'>=' if curve.similarity else '<='}{value:g}"
 
 
-def expected_words(expected: Mapping[str, float] | None) -> str:
+def expected_words(expected: ExpectedPairs | None) -> str:
     """A number of pairs with the upper end of its interval."""
     if expected is None:
         return "–"
-    if expected["high"] < _NONE:
+    if expected.high < _NONE:
         return f"<{_NONE:g}"
-    return f"{_rounded(expected['estimate'])} (≤ {_rounded(expected['high'])})"
+    return f"{_rounded(expected.estimate)} (≤ {_rounded(expected.high)})"
 
 
 def as_text(section: Section) -> str:
@@ -111,43 +122,40 @@ def as_html(section: Section) -> str:
     return f"<table>{head}<tr>{cells(section.columns, 'th')}</tr>{body}</table>"
 
 
-def _axis_note(axis: Mapping[str, Any]) -> str:
-    alone = axis["reason"] == axis["signal"]
-    notes = [f"Copies: by {axis['signal']} alone." if not alone else ""]
-    strangers = axis["strangers"]
-    if strangers is None:
-        return " ".join(filter(None, [*notes, "Too few different images to say how close strangers come."]))
+def _curve_note(curve: ThresholdCurve) -> str:
+    alone = curve.reason == curve.signal
+    notes = [f"Recall: by {curve.signal} alone." if not alone else ""]
+    impostors = curve.impostors
+    if impostors is None:
+        return " ".join(filter(None, [*notes, "Too few different images to say how close impostor pairs come."]))
     notes.append(
-        f"False: pairs of strangers to expect among {strangers['size']:,} different images, from "
-        f"{strangers['pairs']:,} pairs of {strangers['images']:,}"
+        f"False: impostor pairs to expect among {impostors.size:,} different images, from {impostors.pairs:,} pairs of "
+        f"{impostors.images:,}" + ("." if alone else ", before the other conditions.")
     )
-    if not alone:
-        notes[-1] += ", before the other conditions"
-    notes[-1] += "."
-    if strangers["looked_at"]:
+    if impostors.looked_at:
         notes.append(
-            f"{strangers['looked_at']:,} of the closest were looked at again; {strangers['hidden']:,} pairs are copies "
+            f"{impostors.looked_at:,} of the closest were looked at again; {impostors.hidden:,} pairs are duplicates "
             "and do not count."
         )
     else:
-        notes.append("Copies are among them: the extra verify takes these out.")
+        notes.append("Duplicates are among them: the extra verify takes these out.")
     return " ".join(filter(None, notes))
 
 
-def _proposal(axis: Mapping[str, Any]) -> tuple[str, ...]:
-    proposal = axis["proposal"]
-    if proposal["threshold"] is None:
-        return axis["reason"], "none", "–", BASES[proposal["basis"]]
-    precision = f"{proposal['precision']:.4f} (≥ {proposal['low']:.4f})"
-    return axis["reason"], threshold_words(axis, proposal["threshold"]), precision, BASES[proposal["basis"]]
+def _proposal(curve: ThresholdCurve) -> tuple[str, ...]:
+    proposal = curve.proposal
+    if proposal.threshold is None or proposal.precision is None or proposal.low is None:
+        return curve.reason, "none", "–", BASES[proposal.basis]
+    precision = f"{proposal.precision:.4f} (≥ {proposal.low:.4f})"
+    return curve.reason, threshold_words(curve, proposal.threshold), precision, BASES[proposal.basis]
 
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _interval(precision: Mapping[str, float] | None) -> str:
-    return "–" if precision is None else f"{precision['share']:.3f} ({precision['low']:.2f}–{precision['high']:.2f})"
+def _interval(precision: Precision | None) -> str:
+    return "–" if precision is None else f"{precision.share:.3f} ({precision.low:.2f}–{precision.high:.2f})"
 
 
 def _rounded(value: float) -> str:

@@ -1,4 +1,4 @@
-"""How likely two different pictures are to score beyond a threshold, from the pairs that came closest to it.
+"""How likely two different images are to score beyond a threshold, from the pairs that came closest to it.
 
 Peaks over threshold: whatever the scores are distributed like, what exceeds a high start u follows about a generalised
 Pareto distribution (Pickands 1975; Balkema and de Haan 1974),
@@ -136,7 +136,7 @@ def fit_tail(closest: Closest, weight: Floats | None = None, *, exponential: boo
 def expected_pairs(
     closest: Closest, thresholds: Floats, count: int, *, replicates: int = 200, seed: int = 0
 ) -> tuple[Tail | None, Expected]:
-    """Pairs of different pictures that a data set of some size has at or above each threshold.
+    """Pairs of different images that a data set of some size has at or above each threshold.
 
     Args:
         closest: the closest pairs of a sample of the data.

@@ -35,10 +35,10 @@ def calibrate(
     options |= {"judge": judge, "port": port, "tell": _invite, "keep_copies": keep_copies}
     done = measure(directory, workers=workers, device=device, source=source or None, **options)
     if json_output:
-        say_json(done.facts)
+        say_json(done.facts.to_json())
         return
     say(str(done))
-    answered = done.facts["precision"] is not None
+    answered = done.facts.precision is not None
     say(f"\nnext: dedupkit {'report' if answered else 'calibrate'} {directory}{'' if answered else ' --judge'}")
 
 

@@ -1,9 +1,9 @@
-"""The edits that a copy of a picture undergoes, by name: what calibration plants, and benchmarks measure.
+"""The transformations that copies of an image undergo, by name: calibration and benchmarks measure them.
 
-Two families. ``protocol``: the five edits of imagededup's benchmark. ``web``: what sites do to pictures that they
-take from each other, after the lists of transformations in the Image Similarity Challenge (Douze et al., arXiv
-2106.09672) and of PDQ's authors (2019): stored again, scaled, cropped, turned, framed, written upon, recoloured,
-stretched. An edit draws nothing at random, so the same picture and edit give the same pixels.
+Two families. ``protocol``: the five transformations of imagededup's benchmark. ``web``: what sites do to images
+that they take from each other, after the lists of transformations in the Image Similarity Challenge (Douze et al.,
+arXiv 2106.09672) and of PDQ's authors (2019): stored again, scaled, cropped, turned, framed, written upon, recoloured,
+stretched. A transformation draws nothing at random, so the same image and transformation give the same pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
-__all__ = ["EDITS", "PROTOCOL", "Edit", "crop_area", "crop_sides", "stamp"]
+__all__ = ["PROTOCOL", "TRANSFORMATIONS", "Transformation", "crop_area", "crop_sides", "stamp"]
 
 _QUALITY = 92
 _PLACE = (0.2, 0.7)
@@ -22,7 +22,7 @@ _PLACE = (0.2, 0.7)
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
+class Transformation:
     """One way in which copies differ.
 
     Attributes:
@@ -60,8 +60,8 @@ def crop_area(image: Image.Image, part: float) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def stamp(image: Image.Image, text: str = "www.pictures.example", *, share: float | None = None) -> Image.Image:
-    """Write an address at the lower edge, in Pillow's small letters or as high as a share of the picture."""
+def stamp(image: Image.Image, text: str = "www.images.example", *, share: float | None = None) -> Image.Image:
+    """Write an address at the lower edge, in Pillow's small letters or as high as a share of the image."""
     marked = image.copy()
     draw = ImageDraw.Draw(marked)
     if share is None:
@@ -110,8 +110,8 @@ def _gamma(power: float) -> Callable[[Image.Image], Image.Image]:
     return lambda image: image.point(curve * len(image.getbands()))
 
 
-PROTOCOL: tuple[Edit, ...] = tuple(
-    Edit(name, label, "protocol", change)
+PROTOCOL: tuple[Transformation, ...] = tuple(
+    Transformation(name, label, "protocol", change)
     for name, label, change in (
         ("sides-10", "10 % cut off each side", lambda im: crop_sides(im, 0.1)),
         ("mirrored", "mirrored", ImageOps.mirror),
@@ -120,22 +120,22 @@ PROTOCOL: tuple[Edit, ...] = tuple(
         ("squared", "resized to a square", _squared),
     )
 )
-"""The five edits of imagededup's benchmark."""
+"""The five transformations of imagededup's benchmark."""
 
-EDITS: tuple[Edit, ...] = (
+TRANSFORMATIONS: tuple[Transformation, ...] = (
     *PROTOCOL,
-    *(Edit(f"jpeg-{q}", f"JPEG quality {q}", "web", lambda im: im, q) for q in (75, 50, 30)),
-    Edit("half", "half the size", "web", _scaled(0.5, 0.5)),
-    Edit("quarter", "a quarter of the size", "web", _scaled(0.25, 0.25)),
-    *(Edit(f"crop-{part}", f"{part} % of the area cropped", "web", _cropped(part / 100)) for part in (5, 10, 20, 40)),
-    *(Edit(f"rotated-{angle}", f"rotated by {angle}°", "web", _rotated(angle)) for angle in (2, 5, 90)),
-    Edit("border", "border of 10 %", "web", _framed),
-    Edit("text", "address written across", "web", lambda im: stamp(im, share=0.08)),
-    Edit("grey", "greyscale", "web", lambda im: ImageOps.grayscale(im).convert("RGB")),
-    Edit("saturated", "saturation × 1.8", "web", lambda im: ImageEnhance.Color(im).enhance(1.8)),
-    Edit("lighter", "gamma 0.6", "web", _gamma(0.6)),
-    Edit("darker", "gamma 1.6", "web", _gamma(1.6)),
-    Edit("wider", "20 % wider", "web", _scaled(1.2, 1.0)),
-    Edit("narrower", "20 % narrower", "web", _scaled(0.8, 1.0)),
+    *(Transformation(f"jpeg-{q}", f"JPEG quality {q}", "web", lambda im: im, q) for q in (75, 50, 30)),
+    Transformation("half", "half the size", "web", _scaled(0.5, 0.5)),
+    Transformation("quarter", "a quarter of the size", "web", _scaled(0.25, 0.25)),
+    *(Transformation(f"crop-{p}", f"{p} % of the area cropped", "web", _cropped(p / 100)) for p in (5, 10, 20, 40)),
+    *(Transformation(f"rotated-{angle}", f"rotated by {angle}°", "web", _rotated(angle)) for angle in (2, 5, 90)),
+    Transformation("border", "border of 10 %", "web", _framed),
+    Transformation("text", "address written across", "web", lambda im: stamp(im, share=0.08)),
+    Transformation("grey", "greyscale", "web", lambda im: ImageOps.grayscale(im).convert("RGB")),
+    Transformation("saturated", "saturation × 1.8", "web", lambda im: ImageEnhance.Color(im).enhance(1.8)),
+    Transformation("lighter", "gamma 0.6", "web", _gamma(0.6)),
+    Transformation("darker", "gamma 1.6", "web", _gamma(1.6)),
+    Transformation("wider", "20 % wider", "web", _scaled(1.2, 1.0)),
+    Transformation("narrower", "20 % narrower", "web", _scaled(0.8, 1.0)),
 )  # fmt: skip
-"""Every edit that calibration plants."""
+"""Every transformation that calibration plants."""

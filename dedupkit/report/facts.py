@@ -23,7 +23,7 @@ key                       meaning
 ``largest_groups``        ``group``, ``size``, ``kept``, ``removed``, ``captions_read``, ``captions_distinct``, and the
                           samples ``shown``
 ``borderline``            removed samples nearest their bound: ``removed``, ``witness``, one for each kept sample
-``calibration``           as in ``calibration.json`` (:mod:`dedupkit.calibration.result`), with ``current``: whether the
+``calibration``           as in ``calibration.json`` (:mod:`dedupkit.calibration.facts`), with ``current``: whether the
                           rule is still the one that was calibrated; null where the run was not calibrated
 ``repeated_captions``     within the largest groups: ``caption``, ``count``, ``group``, ``group_size``
 ========================  ==============================================================================================
@@ -128,7 +128,7 @@ def collect(run: Path) -> dict[str, Any]:
         "largest_groups": largest,
         "borderline": borderline,
         "repeated_captions": captions,
-        "calibration": None if calibration is None else {**calibration.facts, "current": calibration.current},
+        "calibration": None if calibration is None else {**calibration.facts.to_json(), "current": calibration.current},
     }
 
 

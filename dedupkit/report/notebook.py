@@ -53,7 +53,7 @@ def _card(row: dict[str, Any], picture: str | None) -> str:
     verdict = str(row["verdict"])
     reason = " ".join(filter(None, (row["reason"], "" if row["score"] is None else f"{row['score']:g}")))
     image = (
-        f"<img src='{picture}' alt='' style='max-width:100%'>" if picture else f"<div style='{_BLANK}'>no picture</div>"
+        f"<img src='{picture}' alt='' style='max-width:100%'>" if picture else f"<div style='{_BLANK}'>no image</div>"
     )
     return (
         f"<div style='{_CARD}{_COLOURS.get(verdict, '#888')}'>{image}"

@@ -79,18 +79,18 @@ class Layout:
         return self.marker("applied", target)
 
     @property
-    def copies(self) -> Path:
+    def synthetic(self) -> Path:
         """What calibration measured of synthetic duplicates."""
-        return self.calibration_home / "copies.parquet"
+        return self.calibration_home / "synthetic.parquet"
 
     @property
-    def strangers(self) -> Path:
+    def impostors(self) -> Path:
         """What calibration measured of impostor pairs."""
-        return self.calibration_home / "strangers.npz"
+        return self.calibration_home / "impostors.npz"
 
     def work(self, measured: Path) -> Path:
         """Where calibration works while it measures one of the two."""
-        return self.calibration_home / ("work" if measured == self.copies else "work-strangers")
+        return self.calibration_home / ("work" if measured == self.synthetic else "work-impostors")
 
     @property
     def answers(self) -> Path:

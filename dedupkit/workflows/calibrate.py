@@ -1,4 +1,4 @@
-"""Calibration of a finished run: planted copies, strangers, judged pairs, and the thresholds that follow."""
+"""Calibration of a finished run: synthetic duplicates, impostors, judged pairs, and the thresholds that follow."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from dedupkit.calibration.curves import axes_of
-from dedupkit.calibration.findings import Known, write_findings
-from dedupkit.calibration.impostors import Strangers, measure_strangers, read_strangers, write_strangers
+from dedupkit.calibration.curves import curves_of
+from dedupkit.calibration.findings import Known, findings
+from dedupkit.calibration.impostors import Impostors, measure_impostors, read_impostors, write_impostors
 from dedupkit.calibration.judged import found_pairs
-from dedupkit.calibration.result import Calibration
-from dedupkit.calibration.synthetic import Copies, measure_copies, read_copies, write_copies
+from dedupkit.calibration.result import Calibration, write_calibration
+from dedupkit.calibration.synthetic import Synthetic, measure_synthetic, read_synthetic, write_synthetic
 from dedupkit.clustering.rules import parse_rule
 from dedupkit.engine import cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
-from dedupkit.images.transformations import EDITS
+from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import find_signal, known_signals
 from dedupkit.signals.columns import Scanned
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
-from dedupkit.store import read_columns, read_json, remove_tree
+from dedupkit.store import read_columns, remove_tree
 
 __all__ = ["calibrate"]
 
@@ -54,18 +54,18 @@ def calibrate(
     What was measured before is not measured again unless it depends on something that has changed.
 
     Args:
-        run: the run folder.
-        sample: images of which copies are planted; all that the run keeps if there are fewer.
-        precision: the precision that thresholds are proposed for, in (0, 1).
-        judge: serve a page on which a person judges found pairs; returns when they are finished.
-        per_band: pairs to judge of each band of score.
-        port: of that page; any that is free by default.
-        seed: of every choice at random.
-        workers: processes; the number of cores by default.
-        device: for torch.
-        keep_copies: leave the planted files in the run folder.
+        run: Run folder.
+        sample: Number of images to make synthetic duplicates of; all that the run keeps if there are fewer.
+        precision: Precision that thresholds are proposed for, in (0, 1).
+        judge: Whether to serve a page on which a person judges found pairs; returns when they are finished.
+        per_band: Number of pairs to judge in each stratum of scores.
+        port: Port of the judging page; 0 picks a free one.
+        seed: Seed for all random choices.
+        workers: Number of processes; the number of cores by default.
+        device: Device for torch.
+        keep_copies: Whether to leave the synthetic duplicates in the run folder.
         source: Where the data lies now, if it moved since the run.
-        tell: called with the page's address; by default the browser opens it.
+        tell: Called with the page's address; by default the browser opens it.
 
     Returns:
         The calibration, which is also in ``calibration.json`` of the run.
@@ -79,17 +79,17 @@ def calibrate(
     known = _open(Path(run), seed, workers or os.cpu_count() or 1)
     originals = Originals(known.folder, source)
     with known.folder.locked():
-        copies = _copies(known, originals, sample, device, keep_copies=keep_copies)
-        strangers = _strangers(known, originals)
-        found = found_pairs(known.folder, known.shards, known.rule, known.axes)
-        write_findings(known, copies, strangers, found, sample, precision)
+        synthetic = _synthetic(known, originals, sample, device, keep_copies=keep_copies)
+        impostors = _impostors(known, originals)
+        found = found_pairs(known.folder, known.shards, known.rule, known.curves)
+        done = write_calibration(known.folder.path, findings(known, synthetic, impostors, found, sample, precision))
     if judge:
         from dedupkit.calibration.judge import judge_pairs
 
         judge_pairs(known.folder, originals, found, known.folder.answers, per_band, seed, port, tell)
         with known.folder.locked():
-            write_findings(known, copies, strangers, found, sample, precision)
-    return Calibration(read_json(known.folder.calibration), str(known.rule))
+            done = write_calibration(known.folder.path, findings(known, synthetic, impostors, found, sample, precision))
+    return done
 
 
 def _open(path: Path, seed: int, workers: int) -> Known:
@@ -112,7 +112,7 @@ def _open(path: Path, seed: int, workers: int) -> Known:
         shards=len(config.shards),
         rule=rule,
         models=models,
-        axes=axes_of(rule, floors, signals),
+        curves=curves_of(rule, floors, signals),
         kept=kept["sample"].to_numpy(),
         readable=int(pc.sum(pc.not_equal(table["verdict"], "unreadable")).as_py()),
         seed=seed,
@@ -129,36 +129,36 @@ def _scanned(known: Known) -> list[Any]:
     return [None if marker is None else marker.key for marker in markers]
 
 
-def _copies(known: Known, originals: Originals, sample: int, device: str | None, *, keep_copies: bool) -> Copies:
+def _synthetic(known: Known, originals: Originals, sample: int, device: str | None, *, keep_copies: bool) -> Synthetic:
     chosen = np.random.default_rng([known.seed, 0]).permutation(len(known.kept))[:sample]
     samples = np.sort(known.kept[chosen]).tolist()
     looked_at = any(not find_signal(name).finds_pairs for name in known.rule.signals)
     rule = str(known.rule) if looked_at else sorted(known.rule.signals)
-    key = cache_key([_MEASURES, samples, _scanned(known), rule, [edit.name for edit in EDITS]])
-    file = known.folder.copies
+    key = cache_key([_MEASURES, samples, _scanned(known), rule, [kind.name for kind in TRANSFORMATIONS]])
+    file = known.folder.synthetic
     work = known.folder.work(file)
-    copies = read_copies(file, key)
-    if copies is None:
+    synthetic = read_synthetic(file, key)
+    if synthetic is None:
         options: dict[str, Any] = {"key": key, "workers": known.workers, "device": device}
-        copies = measure_copies(originals, samples, known.rule, known.models, work, **options)
-        write_copies(file, copies, key)
+        synthetic = measure_synthetic(originals, samples, known.rule, known.models, work, **options)
+        write_synthetic(file, synthetic, key)
     if not keep_copies:
         remove_tree(work)  # also what a call left that was killed after it had written its result
-    return copies
+    return synthetic
 
 
-def _strangers(known: Known, originals: Originals) -> dict[str, Strangers]:
-    signals = list(dict.fromkeys(axis.atom.signal for axis in known.axes))
+def _impostors(known: Known, originals: Originals) -> dict[str, Impostors]:
+    signals = list(dict.fromkeys(curve.atom.signal for curve in known.curves))
     verified = importlib.util.find_spec("cv2") is not None
     key = cache_key([_MEASURES, _scanned(known), signals, known.seed, verified])
-    file = known.folder.strangers
+    file = known.folder.impostors
     work = known.folder.work(file)
-    found = read_strangers(file, key)
+    found = read_impostors(file, key)
     if found is None:
         options: dict[str, Any] = {"seed": known.seed, "workers": known.workers}
         first = find_signal("exact").labels(Scanned(known.folder, known.shards))
         images = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
-        found = measure_strangers(originals, known.folder, signals, images, work, **options)
-        write_strangers(file, found, key)
+        found = measure_impostors(originals, known.folder, signals, images, work, **options)
+        write_impostors(file, found, key)
     remove_tree(work)  # also what a call left that was killed after it had written its result
     return found

@@ -116,15 +116,15 @@ class Run(Verdicts):
         workers: int | None = None,
         **options: Any,
     ) -> Calibration:
-        """Measure the rule on copies of the run's own images, and propose thresholds.
+        """Measure the rule on synthetic duplicates of the run's own images, and propose thresholds.
 
         Args:
-            sample: images of which copies are planted.
-            precision: that thresholds are proposed for.
-            judge: open a page on which found pairs are judged; returns when that is finished.
-            per_band: pairs to judge of each band of score.
-            seed: of every choice at random.
-            workers: processes; the number of cores by default.
+            sample: Number of images to make synthetic duplicates of.
+            precision: Precision that thresholds are proposed for.
+            judge: Whether to open a page on which found pairs are judged; returns when that is finished.
+            per_band: Number of pairs to judge in each stratum of scores.
+            seed: Seed for all random choices.
+            workers: Number of processes; the number of cores by default.
             options: ``port``, ``device``, ``keep_copies``, ``source`` and ``tell``; for these and the errors see
                 :func:`dedupkit.workflows.calibrate.calibrate`.
         """
