@@ -34,11 +34,11 @@ def run_demo(out: str | Path, *, json_output: bool = False) -> bool:
     """Run the demonstration; everything it writes goes below ``out``, the network is loopback only.
 
     Args:
-        out: a new folder, or one of an earlier demo, which is replaced.
-        json_output: print one JSON object instead of the story.
+        out: New folder, or the folder of an earlier demo, which is replaced.
+        json_output: Print one JSON object instead of the story.
 
     Returns:
-        Whether the outcome is what was planted.
+        Whether everything that was planted was found, and nothing else removed.
 
     Raises:
         MissingExtraError: img2dataset, scikit-image or scikit-learn is not installed (extra ``demo``).
@@ -181,7 +181,7 @@ def _story(run: Run, outcome: dict[str, Any], root: Path, report: Path) -> str:
         f"   took {outcome['seconds']} s",
         "",
         "look at",
-        f"   {report}   every group, with pictures",
+        f"   {report}   every group, with images",
         f"   {run.path / 'manifest.parquet'}   one row per sample: the verdict, and why",
         f"   {root / 'clean'}   the cleaned shards",
     ]

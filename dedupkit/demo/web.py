@@ -90,8 +90,8 @@ def build_web(root: Path, seed: int = 0) -> list[Page]:
     """Write the image files and list the addresses, in an order that mixes copies and originals.
 
     Args:
-        root: an empty folder to serve.
-        seed: of the mixing.
+        root: Empty folder to serve.
+        seed: Seed for the order of the addresses.
 
     Raises:
         MissingExtraError: scikit-image or scikit-learn is not installed.
