@@ -223,7 +223,7 @@ def test_a_damaged_calibration_is_measured_again(do: killing.Server, folder: Pat
     assert do("calibrate", folder, None, **asked)[0] == 0
     shutil.copytree(folder, tmp_path / "before")
     expected = contents(folder / "out")
-    files = ["calibration.json", "calibration/copies.parquet", "calibration/strangers.npz"]
+    files = ["calibration.json", "calibration/synthetic.parquet", "calibration/impostors.npz"]
     for place, name in enumerate(files):
         for kind in KINDS:
             restore(folder, tmp_path / "before")

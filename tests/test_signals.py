@@ -73,11 +73,11 @@ def test_a_signal_of_another_package_takes_part_in_everything(tmp_path, shards):
 
     # calibration
     found = run(shards, tmp_path / "calibrated", rule="near_aspect<=20", keep="sample").calibrate(sample=2, workers=1)
-    (axis,) = found.facts["axes"]
-    assert axis["signal"] == "near_aspect"
-    assert [row["threshold"] for row in axis["thresholds"]] == [10, 20, 30, 40]
-    same_aspect = [edit for edit in found.facts["copies"]["edits"] if edit["recall"] == 1]
-    assert same_aspect, "no edit keeps the aspect"
+    (curve,) = found.facts.curves
+    assert curve.signal == "near_aspect"
+    assert [row.threshold for row in curve.points] == [10, 20, 30, 40]
+    same_aspect = [kind for kind in found.facts.synthetic.transformations if kind.recall.share == 1]
+    assert same_aspect, "no transformation keeps the aspect"
 
 
 @pytest.mark.usefixtures("_two_signals")
