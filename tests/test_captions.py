@@ -39,7 +39,7 @@ def test_each_step_of_folding_removes_its_difference(one, other, step):
 
 
 def test_an_unknown_step_is_named():
-    with pytest.raises(ValueError, match="unknown folding step 'stem'; known: entities, nfkc, casefold, spaces"):
+    with pytest.raises(ValueError, match="unknown step 'stem'; known: entities, nfkc, casefold, spaces"):
         Folding.parse("nfkc,stem")
 
 

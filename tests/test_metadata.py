@@ -48,7 +48,7 @@ def test_each_step_can_be_switched_off():
     assert normalize_url(url, UrlSteps(standard=False)) == "HTTP://E.com/x"
     for steps in (UrlSteps(), UrlSteps(False, True, False)):
         assert UrlSteps.parse(str(steps)) == steps
-    with pytest.raises(ValueError, match="unknown URL step 'sort'; known: standard, fragment, trackers"):
+    with pytest.raises(ValueError, match="unknown step 'sort'; known: standard, fragment, trackers"):
         UrlSteps.parse("sort")
 
 

@@ -9,7 +9,9 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+from dedupkit.captions.steps import Steps
 
 __all__ = ["Folding", "words"]
 
@@ -23,8 +25,8 @@ _UNSPACED = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Folding:
+@dataclass(frozen=True)
+class Folding(Steps):
     """Which steps are applied to a text before it is compared; each can be switched off.
 
     Attributes:
@@ -44,23 +46,6 @@ class Folding:
     nfkc: bool = True
     casefold: bool = True
     spaces: bool = True
-
-    @classmethod
-    def parse(cls, text: str) -> Folding:
-        """Read what ``str`` writes.
-
-        Raises:
-            ValueError: an unknown step; the message lists the known ones.
-        """
-        known = [field.name for field in fields(cls)]
-        steps = [step.strip() for step in text.split(",") if step.strip()]
-        unknown = [step for step in steps if step not in known]
-        if unknown:
-            raise ValueError(f"unknown folding step {unknown[0]!r}; known: {', '.join(known)}")
-        return cls(**{name: name in steps for name in known})
-
-    def __str__(self) -> str:
-        return ",".join(field.name for field in fields(self) if getattr(self, field.name))
 
     def __call__(self, text: str) -> str:
         """The folded text."""

@@ -5,20 +5,13 @@ from typing import Any
 import numpy as np
 
 from dedupkit.neighbors.hamming.kernels import njit
+from dedupkit.neighbors.sets.kernels import mix
 
 __all__ = ["combine", "count_parts", "first_rows", "hash_captions", "hash_texts", "hash_urls", "scatter"]
 
 NULL, DONE, SLOW = 0, 1, 2
 _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _P, _Q = np.uint64(0x100000001B3), np.uint64(0x9FB21C651E98DF25)
-
-
-@njit
-def _mix(value: Any) -> Any:
-    """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
 
 
 @njit
@@ -30,7 +23,7 @@ def _add(high: Any, low: Any, byte: Any) -> Any:
 
 @njit
 def _close(high: Any, low: Any) -> Any:
-    return _mix(high + low * _A), _mix(low ^ (high >> np.uint64(3)))
+    return mix(high + low * _A), mix(low ^ (high >> np.uint64(3)))
 
 
 @njit
@@ -265,7 +258,7 @@ def first_rows(records: Any, table: Any, labels: Any) -> Any:
     """
     mask, distinct = np.uint64(len(table) - 1), 0
     for record in range(len(records)):
-        slot = _mix(np.uint64(records[record, 1]) | np.uint64(records[record, 2]) << np.uint64(32)) & mask
+        slot = mix(np.uint64(records[record, 1]) | np.uint64(records[record, 2]) << np.uint64(32)) & mask
         while True:
             known = table[slot]
             if known < 0:

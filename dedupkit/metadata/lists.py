@@ -31,6 +31,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 """The columns that are looked at, and the names under which data sets store them."""
 
 _ROWS = 1 << 17
+_LINE_BYTES = 60  # of a line of text that is short
 _SUFFIXES = {".parquet": "parquet", ".tsv": "tsv", ".csv": "csv", ".txt": "tsv"}
 
 
@@ -55,6 +56,10 @@ class UrlList(Protocol):
     @property
     def path(self) -> Path:
         """The file."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, or an estimate."""
 
     @property
     def columns(self) -> dict[str, str]:
@@ -156,6 +161,7 @@ class TextList:
         names = first if self._header else self._guessed(first)
         self.columns = _roles(names, path)
         self._places = {role: names.index(name) for role, name in self.columns.items()}
+        self.rows = path.stat().st_size // _LINE_BYTES + 1
 
     def batches(self, roles: Sequence[str]) -> Iterator[Batch]:
         """See :meth:`UrlList.batches`."""

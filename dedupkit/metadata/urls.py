@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from dedupkit.captions.steps import Steps
 from dedupkit.errors import import_optional
 
 __all__ = ["TRACKERS", "TRACKER_PREFIXES", "UrlSteps", "normalize_url", "url_family"]
@@ -27,8 +28,8 @@ _SIZE_SEGMENT = re.compile(r"/\d{1,5}x\d{1,5}(?=/)")
 _SIZE_SUFFIX = re.compile(r"[-_]\d{1,5}x\d{1,5}(?=\.[A-Za-z]{3,4}$)")
 
 
-@dataclass(frozen=True, slots=True)
-class UrlSteps:
+@dataclass(frozen=True)
+class UrlSteps(Steps):
     """Which steps are applied to a URL before it is compared.
 
     Attributes:
@@ -44,23 +45,6 @@ class UrlSteps:
     standard: bool = True
     fragment: bool = True
     trackers: bool = True
-
-    @classmethod
-    def parse(cls, text: str) -> UrlSteps:
-        """Read what ``str`` writes.
-
-        Raises:
-            ValueError: an unknown step; the message lists the known ones.
-        """
-        known = [field.name for field in fields(cls)]
-        steps = [step.strip() for step in text.split(",") if step.strip()]
-        unknown = [step for step in steps if step not in known]
-        if unknown:
-            raise ValueError(f"unknown URL step {unknown[0]!r}; known: {', '.join(known)}")
-        return cls(**{name: name in steps for name in known})
-
-    def __str__(self) -> str:
-        return ",".join(field.name for field in fields(self) if getattr(self, field.name))
 
 
 def normalize_url(url: str, steps: UrlSteps | None = None) -> str | None:

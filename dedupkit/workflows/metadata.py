@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dedupkit.clustering.policy import Policy, parse_policy
 from dedupkit.clustering.rules import Rule, parse_rule, reason_of
 from dedupkit.errors import DedupkitError
-from dedupkit.store import expand_braces, is_temporary, list_glob, read_json, sweep, write_json
+from dedupkit.store import expand_braces, list_glob, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from dedupkit.metadata.keys import Keys, KeySettings
-    from dedupkit.metadata.lists import Batch, UrlList
+    from dedupkit.metadata.grouped import GroupedRows
+    from dedupkit.metadata.keys import KeySettings
+    from dedupkit.metadata.lists import UrlList
     from dedupkit.metadata.outcome import ListSummary, Verdicts
 
 __all__ = ["clean_lists"]
 
-_KEYS = "dedupkit-keys.tmp"  # what a killed call leaves of it is an earlier call's too
-_FOLDER = "dedupkit"  # inside the output: what img2dataset does not take for a list
 _POLICY = ("pixels", "width", "height", "clip_score", "sample")
 _SHOWN = ("url", "hash", "caption")
-_MOST_ROWS = 2**31 - 1
 
 
 def clean_lists(
@@ -67,9 +60,11 @@ def clean_lists(
         OSError: something cannot be written.
     """
     from dedupkit.errors import require
+    from dedupkit.metadata.grouped import group_rows
     from dedupkit.metadata.keys import IDENTITIES, KeySettings
     from dedupkit.metadata.lists import open_list
     from dedupkit.metadata.outcome import write_manifest
+    from dedupkit.metadata.target import FOLDER, KEYS, check_room, claim
 
     lists = [open_list(path) for path in _expand(files)]
     known = {role for one in lists for role in one.columns}
@@ -80,23 +75,23 @@ def clean_lists(
     if settings.urls.standard:
         require("can_ada", "metadata")
     target = Path(to)
-    names = _claim(target, lists)
+    names = claim(target, lists)
     kinds = [tuple(atom.signal for atom in clause) for clause in parsed.clauses]
     kinds += [(name,) for name in _SHOWN if name in known and (name,) not in kinds]
-    room = Path(temporary or target) / _KEYS
-    _check_room(lists, len(kinds), room.parent, target)
+    room = Path(temporary or target) / KEYS
+    check_room(lists, len(kinds), room.parent, target)
     workers = workers or os.cpu_count() or 1
     try:
-        grouped = _group(lists, kinds, len(parsed.clauses), settings, policy, room, workers)
+        grouped = group_rows(lists, kinds, len(parsed.clauses), settings, policy, room, workers)
     finally:
         shutil.rmtree(room, ignore_errors=True)
     verdicts = _decide(grouped, policy)
     reasons = [reason_of(clause) for clause in parsed.clauses]
-    manifest = target / _FOLDER / "manifest.parquet"
+    manifest = target / FOLDER / "manifest.parquet"
     write_manifest(manifest, [str(one.path) for one in lists], grouped.ends, verdicts, reasons)
     _write_lists(lists, grouped.ends, verdicts, [target / name for name in names], workers)
     summary = _summarize(lists, grouped, verdicts, kinds, parsed, policy, settings)
-    write_json(target / _FOLDER / "summary.json", {**summary.to_json(), "lists": names})
+    write_json(target / FOLDER / "summary.json", {**summary.to_json(), "lists": names})
     return summary
 
 
@@ -134,156 +129,7 @@ def _policy(text: str) -> Policy:
     return policy
 
 
-def _claim(target: Path, lists: Sequence[UrlList]) -> list[str]:
-    """Check that the folder is new or an earlier call's, remove what that call wrote; returns the lists' names."""
-    names = [one.path.name for one in lists]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DedupkitError(f"two lists are called {twice}; clean them into folders of their own")
-    for one in lists:
-        folder = one.path.resolve().parent
-        if target.resolve() == folder or folder / one.path.name == target.resolve():
-            raise DedupkitError(f"{target} holds the list {one.path}; choose another --to")
-    if target.exists() and not target.is_dir():
-        raise DedupkitError(f"{target} is a file; --to takes a folder")
-    earlier = read_json(target / _FOLDER / "summary.json") if target.exists() else None
-    present = [entry.name for entry in target.iterdir() if not is_temporary(entry.name)] if target.exists() else []
-    mine = {_FOLDER, _KEYS, *(earlier.get("lists", []) if isinstance(earlier, dict) else [])}
-    if set(present) - mine or (present and not isinstance(earlier, dict) and present != [_FOLDER]):
-        raise DedupkitError(f"{target} is not empty and was not written by this command; choose another --to")
-    target.mkdir(parents=True, exist_ok=True)
-    sweep(target)
-    sweep(target / _FOLDER)
-    if isinstance(earlier, dict):
-        for name in earlier.get("lists", []):
-            (target / name).unlink(missing_ok=True)
-        (target / _FOLDER / "manifest.parquet").unlink(missing_ok=True)
-    else:
-        write_json(target / _FOLDER / "summary.json", {"lists": names})
-    return names
-
-
-def _check_room(lists: Sequence[UrlList], kinds: int, keys: Path, target: Path) -> None:
-    from dedupkit.metadata.grouping import KEY_BYTES
-
-    sizes = sum(one.path.stat().st_size for one in lists)
-    need = {keys: sum(_rows(one) for one in lists) * kinds * KEY_BYTES, target: sizes}
-    if keys.resolve() == target.resolve():
-        need = {target: sum(need.values())}
-    for folder, wanted in need.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if wanted > free:
-            raise DedupkitError(
-                f"about {wanted / 1e9:.1f} GB are needed in {folder}, and {free / 1e9:.1f} GB are free; "
-                "name another folder with --temporary or --to"
-            )
-
-
-def _rows(one: UrlList) -> int:
-    """Rows of a list, or an estimate."""
-    known = getattr(one, "rows", None)
-    return known if known is not None else one.path.stat().st_size // 60 + 1
-
-
-class _Grouped:
-    """What the lists hold: labels by kind of key, values for the policy, and counts."""
-
-    def __init__(self, kinds: int) -> None:
-        self.ends: list[int] = []
-        self.labels: Any = None
-        self.distinct = [0] * kinds
-        self.present = [0] * kinds
-        self.odd = 0
-        self.unreadable: list[tuple[int, int, str]] = []
-        self.values: dict[str, list[NDArray[np.float64]]] = {}
-
-
-def _group(
-    lists: Sequence[UrlList],
-    kinds: list[tuple[str, ...]],
-    alternatives: int,
-    settings: KeySettings,
-    policy: Policy,
-    room: Path,
-    workers: int,
-) -> _Grouped:
-    """Read the lists once; label each row by the first with the same key, for the alternatives of the rule.
-
-    The kinds of keys that follow them are counted alone.
-    """
-    import numpy as np
-
-    from dedupkit.metadata.grouping import KeyParts
-
-    grouped, total = _Grouped(len(kinds)), 0
-    rows = sum(_rows(one) for one in lists)
-    with ExitStack() as stack:
-        parts = [stack.enter_context(KeyParts(room / str(number), rows)) for number in range(len(kinds))]
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
-        for batch, keys in _keyed(lists, kinds, settings, policy, pool, 2 * workers, grouped):
-            for number, (part, one) in enumerate(zip(parts, keys, strict=True)):
-                part.add(one.hashes, one.state, total)
-                grouped.present[number] += int(one.state.sum())
-                grouped.odd += one.odd
-            if batch.problem is not None:
-                grouped.unreadable.append((total, total + batch.rows, batch.problem))
-            total += batch.rows
-            if total > _MOST_ROWS:
-                raise DedupkitError(f"more than {_MOST_ROWS:,} rows; clean the lists in several calls")
-        grouped.labels = np.full((alternatives, total), -1, np.int32)
-        for number, part in enumerate(parts):
-            labels = grouped.labels[number] if number < alternatives else np.empty(total, np.int32)
-            grouped.distinct[number] = part.label(labels)
-    return grouped
-
-
-def _keyed(
-    lists: Sequence[UrlList],
-    kinds: list[tuple[str, ...]],
-    settings: KeySettings,
-    policy: Policy,
-    pool: ThreadPoolExecutor,
-    ahead: int,
-    grouped: _Grouped,
-) -> Iterator[tuple[Batch, list[Keys]]]:
-    """The batches of all lists in order with their keys, of which a few are made ahead."""
-    from dedupkit.metadata.keys import batch_keys
-
-    needed = ["width", "height"] if "pixels" in policy.needs else []
-    needed += [name for name in policy.needs if name != "pixels"]
-    roles = sorted({*needed, *("url" if name == "url_family" else name for kind in kinds for name in kind)})
-    waiting: deque[tuple[Batch, Future[list[Keys]]]] = deque()
-    total = 0
-    for one in lists:
-        for batch in one.batches(roles):
-            total += batch.rows
-            for name in needed:
-                grouped.values.setdefault(name, []).append(_numbers(batch.columns.get(name), batch.rows))
-            waiting.append((batch, pool.submit(batch_keys, batch.columns, batch.rows, kinds, settings)))
-            if len(waiting) > ahead:
-                first, keys = waiting.popleft()
-                yield first, keys.result()
-        grouped.ends.append(total)
-    while waiting:
-        first, keys = waiting.popleft()
-        yield first, keys.result()
-
-
-def _numbers(column: Any, rows: int) -> NDArray[np.float64]:
-    import numpy as np
-    import pyarrow as pa
-
-    if column is None:
-        return np.full(rows, np.nan)
-    try:
-        values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    except pa.ArrowException:
-        return np.full(rows, np.nan)
-    return values.astype(np.float64)
-
-
-def _decide(grouped: _Grouped, policy: Policy) -> Verdicts:
+def _decide(grouped: GroupedRows, policy: Policy) -> Verdicts:
     import numpy as np
 
     from dedupkit.clustering.classes import class_components, keep_first_of_classes
@@ -318,7 +164,7 @@ def _write_lists(
 
 def _summarize(
     lists: Sequence[UrlList],
-    grouped: _Grouped,
+    grouped: GroupedRows,
     verdicts: Verdicts,
     kinds: list[tuple[str, ...]],
     rule: Rule,

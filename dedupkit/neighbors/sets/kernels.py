@@ -8,14 +8,12 @@ the filters that follow from this.
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 
-from dedupkit.neighbors.hamming.kernels import LANES, block_hits, intrinsic, njit, popcount
+from dedupkit.neighbors.hamming.kernels import LANES, block_hits, njit, popcount
 
 __all__ = [
-    "LANES", "bitmaps", "common_tokens", "distinct_rows", "equal_rows", "fill_postings", "gather_rows",
-    "minhash_affine32", "minhash_legacy", "probe", "rank_rows", "row_hashes", "row_keys",
+    "LANES", "bitmaps", "common_tokens", "distinct_rows", "equal_rows", "fill_postings", "gather_rows", "mix", "probe",
+    "rank_rows", "row_hashes", "row_keys",
 ]  # fmt: skip
 
 _SHORT = 24  # rows up to this length are sorted by insertion
@@ -100,7 +98,7 @@ def rank_rows(starts: Any, tokens: Any, rank: Any) -> None:
 
 
 @njit
-def _mix(value: Any) -> Any:
+def mix(value: Any) -> Any:
     """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -113,7 +111,7 @@ def row_hashes(starts: Any, tokens: Any, out: Any) -> None:
     for row in range(len(starts) - 1):
         value = _ZERO
         for place in range(starts[row], starts[row + 1]):
-            value = _mix(value + np.uint64(tokens[place]) + np.uint64(0x9E3779B97F4A7C15))
+            value = mix(value + np.uint64(tokens[place]) + np.uint64(0x9E3779B97F4A7C15))
         size = min(starts[row + 1] - starts[row], 65535)
         out[row] = np.uint64(size) << np.uint64(48) | value >> np.uint64(16)
 
@@ -147,7 +145,7 @@ def bitmaps(starts: Any, tokens: Any, out: Any) -> None:
     for row in range(len(starts) - 1):
         bits = _ZERO
         for place in range(starts[row], starts[row + 1]):
-            bits ^= _ONE << (_mix(np.uint64(tokens[place])) & np.uint64(63))
+            bits ^= _ONE << (mix(np.uint64(tokens[place])) & np.uint64(63))
         out[row] = bits
 
 
@@ -336,74 +334,5 @@ def row_keys(values: Any, out: Any) -> None:
     for row in range(len(values)):
         key = _ZERO
         for place in range(values.shape[1]):
-            key = _mix(key + np.uint64(values[row, place]) + np.uint64(0x9E3779B97F4A7C15))
+            key = mix(key + np.uint64(values[row, place]) + np.uint64(0x9E3779B97F4A7C15))
         out[row] = key
-
-
-@intrinsic
-def _affine_minima(_typing: Any, out: Any, _at: Any, factors: Any, summands: Any, _k: Any, _value: Any) -> Any:
-    """(out, at, a, b, k, value): out[at + q] = min(out[at + q], a[k + q] * value + b[k + q]) for LANES of q."""
-
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(32), LANES)
-        lane = ir.IntType(32)
-
-        def place(number: int, at: Any) -> Any:
-            data = context.make_array(signature.args[number])(context, builder, args[number]).data
-            return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
-
-        value = builder.trunc(args[5], lane)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(lane, 0))
-        spread = builder.shuffle_vector(
-            first, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
-        )
-        a, b = builder.load(place(2, args[4]), align=4), builder.load(place(3, args[4]), align=4)
-        permuted = builder.add(builder.mul(a, spread), b)
-        target = place(0, args[1])
-        before = builder.load(target, align=4)
-        least = builder.select(builder.icmp_unsigned("<", permuted, before), permuted, before)
-        builder.store(least, target, align=4)
-        return context.get_dummy_value()
-
-    return types.void(out, types.int64, factors, summands, types.int64, types.uint64), write
-
-
-@njit
-def minhash_affine32(starts: Any, hashes: Any, a: Any, b: Any, first: Any, last: Any, out: Any) -> None:
-    """Datasketch's permutations a * h + b modulo 2^32, of hashes mixed by MurmurHash3's finalizer.
-
-    ``out`` (n * width,) starts with the largest value; a and b hold ``width`` numbers, a multiple of LANES.
-    """
-    width, keep = len(a), np.uint64(0xFFFFFFFF)
-    for row in range(first, last):
-        for place in range(starts[row], starts[row + 1]):
-            value = np.uint64(hashes[place])
-            value ^= value >> np.uint64(16)
-            value = value * np.uint64(0x85EBCA6B) & keep
-            value ^= value >> np.uint64(13)
-            value = value * np.uint64(0xC2B2AE35) & keep
-            value ^= value >> np.uint64(16)
-            for k in range(0, width, LANES):
-                _affine_minima(out, row * width + k, a, b, k, value)
-
-
-@njit
-def minhash_legacy(starts: Any, hashes: Any, a: Any, b: Any, first: Any, last: Any, out: Any) -> None:
-    """Datasketch's permutations before version 2: (a * h + b modulo 2^64) modulo 2^61 - 1, of which 32 bits stay.
-
-    Arrays as in :func:`minhash_affine32`.
-    """
-    width, prime, keep = len(a), np.uint64((1 << 61) - 1), np.uint64(0xFFFFFFFF)
-    least = np.empty(width, np.uint64)
-    for row in range(first, last):
-        least[:] = keep
-        for place in range(starts[row], starts[row + 1]):
-            value = np.uint64(hashes[place])
-            for k in range(width):
-                permuted = a[k] * value + b[k]
-                permuted = (permuted & prime) + (permuted >> np.uint64(61))
-                permuted -= prime if permuted >= prime else _ZERO
-                permuted &= keep
-                least[k] = permuted if permuted < least[k] else least[k]
-        for k in range(width):
-            out[row * width + k] = np.uint32(least[k])

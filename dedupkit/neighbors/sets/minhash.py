@@ -81,7 +81,7 @@ def minhash_signatures(
         >>> bool((ours[0] == theirs.hashvalues).all())
         True
     """
-    from dedupkit.neighbors.sets import kernels
+    from dedupkit.neighbors.sets import minhash_kernels as kernels
 
     width = -(-num_perm // kernels.LANES) * kernels.LANES
     a, b = (np.pad(numbers, (0, width - num_perm)) for numbers in permutations(num_perm, seed, scheme))

@@ -1,0 +1,72 @@
+"""The folder that cleaned lists go to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dedupkit.errors import DedupkitError
+from dedupkit.metadata.grouping import KEY_BYTES
+from dedupkit.store import is_temporary, read_json, sweep, write_json
+
+if TYPE_CHECKING:
+    from dedupkit.metadata.lists import UrlList
+
+__all__ = ["FOLDER", "KEYS", "check_room", "claim"]
+
+FOLDER = "dedupkit"
+"""Folder inside the output for the manifest and the summary, which img2dataset does not take for lists."""
+
+KEYS = "dedupkit-keys.tmp"
+"""Folder of the keys; what a killed call leaves of it is an earlier call's too."""
+
+
+def claim(target: Path, lists: Sequence[UrlList]) -> list[str]:
+    """Check that the folder is new or an earlier call's, remove what that call wrote; returns the lists' names."""
+    names = [one.path.name for one in lists]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DedupkitError(f"two lists are called {twice}; clean them into folders of their own")
+    for one in lists:
+        folder = one.path.resolve().parent
+        if target.resolve() == folder or folder / one.path.name == target.resolve():
+            raise DedupkitError(f"{target} holds the list {one.path}; choose another --to")
+    if target.exists() and not target.is_dir():
+        raise DedupkitError(f"{target} is a file; --to takes a folder")
+    earlier = read_json(target / FOLDER / "summary.json") if target.exists() else None
+    present = [entry.name for entry in target.iterdir() if not is_temporary(entry.name)] if target.exists() else []
+    mine = {FOLDER, KEYS, *(earlier.get("lists", []) if isinstance(earlier, dict) else [])}
+    if set(present) - mine or (present and not isinstance(earlier, dict) and present != [FOLDER]):
+        raise DedupkitError(f"{target} is not empty and was not written by this command; choose another --to")
+    target.mkdir(parents=True, exist_ok=True)
+    sweep(target)
+    sweep(target / FOLDER)
+    if isinstance(earlier, dict):
+        for name in earlier.get("lists", []):
+            (target / name).unlink(missing_ok=True)
+        (target / FOLDER / "manifest.parquet").unlink(missing_ok=True)
+    else:
+        write_json(target / FOLDER / "summary.json", {"lists": names})
+    return names
+
+
+def check_room(lists: Sequence[UrlList], kinds: int, keys: Path, target: Path) -> None:
+    """Compare the room on the disk with what keys and cleaned lists will take.
+
+    Raises:
+        DedupkitError: there is not enough; the message says how much is needed and where.
+    """
+    sizes = sum(one.path.stat().st_size for one in lists)
+    need = {keys: sum(one.rows for one in lists) * kinds * KEY_BYTES, target: sizes}
+    if keys.resolve() == target.resolve():
+        need = {target: sum(need.values())}
+    for folder, wanted in need.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if wanted > free:
+            raise DedupkitError(
+                f"about {wanted / 1e9:.1f} GB are needed in {folder}, and {free / 1e9:.1f} GB are free; "
+                "name another folder with --temporary or --to"
+            )
