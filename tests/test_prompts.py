@@ -60,5 +60,5 @@ def test_the_command_prints_captions_or_json(run):
 def test_what_cannot_be_done_is_one_clear_error(run, tmp_path):
     with pytest.raises(DedupkitError, match=r"end its name in .txt, .jsonl, .parquet"):
         write_prompts(run, tmp_path / "prompts.doc")
-    with pytest.raises(DedupkitError, match="no finished run"):
+    with pytest.raises(DedupkitError, match="holds no run"):
         most_duplicated(tmp_path)

@@ -17,8 +17,8 @@ class Layout:
     Args:
         path: The folder; it need not exist.
 
-    >>> Layout("runs/first").edges("pdq").as_posix()
-    'runs/first/edges/pdq/00000.parquet'
+    >>> Layout("/runs/first").edges("pdq").as_posix()
+    '/runs/first/edges/pdq/00000.parquet'
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from dedupkit.captions.folding import Folding
 from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering import Decision
-from dedupkit.metadata.keys import caption_keys
+from dedupkit.metadata.keys import Keys, caption_keys
 from dedupkit.signals.columns import Scanned
 from dedupkit.store import read_columns
 
 __all__ = ["CaptionFacts", "caption_facts", "template_samples"]
 
+_FEW = 50_000  # samples
 _MOST = 20  # captions that a kept sample carries
 
 Ints = NDArray[np.int64]
@@ -54,7 +56,7 @@ def caption_facts(scanned: Scanned, decision: Decision, readable: NDArray[np.boo
     """
     sizes = np.bincount(decision.group, minlength=len(decision.group))
     grouped = np.flatnonzero((sizes[decision.group] > 1) & readable)
-    keys = _keys(scanned, grouped)
+    keys = _keys(scanned, grouped, len(readable))
     counts = _count(decision.group[grouped].astype(np.int64), keys, grouped)
     ids, starts, distinct = np.unique(counts.group, return_index=True, return_counts=True)
     groups = pa.table({
@@ -75,14 +77,14 @@ def caption_facts(scanned: Scanned, decision: Decision, readable: NDArray[np.boo
 def template_samples(scanned: Scanned, kept: NDArray[np.bool_], uses: int) -> tuple[pa.Table, Ints]:
     """Captions that more than ``uses`` kept samples have, the most frequent first; and all samples that have them."""
     rows = np.flatnonzero(kept)
-    counts = _count(np.zeros(len(rows), np.int64), _keys(scanned, rows), rows)
+    counts = _count(np.zeros(len(rows), np.int64), _keys(scanned, rows, len(kept)), rows)
     often = counts.uses > uses
     table = pa.table({"caption": _captions(scanned, counts.row[often]), "count": counts.uses[often]})
     if not often.any():
         return table, rows[:0]
     every = np.arange(len(kept))
-    keys = _keys(scanned, every)
-    wanted = _keys(scanned, np.sort(counts.row[often]))
+    keys = _keys(scanned, every, len(kept))
+    wanted = _keys(scanned, np.sort(counts.row[often]), len(kept))
     pairs = keys.hashes.view([("high", np.uint64), ("low", np.uint64)]).ravel()
     known = wanted.hashes.view(pairs.dtype).ravel()
     return table, every[(keys.present) & np.isin(pairs, known)]
@@ -134,13 +136,22 @@ def _merged(scanned: Scanned, grouped: Ints, keys: _Keys, decision: Decision) ->
     return carried
 
 
-def _keys(scanned: Scanned, rows: Ints) -> _Keys:
+def _keys(scanned: Scanned, rows: Ints, samples: int) -> _Keys:
+    """Keys of the captions of some of a run's samples."""
     hashes, present = np.zeros((len(rows), 2), np.uint64), np.zeros(len(rows), bool)
     folding = Folding()
     for low, high, column in _parts(scanned, rows):
-        keys = caption_keys(column, folding)
+        keys = _few_keys(column, folding) if samples < _FEW else caption_keys(column, folding)
         hashes[low:high], present[low:high] = keys.hashes, keys.state.astype(bool)
     return _Keys(hashes, present)
+
+
+def _few_keys(column: pa.Array, folding: Folding) -> Keys:
+    """Keys without compiled code, whose loading takes longer than a short run."""
+    folded = [folding(text) if text else "" for text in column.to_pylist()]
+    digests = (blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in folded)
+    hashes = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+    return Keys(hashes, np.array([bool(text) for text in folded], np.uint8))
 
 
 def _captions(scanned: Scanned, rows: Ints) -> pa.Array:
