@@ -135,6 +135,59 @@ class Engine:
         i, j = np.divmod(np.flatnonzero(passing), passing.shape[1])
         return i, j
 
+    def may_enter(self, x: Any, y: Any, rows: Floats, columns: Floats | None, k: int) -> tuple[Ints, Ints]:
+        """Positions (i, j) in two loaded blocks of the pairs that may be among the k nearest of a row or a column.
+
+        Args:
+            x: One block, (m, d) as loaded.
+            y: The other, (n, d) as loaded.
+            rows: float32 (m,), the least cosine that each row of x still takes.
+            columns: float32 (n,), those of the rows of y; None where only the rows of x look for neighbours.
+            k: Number of neighbours of a row that this block can add at most, itself counted where it is in y.
+        """
+        if self.kind == "cuda":
+            product = (x @ y.T).float()
+            passing = product >= self._on_device(rows, product, k)[:, None]
+            if columns is not None:
+                passing |= product >= self._on_device(columns, product.T, k)
+            i, j = passing.nonzero(as_tuple=True)
+            return i.cpu().numpy(), j.cpu().numpy()
+        cosines = self.product(x, y)
+        found = self._reaching(cosines, rows, columns)
+        if len(found) > 4 * k * (cosines.shape[0] + cosines.shape[1]):
+            # Early tiles: what is k-th here is exceeded by k others at least, less the error of the products.
+            rows = np.maximum(rows, _kth(cosines, k) - np.float32(self.slack))
+            if columns is not None:
+                columns = np.maximum(columns, _kth(np.ascontiguousarray(cosines.T), k) - np.float32(self.slack))
+            found = self._reaching(cosines, rows, columns)
+        i, j = np.divmod(found, cosines.shape[1])
+        return i, j
+
+    def _reaching(self, cosines: Floats, rows: Floats, columns: Floats | None) -> Ints:
+        slack = np.float32(self.slack)
+        if self.passing.size < cosines.size:
+            self.passing = np.empty(cosines.size, np.bool_)
+        passing = self.passing[: cosines.size].reshape(cosines.shape)
+        np.greater_equal(cosines, (rows - slack)[:, None], out=passing)
+        if columns is not None:
+            passing |= cosines >= columns - slack
+        return np.flatnonzero(passing)
+
+    def _on_device(self, bounds: Floats, product: Any, k: int) -> Any:
+        reached = self.torch.from_numpy(bounds).to(product.device)
+        if k < product.shape[1]:
+            reached = self.torch.maximum(reached, product.topk(k, dim=1).values[:, -1] - self.slack)
+        return reached - self.slack
+
+
+def _kth(cosines: Floats, k: int) -> Floats:
+    """The k-th largest value of each row; minus infinity where it has fewer."""
+    columns = cosines.shape[1]
+    if k > columns:
+        return np.full(len(cosines), -np.inf, np.float32)
+    kth: Floats = np.partition(cosines, columns - k, axis=1)[:, columns - k]
+    return kth
+
 
 class Sets(NamedTuple):
     """What is joined, and by what.
