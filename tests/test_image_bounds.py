@@ -60,6 +60,15 @@ def test_a_canvas_of_hundreds_of_megapixels_is_refused_from_its_header(photo: Im
         decode_luma(bytes(data))
 
 
+@pytest.mark.skipif(not features.check("webp"), reason="this Pillow has no WebP")
+def test_three_rows_of_ten_million_pixels_are_refused(photo: Image.Image) -> None:
+    frames = [photo.resize((8, 3)), photo.resize((8, 3)).rotate(180)]
+    data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    data[24:27] = (10_682_375).to_bytes(3, "little")
+    with pytest.raises(ImageError, match="10682376x3 has a side of more than 300,000 pixels"):
+        decode_luma(bytes(data))
+
+
 def test_a_tiff_that_claims_much_is_refused_or_read_in_time(photo: Image.Image) -> None:
     whole = encode(photo.resize((40, 30)), "TIFF")
     start = struct.unpack_from("<I", whole, 4)[0]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dedupkit.errors import DedupkitError
 from dedupkit.images.jpeg.segments import count_scans
 
-__all__ = ["MAX_PIXELS", "MAX_SCANS", "ImageError", "check_headers", "check_scans", "check_size"]
+__all__ = ["MAX_PIXELS", "MAX_SCANS", "MAX_SIDE", "ImageError", "check_headers", "check_scans", "check_size"]
 
 MAX_PIXELS = 64_000_000
 """Most pixels held in memory for one image; a baseline JPEG counts at the scale at which it is decoded."""
 
 MAX_SCANS = 100
 """Most scans of a JPEG. Encoders write about ten; each costs a pass over all coefficients."""
+
+MAX_SIDE = 300_000
+"""Longest side in pixels, that of Photoshop's large documents. Pillow copies a row once for each 64 KiB of it, so an
+image of three rows of ten million pixels would take minutes."""
 
 _MAX_SCANNED = 1_000_000_000  # pixels times scans: some seconds
 
@@ -38,6 +42,8 @@ def check_size(width: int, height: int, max_pixels: int, reduced: int = 1) -> No
         ...
     dedupkit.images.limits.ImageError: too large: 9000x9000 is 81 megapixels, the limit is 64
     """
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"too large: {width}x{height} has a side of more than {MAX_SIDE:,} pixels")
     if (width * height) // (reduced * reduced) > max_pixels:
         raise ImageError(
             f"too large: {width}x{height} is {width * height / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:.0f}"
