@@ -113,6 +113,13 @@ def test_pax_records_apply_to_the_next_member_alone() -> None:
     assert comparable(iter_tar(io.BytesIO(data))) == expected(data)
 
 
+def test_a_long_name_ends_at_its_first_nul() -> None:
+    data = tar_bytes([("a" * 150 + ".jpg", b"x")], tarfile.GNU_FORMAT)
+    data = data.replace(b"a" * 150 + b".jpg", b"b.jpg\0".ljust(154, b"c"), 1)
+    assert [m.name for m in iter_tar(io.BytesIO(data))] == ["b.jpg"]
+    assert comparable(iter_tar(io.BytesIO(data))) == expected(data)
+
+
 def test_sizes_in_base_256_and_octal_are_the_same() -> None:
     data = bytearray(tar_bytes([("a.bin", b"x" * 700), ("b.bin", b"y")]))
     data[124:136] = b"\x80" + (700).to_bytes(11, "big")

@@ -98,7 +98,7 @@ def iter_tar(stream: IO[bytes]) -> Iterator[TarMember]:
         is_cut = len(_read_exactly(stream, padding)) < padding
         position = start + size + padding
         if kind == b"L":
-            long_name = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+            long_name = data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
         elif kind == b"x":
             pax = _pax(data, position)
         elif not extended:
