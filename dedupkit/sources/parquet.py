@@ -229,7 +229,7 @@ def _sample(key: str, row: dict[str, Any], column: str, number: int) -> Sample:
     path = value.get("path") if isinstance(value, dict) else None
     error = None
     status = row.get("status")
-    if status not in (None, "success"):
+    if status and status != "success":
         message = row.get("error_message")
         error, data = (f"{status}: {message}" if message else str(status)), None
     elif data is None:
