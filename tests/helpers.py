@@ -99,7 +99,7 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=options.pop("timeout", 120),
         env=environment(options.pop("env", {})),
         **options,
     )

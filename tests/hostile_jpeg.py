@@ -13,6 +13,7 @@ import mmap
 import random
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from dedupkit.images.jpeg import coefficients
 
 _GUARD = 64 << 20  # address space alone
 _ROOM = 16 << 20
-_BATCH = 64
+BATCH = 64
+"""JPEGs that are read together, one of which is not mutated."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -74,6 +76,12 @@ class File:
         return b"".join([*parts, self.scan])
 
 
+@cache
+def _pool() -> list[Guarded]:
+    return [Guarded() for _ in range(11)]
+
+
+@cache
 def originals() -> list[bytes]:
     """Small JPEGs of every kind that Pillow writes."""
     draw, files = np.random.default_rng(1), []
@@ -183,7 +191,7 @@ def try_many(count: int, seed: int = 0) -> dict[str, int]:
     Returns:
         ``tried``, ``read`` (not refused), ``wrong`` (an untouched neighbour that changed), ``crashes`` (of Python).
     """
-    pool, calls = [Guarded() for _ in range(11)], 0
+    pool, calls = _pool(), 0
 
     def call(arrays: tuple[np.ndarray, ...]) -> None:
         nonlocal calls
@@ -201,8 +209,8 @@ def try_many(count: int, seed: int = 0) -> dict[str, int]:
         (innocent,) = coefficients.read_coefficients(files[1:2], lambda length: 6)
         assert innocent is not None
         while result["tried"] < count:
-            batch = [mutate(draw.choice(files), files, draw) for _ in range(_BATCH - 1)]
-            at = draw.randrange(_BATCH)
+            batch = [mutate(draw.choice(files), files, draw) for _ in range(BATCH - 1)]
+            at = draw.randrange(BATCH)
             batch.insert(at, files[1])
             keep = draw.randint(1, 8) if result["tried"] % 3 else 6
             try:
@@ -211,7 +219,7 @@ def try_many(count: int, seed: int = 0) -> dict[str, int]:
                 print(f"{type(error).__name__}: {error}", file=sys.stderr)
                 result["crashes"] += 1
                 found = []
-            result["tried"] += _BATCH - 1
+            result["tried"] += BATCH - 1
             result["read"] += sum(image is not None for image in found)
             if found and keep == 6:
                 mine = found[at]

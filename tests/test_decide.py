@@ -25,7 +25,11 @@ def graphs(draw):
 @settings(deadline=None)  # the first call compiles
 @given(graphs())
 def test_keep_set_is_the_greedy_walk(graph):
-    a, b, order = graph
+    check_keep_set(*graph)
+
+
+def check_keep_set(a, b, order):
+    """The keep-set of a graph is the greedy walk, and each witness the best kept neighbour."""
     kept, witness_edge = keep_set(a, b, order)
     neighbours = [set(b[a == v]) | set(a[b == v]) for v in range(len(order))]
     expected: set[int] = set()
@@ -147,7 +151,11 @@ def clause_that_holds(rule, values, x, y):
 @settings(max_examples=400, deadline=None)
 @given(fingerprints(), st.sampled_from(RULES))
 def test_the_decision_is_the_greedy_walk_over_all_pairs(data, text):
-    values, usable, order = data
+    check_decision(*data, text)
+
+
+def check_decision(values, usable, order, text):
+    """Kept samples, witnesses, clauses, scores and groups are those of the definition."""
     rule = parse_rule(text, KINDS)
     signals = {
         name: signal_of(values[name], KINDS[name] == "distance", ORIGINS.get(name, "image")) for name in rule.signals

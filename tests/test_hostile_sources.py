@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import command, jpegs, manifest, one_line, run, tar_bytes, write_tar
+from hostile.changes import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -360,6 +361,12 @@ def test_a_path_that_is_a_number(tmp_path: Path, images: list[bytes]) -> None:
     assert [sample.error for sample in samples] == [None, "the row stores no image bytes, only the path 8"]
 
 
+def test_an_empty_status_says_nothing(tmp_path: Path, images: list[bytes]) -> None:
+    columns = {"key": ["a", "b"], "status": ["", None], "jpg": pa.array(images[:2], pa.binary())}
+    pq.write_table(pa.table(columns), tmp_path / "0.parquet")
+    assert [(sample.error, sample.image) for sample in read(tmp_path)[0]] == [(None, images[0]), (None, images[1])]
+
+
 def test_column_names_that_are_no_utf8(tmp_path: Path, images: list[bytes]) -> None:
     good = tmp_path / "1.parquet"
     pq.write_table(pa.table({"image": pa.array(images[:1], pa.binary()), "namenamename": ["x"]}), good)
@@ -465,23 +472,6 @@ def test_a_break_in_another_column_costs_no_image(tmp_path: Path, images: list[b
     assert [sample.image for sample in samples] == images * 2
     assert ["other" in sample.extra for sample in samples] == [True] * 4 + [False] * 4
     assert run(path, tmp_path / "out").apply(tmp_path / "clean", format="parquet")["samples"] == 4
-
-
-def damaged(random: Random, data: bytes) -> bytes:
-    """A few bytes changed, removed, doubled, or the rest cut off."""
-    result = bytearray(data)
-    for _ in range(random.choice((1, 1, 2, 5, 20))):
-        place, length = random.randrange(max(len(result), 1)), random.randrange(600)
-        kind = random.random()
-        if kind < 0.7:
-            result[place : place + 1] = random.randbytes(1)
-        elif kind < 0.8:
-            del result[place:]
-        elif kind < 0.9:
-            del result[place : place + length]
-        else:
-            result[place:place] = result[random.randrange(max(len(result), 1)) :][:length]
-    return bytes(result)
 
 
 @pytest.mark.parametrize("name", ["0.tar", "0.tar.gz", "0.parquet", "metadata of 0.tar", "metadata.jsonl"])

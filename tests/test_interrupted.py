@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from PIL import Image
 
 pytest.importorskip("cv2")
 
+PHOTOS = ("astronaut", "coffee", "chelsea")
 RULE = "exact or pdq<=31 or (mine>=0.5 and verified)"
 HOSTILE = bool(os.environ.get("DEDUPKIT_HOSTILE"))
 EVERY, EVERY_OF_WORKERS = (1, 1) if HOSTILE else (3, 7)
@@ -34,8 +37,12 @@ EVERY, EVERY_OF_WORKERS = (1, 1) if HOSTILE else (3, 7)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Image.Image]) -> Path:
     """Two shards of five images, a crop and a copy among them, and a vector for each image."""
-    root = tmp_path_factory.mktemp("killed")
-    one, two, three = (photos[name].convert("RGB").resize((256, 256)) for name in ("astronaut", "coffee", "chelsea"))
+    return make_folder(tmp_path_factory.mktemp("killed"), photos)
+
+
+def make_folder(root: Path, photos: Mapping[str, Image.Image]) -> Path:
+    """Write the shards, the vectors, and a copy of the shards to begin with."""
+    one, two, three = (photos[name].convert("RGB").resize((256, 256)) for name in PHOTOS)
     write_tar(root / "data" / "0.tar", [("a.jpg", encode(one)), ("b.jpg", encode(two))])
     crop = encode(one.crop((30, 30, 230, 230)))
     write_tar(root / "data" / "1.tar", [("c.jpg", crop), ("d.jpg", encode(three)), ("e.jpg", encode(two, quality=30))])
@@ -52,9 +59,14 @@ def options(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def do(folder: Path) -> Iterator[killing.Server]:
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with killing.server(environment(threads), ("run", str(folder / "warm"), options(folder))) as server:
+    with server_for(folder) as server:
         yield server
+
+
+def server_for(folder: Path) -> AbstractContextManager[killing.Server]:
+    """The server of a folder that :func:`make_folder` wrote."""
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return killing.server(environment(threads), ("run", str(folder / "warm"), options(folder)))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -81,32 +93,65 @@ JOBS: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 
 
+@dataclass(frozen=True)
+class Job:
+    """A job that was done once: its changes are known, and what it leaves.
+
+    Attributes:
+        do: The server.
+        folder: Where it was done.
+        before: A copy of the folder as it was before.
+        name: What the server calls it.
+        asked: Its options.
+        changes: The changes of files that it made.
+        expected: The files of the run and of the cleaned data when it was done.
+    """
+
+    do: killing.Server
+    folder: Path
+    before: Path
+    name: str
+    asked: dict[str, Any]
+    changes: list[str]
+    expected: tuple[dict[str, bytes], dict[str, bytes]]
+
+    @classmethod
+    def done(cls, do: killing.Server, folder: Path, before: Path, job: str, jobs: Mapping[str, Any] = JOBS) -> Job:
+        """Do what comes before a job, then the job."""
+        first, asked = jobs[job]
+        asked = options(folder) | asked if job.startswith("run") else asked
+        name = job.split()[0]
+        restore(folder, None)
+        for earlier in first:
+            more = options(folder) if earlier == "run" else JOBS[earlier][1]
+            assert do(earlier, folder, None, **more)[0] == 0
+        shutil.copytree(folder, before)
+        status, changes = do(name, folder, None, **asked)
+        assert status == 0, changes
+        return cls(do, folder, before, name, asked, changes, (contents(folder / "out"), contents(folder / "clean")))
+
+    def kill(self, at: int) -> None:
+        """Kill the job before a change; the same command again must end as if nothing had happened."""
+        change = self.changes[at]
+        restore(self.folder, self.before)
+        killed, reached = self.do(self.name, self.folder, at, **self.asked)
+        assert (killed, reached) == (killing.KILLED, []), change
+        again, said = self.do(self.name, self.folder, None, **self.asked)
+        assert again == 0, f"killed before {at}: {change}: {said}"
+        now = contents(self.folder / "out"), contents(self.folder / "clean")
+        for found, whole in zip(now, self.expected, strict=True):
+            other = {name for name in found.keys() | whole.keys() if found.get(name) != whole.get(name)}
+            assert not other, f"killed before {at}: {change}: {other}"
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_killed_before_any_change_the_same_command_ends_the_same(
     do: killing.Server, folder: Path, tmp_path: Path, job: str
 ) -> None:
-    first, asked = JOBS[job]
-    asked = options(folder) | asked if job.startswith("run") else asked
-    name = job.split()[0]
-    restore(folder, None)
-    for earlier in first:
-        more = options(folder) if earlier == "run" else JOBS[earlier][1]
-        assert do(earlier, folder, None, **more)[0] == 0
-    shutil.copytree(folder, tmp_path / "before")
-    status, changes = do(name, folder, None, **asked)
-    assert status == 0
-    assert len(changes) > 8
-    expected = contents(folder / "out"), contents(folder / "clean")
-    for at in range(len(job) % EVERY, len(changes), EVERY):
-        change = changes[at]
-        restore(folder, tmp_path / "before")
-        killed, reached = do(name, folder, at, **asked)
-        assert (killed, reached) == (killing.KILLED, []), change
-        again, _ = do(name, folder, None, **asked)
-        assert again == 0, f"killed before {at}: {change}"
-        for found, whole in zip((contents(folder / "out"), contents(folder / "clean")), expected, strict=True):
-            other = {name for name in found.keys() | whole.keys() if found.get(name) != whole.get(name)}
-            assert not other, f"killed before {at}: {change}"
+    done = Job.done(do, folder, tmp_path / "before", job)
+    assert len(done.changes) > 8
+    for at in range(len(job) % EVERY, len(done.changes), EVERY):
+        done.kill(at)
 
 
 HOOK = """
@@ -178,41 +223,69 @@ def said_by(data: bytes | None) -> Any:
 KINDS = ("cut", "zero", "flip", "empty", "longer", "gone", "folder", "swap")
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run folder to damage.
+
+    Attributes:
+        do: The server.
+        folder: Where it lies.
+        before: A copy of it.
+        expected: Its files.
+        rethresholded: The verdicts under another rule.
+    """
+
+    do: killing.Server
+    folder: Path
+    before: Path
+    expected: dict[str, bytes]
+    rethresholded: dict[str, bytes]
+
+    @classmethod
+    def made(cls, do: killing.Server, folder: Path, before: Path) -> Finished:
+        """Do a run, copy it, and decide it again by another rule."""
+        restore(folder, None)
+        assert do("run", folder, None, **options(folder))[0] == 0
+        shutil.copytree(folder, before)
+        expected = contents(folder / "out")
+        assert do("rethreshold", folder, None, rule="exact or pdq<=20")[0] == 0
+        verdicts = {name: (folder / "out" / name).read_bytes() for name in ("manifest.parquet", "groups.parquet")}
+        return cls(do, folder, before, expected, verdicts)
+
+    def damage(self, name: str, kind: str) -> None:
+        """Damage a file; it is made again or named, and no other verdicts come of it."""
+        what, files = f"{kind} {name}", sorted(self.expected)
+        place = files.index(name)
+        others = [file for file in files if Path(file).suffix == Path(name).suffix and file != name]
+        other = self.folder / "out" / (others[place % len(others)] if others else files[place - 1])
+        for command, asked in (("rethreshold", {"rule": "exact or pdq<=20"}), ("run", options(self.folder))):
+            restore(self.folder, self.before)
+            damage(self.folder / "out" / name, kind, other)
+            status, said = self.do(command, self.folder, None, **asked)
+            if status:
+                assert said[0].startswith(("DedupkitError: ", "DamagedError: ")), f"{what}: {said[0]}"
+                assert "\n" not in said[0]
+                assert command == "rethreshold" or name == "run.json", f"{what}: {said[0]}"
+            elif command == "run":
+                now = contents(self.folder / "out")
+                other_than = {file for file in self.expected if said_by(now.get(file)) != said_by(self.expected[file])}
+                assert not other_than, what
+            else:
+                verdicts = {file: (self.folder / "out" / file).read_bytes() for file in self.rethresholded}
+                assert verdicts == self.rethresholded, what
+
+
 def test_a_damaged_file_is_made_again_or_named_and_never_gives_other_verdicts(
     do: killing.Server, folder: Path, tmp_path: Path
 ) -> None:
-    restore(folder, None)
-    assert do("run", folder, None, **options(folder))[0] == 0
-    shutil.copytree(folder, tmp_path / "before")
-    expected = contents(folder / "out")
-    assert do("rethreshold", folder, None, rule="exact or pdq<=20")[0] == 0
-    rethresholded = {name: (folder / "out" / name).read_bytes() for name in ("manifest.parquet", "groups.parquet")}
-    files = sorted(expected)
-    assert len(files) >= 19
+    finished = Finished.made(do, folder, tmp_path / "before")
+    assert len(finished.expected) >= 19
     tried = 0
-    for place, name in enumerate(files):
+    for place, name in enumerate(sorted(finished.expected)):
         for number, kind in enumerate(KINDS):
-            if not HOSTILE and (place + number) % 2 and kind != "flip":
-                continue
-            tried += 1
-            what = f"{kind} {name}"
-            others = [file for file in files if Path(file).suffix == Path(name).suffix and file != name]
-            other = folder / "out" / (others[place % len(others)] if others else files[place - 1])
-            for command, asked in (("rethreshold", {"rule": "exact or pdq<=20"}), ("run", options(folder))):
-                restore(folder, tmp_path / "before")
-                damage(folder / "out" / name, kind, other)
-                status, said = do(command, folder, None, **asked)
-                if status:
-                    assert said[0].startswith(("DedupkitError: ", "DamagedError: ")), f"{what}: {said[0]}"
-                    assert "\n" not in said[0]
-                    assert command == "rethreshold" or name == "run.json", f"{what}: {said[0]}"
-                elif command == "run":
-                    now = contents(folder / "out")
-                    other_than = {file for file in expected if said_by(now.get(file)) != said_by(expected[file])}
-                    assert not other_than, what
-                else:
-                    verdicts = {file: (folder / "out" / file).read_bytes() for file in rethresholded}
-                    assert verdicts == rethresholded, what
+            if HOSTILE or not (place + number) % 2 or kind == "flip":
+                finished.damage(name, kind)
+                tried += 1
     assert tried >= 75
 
 
