@@ -68,3 +68,14 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     done = python("-c", code, cwd=tmp_path, env={**OFFLINE, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     assert "crop, mirrored, rotated by 4 degrees, of the photo" in done.stdout
+
+
+def test_a_list_is_cleaned_downloaded_and_cleaned_again(tmp_path):
+    pytest.importorskip("img2dataset")
+    pytest.importorskip("can_ada")
+    out = example("url_list.py", "--out", str(tmp_path / "work")).stdout
+    assert "list: 96 rows, 32 addresses left to download" in out
+    samples, kept = map(int, re.search(r"images: (\d+) downloaded, (\d+) kept", out).groups())
+    assert samples == 32 and kept < 16
+    assert "prompted by" in out
+    assert (tmp_path / "work" / "clean" / "00000.tar").exists()
