@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
+import tomllib
+from importlib import metadata
 
 import pytest
 from helpers import ROOT, encode, write_tar
@@ -83,8 +86,6 @@ def test_a_broken_extra_is_not_mistaken_for_a_missing_one(tmp_path, monkeypatch)
 
 
 def test_a_missing_extra_is_installed_by_a_command_that_needs_no_index_with_this_package():
-    from importlib import metadata
-
     from dedupkit.errors import MissingExtraError, import_optional
 
     with pytest.raises(
@@ -93,3 +94,35 @@ def test_a_missing_extra_is_installed_by_a_command_that_needs_no_index_with_this
         import_optional("no_such_module", "notebook")
     declared = [line.partition(";")[0].strip() for line in metadata.requires("dedupkit-vision") if "notebook" in line]
     assert all(f"'{requirement}'" in str(seen.value) for requirement in declared if "[" not in requirement)
+
+
+def test_everything_that_an_extra_brings_is_pinned_for_the_checks():
+    """Also what the named packages need in turn; nothing else of the environment counts."""
+
+    def normal(requirement: str) -> str:
+        return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    left = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    needed: set[str] = set()
+    while left:
+        name = normal(left.pop())
+        if name in needed or name == normal(project["name"]):
+            continue
+        needed.add(name)
+        try:
+            further = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # of an extra that is not installed here, or for another platform
+            continue
+        left += [line for line in further if "extra ==" not in line and "sys_platform == " not in line]
+    pinned = {normal(line) for line in (ROOT / "constraints.txt").read_text("utf-8").split("\n") if "==" in line}
+    missing = {name for name in needed - pinned if _installed(name)}
+    assert missing <= {"setuptools", "pip"}, f"constraints.txt does not pin {sorted(missing)}"
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
