@@ -1,4 +1,4 @@
-"""The report says what the manifest says, shows the pictures, and holds against hostile data."""
+"""The report says what the manifest says, shows the images, and holds against hostile data."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ import skimage.data
 from PIL import Image
 
 from dedupkit.errors import DedupkitError
+from dedupkit.images import thumbnail
+from dedupkit.manifest.shown import clip
 from dedupkit.report import write_report
-from dedupkit.report.facts import collect
+from dedupkit.report.collect import collect
+from dedupkit.report.facts import ReportFacts
 from dedupkit.report.histograms import group_sizes, score_histograms
-from dedupkit.report.tables import Removed, clip
-from dedupkit.report.thumbnails import Thumbnails, thumbnail
+from dedupkit.report.tables import Removed
+from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.report.words import policy_words, read_rule, rule_words, score_words
 from dedupkit.workflows.dedup import dedup
 from dedupkit.workflows.run import Run
@@ -108,7 +111,7 @@ class TestNumbers:
             assert f"<b>{number:,}</b>" in page
 
     def test_groups_agree_with_the_manifest(self, run: Run) -> None:
-        facts = collect(run.path)
+        facts = collect(run.path).to_json()
         manifest = pq.read_table(run.path / "manifest.parquet").to_pylist()
         sizes = Counter(row["group"] for row in manifest)
         groups = {group: size for group, size in sizes.items() if size > 1}
@@ -126,7 +129,7 @@ class TestNumbers:
             assert all(by_sample[row["sample"]]["group"] == group["group"] for row in group["shown"])
 
     def test_scores_and_borderline(self, run: Run) -> None:
-        facts = collect(run.path)
+        facts = collect(run.path).to_json()
         (histogram,) = facts["scores"]
         assert histogram["reason"] == "pdq"
         assert histogram["count"] == facts["removed_by_reason"]["pdq"] == sum(b["count"] for b in histogram["bins"])
@@ -139,8 +142,19 @@ class TestNumbers:
             assert pair["witness"]["verdict"] == "keep"
 
     def test_repeated_captions(self, run: Run) -> None:
-        first = collect(run.path)["repeated_captions"][0]
-        assert (first["caption"], first["count"]) == ("an astronaut", COPIES)
+        captions = collect(run.path).captions
+        first = captions.repeated[0]
+        assert (first.caption, first.count) == ("an astronaut", COPIES)
+        assert captions.repeats[0].more_than == 1
+        assert captions.repeats[0].groups == len(captions.repeated)
+        groups = captions.groups_with_one_caption + captions.groups_with_several + captions.groups_without
+        assert groups == len(run.groups)
+
+    def test_the_classes_are_the_schema_of_the_file(self, run: Run, page: str) -> None:
+        read = ReportFacts.from_json(json.loads((run.path / "report.json").read_text("utf-8")))
+        assert read == collect(run.path)
+        with pytest.raises(ValueError, match="version"):
+            ReportFacts.from_json({"format": 1})
 
     def test_report_follows_another_rule(self, source: Path, tmp_path: Path) -> None:
         again = dedup(source, tmp_path / "run", workers=1)
@@ -150,6 +164,30 @@ class TestNumbers:
         assert facts["removed_by_reason"] == {"exact": 1}
         assert facts["borderline"] == facts["scores"] == []
         assert "--rule exact" in facts["command"]
+
+    def test_blocked_samples_frequent_captions_and_what_is_no_sample(self, tmp_path: Path) -> None:
+        """A caption of many different images blocks them; a file that is no sample is counted."""
+        names = ("coffee", "chelsea", "rocket", "astronaut")
+        samples = [(f"p{number}", jpeg(photo(name)), "stock photo") for number, name in enumerate(names)]
+        samples += [(f"q{number}", jpeg(photo("camera"), 80 + number), "A cameraman") for number in range(3)]
+        write_tar(tmp_path / "s" / "0.tar", samples)
+        (tmp_path / "s" / "notes.odt").write_text("about the data")
+        run = dedup(tmp_path / "s", tmp_path / "run", workers=1, captions="template>3:drop")
+        page = run.report().read_text("utf-8")
+        facts = collect(run.path)
+        reason = "caption of more than 3 kept samples"
+        assert (facts.blocked, facts.kept, facts.groups.singles) == (4, 1, 0)
+        assert facts.passed_over.count == 1
+        assert [(row.caption, row.count) for row in facts.captions.frequent] == [("stock photo", 4)]
+        assert [(row.count, row.captions, row.group_size) for row in facts.captions.repeated] == [(3, 1, 3)]
+        card = (run.path / "DATASET_CARD.md").read_text("utf-8")
+        assert f"| – by {reason} | 4 |" in card
+        assert "1 of 1 duplicate groups repeated one caption" in card
+        assert "\n\n\n" not in card
+        assert "Blocked samples" in page
+        assert "notes.odt" in page
+        assert "--captions 'template>3:drop'" in facts.command
+        assert run.explain("p0").words == f"is blocked: {reason}"
 
     def test_nothing_removed_and_nothing_read(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "s" / "0.tar", [("one", b"no image", None)])
@@ -165,8 +203,7 @@ class TestNumbers:
 
 class TestPage:
     def test_every_sample_shown_has_its_thumbnail(self, run: Run, page: str) -> None:
-        facts = collect(run.path)
-        figures = sum(len(group["shown"]) for group in facts["largest_groups"]) + 2 * len(facts["borderline"])
+        figures = len(collect(run.path).shown)
         images = images_in(page)
         assert len(images) == figures > 10
         assert all(max(image.size) == 160 for image in images if image.size != (150, 100))
@@ -204,7 +241,7 @@ class TestPage:
 
     def test_dataset_card(self, run: Run) -> None:
         card = (run.path / "DATASET_CARD.md").read_text("utf-8")
-        facts = collect(run.path)
+        facts = collect(run.path).to_json()
         assert f"| kept | {facts['kept']} |" in card
         assert facts["command"] in card
         assert "\n\n\n" not in card
@@ -258,7 +295,7 @@ class TestSourceGone:
 
 
 class TestOtherSources:
-    """The same pictures again from a compressed tar, a Parquet file and a folder."""
+    """The same images again from a compressed tar, a Parquet file and a folder."""
 
     def test_thumbnails(self, source: Path, tmp_path: Path) -> None:
         with tarfile.open(source / "00000.tar") as tar:
@@ -274,7 +311,7 @@ class TestOtherSources:
         for name in ("folder", "rows.parquet", "packed.tar.gz"):
             again = dedup(tmp_path / name, tmp_path / f"run-{name}", workers=1)
             page = write_report(again.path).read_text("utf-8")
-            shown = collect(again.path)["largest_groups"][0]["shown"]
+            shown = collect(again.path).largest_groups[0].shown
             assert len(images_in(page)) >= len(shown) == 6
             assert "no image</div>" not in page
 
@@ -316,7 +353,7 @@ class TestThumbnails:
         rows = {row["key"]: row["sample"] for row in run.manifest.to_pylist()}
         thumbnails = Thumbnails(run.path)
         assert thumbnails.get([rows["broken-one"]]) == {}
-        assert thumbnails.note == "1 picture could not be shown; the first: not an image that Pillow can identify"
+        assert thumbnails.note == "1 image could not be shown; the first: not an image that Pillow can identify"
 
 
 class TestWords:
@@ -347,10 +384,10 @@ class TestWords:
 class TestHistograms:
     def test_group_sizes_double(self) -> None:
         sizes = group_sizes(np.array([2, 2, 3, 4, 5, 9]), np.array([1, 1, 2, 2, 4, 8]))
-        assert [(e["from"], e["to"], e["groups"], e["removed"]) for e in sizes] == [
+        assert [(e.start, e.end, e.groups, e.removed) for e in sizes] == [
             (2, 2, 2, 2), (3, 4, 2, 4), (5, 8, 1, 4), (9, 16, 1, 8)
         ]  # fmt: skip
-        assert group_sizes(np.zeros(0, int), np.zeros(0, int)) == []
+        assert group_sizes(np.zeros(0, int), np.zeros(0, int)) == ()
 
     @pytest.mark.parametrize(
         ("rule", "scores"),
@@ -369,4 +406,4 @@ class TestHistograms:
             np.arange(count), np.zeros(count, np.int64), np.float32(scores), np.zeros(count, np.int32), list(parsed)
         )
         (histogram,) = score_histograms(parsed, removed)
-        assert sum(entry["count"] for entry in histogram["bins"]) == count
+        assert sum(entry.count for entry in histogram.bins) == count

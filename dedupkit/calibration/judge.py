@@ -12,9 +12,9 @@ import numpy as np
 from dedupkit.calibration.judged import Drawn, Found, append_answer, draw_pairs, keys_of, read_answers
 from dedupkit.calibration.judging import JudgingServer, Question
 from dedupkit.errors import DedupkitError, RereadError
-from dedupkit.images import open_image
-from dedupkit.report.tables import Manifest
-from dedupkit.report.thumbnails import thumbnail
+from dedupkit.images import open_image, thumbnail
+from dedupkit.manifest.rows import FileRows
+from dedupkit.manifest.shown import clip
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources.reread import Originals
 from dedupkit.sources.sample import Place
@@ -67,7 +67,7 @@ def judge_pairs(
         return 0
     samples = {sample for pair in waiting for sample in (pair.a, pair.b)}
     originals.places(samples)  # says so now if the source is gone
-    rows = Manifest(folder.manifest).rows(samples)
+    rows = FileRows(folder.manifest).rows(samples)
     turned = np.random.default_rng([seed, 3]).random(len(waiting)) < 0.5
     questions = [_question(pair, rows, turn) for pair, turn in zip(waiting, turned.tolist(), strict=True)]
 
@@ -123,7 +123,8 @@ def _question(pair: Drawn, rows: Mapping[int, dict[str, Any]], turned: bool) -> 
 
 def _about(row: dict[str, Any]) -> list[str]:
     size = f"{row['width']} × {row['height']}, {row['nbytes'] / 1000:,.0f} kB {row['format']}"
-    return [size, str(row["key"]), *([row["caption"]] if row["caption"] else [])]
+    caption = clip(row["caption"])
+    return [size, str(row["key"]), *([caption] if caption else [])]
 
 
 def _open_browser(url: str) -> None:

@@ -1,8 +1,9 @@
-"""Bytes to pixels (scaled, oriented, bounded), JPEGs to coefficients; and the edits that copies undergo."""
+"""Bytes to pixels (scaled, oriented, bounded), JPEGs to coefficients, images to thumbnails and transformed copies."""
 
 from dedupkit.images.decode import LUMA_MIN_SIDE, Luma, decode_luma, luma_of, open_image
 from dedupkit.images.limits import MAX_PIXELS, MAX_SCANS, ImageError, check_scans
 from dedupkit.images.orientation import jpeg_turn, turn_array
+from dedupkit.images.thumbnail import thumbnail
 
 __all__ = [
     "LUMA_MIN_SIDE",
@@ -15,5 +16,6 @@ __all__ = [
     "jpeg_turn",
     "luma_of",
     "open_image",
+    "thumbnail",
     "turn_array",
 ]

@@ -14,10 +14,10 @@ __all__ = ["nearest_bound"]
 
 
 def nearest_bound(removed: Removed, rule: Mapping[str, tuple[Atom, ...]], count: int) -> list[tuple[int, int]]:
-    """The removed samples whose score lies nearest to the bound that let them go, each with its witness.
+    """The removed samples whose score is nearest to the bound of their reason, each with its witness.
 
-    Each alternative with a bound gets its share, and each kept sample appears once. Identical pairs are left out: they
-    are no matter of judgement.
+    Each alternative with a bound gets its share, and each kept sample appears once. Identical pairs are left out:
+    there is nothing to judge.
 
     Args:
         removed: All removed samples.

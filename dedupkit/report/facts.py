@@ -1,243 +1,358 @@
-"""Everything a report says, as one JSON-ready object: the content of report.json.
-
-========================  ==============================================================================================
-key                       meaning
-========================  ==============================================================================================
-``format``                version of this layout, 1
-``dedupkit``, ``versions``  what made the run
-``command``               the shell command that makes it again
-``without_vector``        by embedder, the readable images that have no vector: ``count``, ``of``,
-                          ``examples`` (``source``, ``key``), ``reason``; embedders that have all vectors are left out
-``sources``, ``shards``   what was read: as named by the user, and the number of shards
-``shard_problems``        shards not read to their end: ``source``, ``problem``
-``rule``, ``keep_policy``  the rule spelled out, the policy
-``samples``, ``kept``, ``removed``, ``unreadable``, ``blocked``  counts; they add up
-``removed_by_reason``, ``blocked_by_reason``  reason to count
-``unreadable_by_reason``  ``reason``, ``count``, ``examples`` (``source``, ``key``); the rarest as one entry
-``duplicate_pairs``       pairs that satisfy the rule, counting samples with equal fingerprints as one
-``groups``                ``count``, ``samples`` in them, ``singles`` (readable, without a duplicate), ``largest``,
-                          ``sizes``: how many groups, samples and removed samples lie ``from``–``to`` in size
-``scores``                per reason with a bound: ``signal``, ``bound``, ``similarity`` (else a distance), ``count``,
-                          ``min``, ``median``, ``max``, ``bins`` (``from``, ``to``, ``count``, both ends belong to
-                          a distance's bin)
-``largest_groups``        ``group``, ``size``, ``kept``, ``removed``, ``captions_read``, ``captions_distinct``, and the
-                          samples ``shown``
-``borderline``            removed samples nearest their bound: ``removed``, ``witness``, one for each kept sample
-``calibration``           as in ``calibration.json`` (:mod:`dedupkit.calibration.facts`), with ``current``: whether the
-                          rule is still the one that was calibrated; null where the run was not calibrated
-``repeated_captions``     within the largest groups: ``caption``, ``count``, ``group``, ``group_size``
-========================  ==============================================================================================
-
-A sample is ``sample``, ``source``, ``key``, ``caption`` (cut at 200 characters), ``width``, ``height``, ``nbytes``,
-``format``, ``verdict``, ``reason``, ``score``, ``kept_sample``, ``kept_key``, as in the manifest, and ``relation``:
-what a removed one that was verified against its witness is of it, in words.
-"""
+"""The content of ``report.json``: these classes are its schema."""
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from dedupkit.calibration.facts import Facts as CalibrationFacts
+from dedupkit.store.schema import from_json, to_json
 
-from dedupkit.calibration.result import read_calibration
-from dedupkit.report.borderline import nearest_bound
-from dedupkit.report.histograms import group_sizes, score_histograms
-from dedupkit.report.tables import Manifest, Removed, Tally, clip
-from dedupkit.report.words import Atom, command, read_rule
-from dedupkit.runfolder.folder import RunFolder
-from dedupkit.store import read_columns
+__all__ = [
+    "FORMAT", "Bin", "BorderlinePair", "CalibrationState", "CaptionRepeats", "Captions", "Example", "GroupSizes",
+    "Groups", "Histogram", "LargeGroup", "Missing", "PassedOver", "RepeatedCaption", "ReportFacts", "Sample",
+    "ShardProblem", "Template", "Unreadable",
+]  # fmt: skip
 
-__all__ = ["add_relations", "collect", "read_config"]
-
-_GROUPS = 30
-_SHOWN_REMOVED = 5
-_BORDERLINE = 24
-_CAPTIONS_PER_GROUP = 1000
-_REPEATED_CAPTIONS = 20
-_UNREADABLE_REASONS = 12
-
-_Rule = dict[str, tuple[Atom, ...]]
+FORMAT = 2
+"""Version of this layout: raise it when a field goes or changes its meaning."""
 
 
-def read_config(run: Path) -> dict[str, Any]:
-    """The content of run.json.
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A sample by its name: the shard and its key in it."""
 
-    Raises:
-        DedupkitError: there is no finished run.
+    source: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardProblem:
+    """A shard that could not be read to its end, and why."""
+
+    source: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Files and rows of the sources that are neither samples nor about one: their number, and one of them."""
+
+    count: int
+    example: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Readable images without a vector of some embedder.
+
+    Attributes:
+        count: Number of these images.
+        of: Number of readable images.
+        examples: A few of them.
+        reason: What was wrong with the first.
     """
-    folder = RunFolder(run)
-    decision = folder.verdicts()
-    return {**folder.read_config().to_json(), "edges": decision.summary.get("edges")}
+
+    count: int
+    of: int
+    examples: tuple[Example, ...]
+    reason: str | None
 
 
-def collect(run: Path) -> dict[str, Any]:
-    """Read a finished run's tables and say what they hold; see the table above.
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Samples that could not be read for one reason: the rarest reasons are one entry without examples."""
 
-    Args:
-        run: the run folder.
+    reason: str
+    count: int
+    examples: tuple[Example, ...]
 
-    Raises:
-        DedupkitError: there is no finished run.
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample as it is shown.
+
+    Attributes:
+        sample: Number of the sample.
+        source: Its shard.
+        key: Its key in the shard.
+        caption: Its caption as one line, cut after 200 characters.
+        width: Width of the image, in pixels.
+        height: Height of the image, in pixels.
+        nbytes: Size of the file, in bytes.
+        format: Format of the file.
+        verdict: ``keep``, ``remove``, ``unreadable`` or ``blocked``.
+        reason: Reason of the verdict, as in the manifest.
+        score: Score between a removed sample and its witness.
+        kept_sample: Number of the kept sample that it duplicates.
+        kept_key: Key of that sample.
+        relation: What it is of its witness (a crop, a recoloured copy, …), where the pair was verified.
     """
-    config, folder = read_config(run), RunFolder(run)
-    rule = read_rule(config["rule_expanded"])
-    manifest = Manifest(folder.manifest)
-    tally = manifest.tally()
-    verdicts = {name: tally.verdicts[name] for name in ("keep", "remove", "unreadable", "blocked")}
-    sizes = read_columns(folder.groups, ["group", "size", "kept", "removed"])
-    grouped = int(np.sum(sizes["size"].to_numpy()))
-    calibration = read_calibration(run, config["rule_expanded"])
-    largest, captions = _largest_groups(run, sizes, manifest, tally.removed, rule)
-    borderline = _borderline(manifest, tally.removed, rule)
-    shown = [row for group in largest for row in group["shown"]] + [pair["removed"] for pair in borderline]
-    add_relations(folder.edges("verified"), shown)
-    return {
-        "format": 1,
-        "dedupkit": config["dedupkit"],
-        "versions": {"python": config.get("python", "unknown"), **config.get("versions", {})},
-        "command": command(config, run),
-        "sources": config["sources"],
-        "shards": len(config["shards"]),
-        "shard_problems": folder.shard_problems(),
-        "without_vector": folder.without_vector(),
-        "rule": config["rule_expanded"],
-        "keep_policy": config["keep"],
-        "samples": sum(tally.verdicts.values()),
-        "kept": verdicts["keep"],
-        "removed": verdicts["remove"],
-        "unreadable": verdicts["unreadable"],
-        "blocked": verdicts["blocked"],
-        "removed_by_reason": dict(sorted(tally.reasons.get("remove", {}).items())),
-        "blocked_by_reason": dict(sorted(tally.reasons.get("blocked", {}).items())),
-        "unreadable_by_reason": _unreadable(manifest, tally),
-        "duplicate_pairs": config["edges"],
-        "groups": {
-            "count": sizes.num_rows,
-            "samples": grouped,
-            "singles": sum(tally.verdicts.values()) - verdicts["unreadable"] - grouped,
-            "largest": int(sizes["size"].to_numpy().max(initial=1)),
-            "sizes": group_sizes(sizes["size"].to_numpy(), sizes["removed"].to_numpy()),
-        },
-        "scores": score_histograms(rule, tally.removed),
-        "largest_groups": largest,
-        "borderline": borderline,
-        "repeated_captions": captions,
-        "calibration": None if calibration is None else {**calibration.facts.to_json(), "current": calibration.current},
-    }
+
+    sample: int
+    source: str
+    key: str
+    caption: str | None
+    width: int | None
+    height: int | None
+    nbytes: int | None
+    format: str | None
+    verdict: str
+    reason: str | None
+    score: float | None
+    kept_sample: int | None
+    kept_key: str | None
+    relation: str | None = None
 
 
-def add_relations(edges: Path, rows: list[dict[str, Any]]) -> None:
-    """Say of each removed sample what it is of its witness, where the pair was verified and that is known."""
-    removed = [row for row in rows if row["verdict"] == "remove"]
-    words: dict[tuple[int, int], str] = {}
-    if removed and edges.exists():
-        samples = pa.array(sorted({row[side] for row in removed for side in ("sample", "kept_sample")}), pa.int64())
-        with pq.ParquetFile(edges) as file:
-            for batch in file.iter_batches(columns=["a", "b", "a_is", "b_is"]):
-                near = batch.filter(pc.and_(pc.is_in(batch["a"], samples), pc.is_in(batch["b"], samples)))
-                for edge in near.to_pylist():
-                    words[edge["a"], edge["b"]], words[edge["b"], edge["a"]] = edge["a_is"], edge["b_is"]
-    for row in removed:
-        row["relation"] = words.get((row["sample"], row["kept_sample"]))
+@dataclass(frozen=True, slots=True)
+class GroupSizes:
+    """A class of group sizes, both ends included: the groups, samples and removed samples in it."""
+
+    start: int
+    end: int
+    groups: int
+    samples: int
+    removed: int
 
 
-def _unreadable(manifest: Manifest, tally: Tally) -> list[dict[str, Any]]:
-    ranked = sorted(tally.reasons.get("unreadable", Counter()).items(), key=lambda item: (-item[1], item[0]))
-    listed, rest = ranked[:_UNREADABLE_REASONS], ranked[_UNREADABLE_REASONS:]
-    rows = manifest.rows(sample for reason, _ in listed for sample in tally.examples[reason])
-    found: list[dict[str, Any]] = [
-        {
-            "reason": reason,
-            "count": count,
-            "examples": [{"source": rows[s]["source"], "key": rows[s]["key"]} for s in tally.examples[reason]],
-        }
-        for reason, count in listed
-    ]
-    if rest:
-        found.append({"reason": f"other ({len(rest):,} reasons)", "count": sum(n for _, n in rest), "examples": []})
-    return found
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The duplicate groups.
+
+    Attributes:
+        count: Number of groups.
+        samples: Number of samples in them.
+        singles: Number of samples that took part and have no duplicate.
+        largest: Size of the largest group; 1 where there is none.
+        sizes: Groups by size, in classes that double.
+    """
+
+    count: int
+    samples: int
+    singles: int
+    largest: int
+    sizes: tuple[GroupSizes, ...]
 
 
-def _largest_groups(
-    run: Path, sizes: pa.Table, manifest: Manifest, removed: Removed, rule: _Rule
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The largest groups with the samples to show, and the captions that come again in them."""
-    top = sizes.sort_by([("size", "descending"), ("group", "ascending")]).slice(0, _GROUPS).to_pylist()
-    members = _members(run, [item["group"] for item in top])
-    shown = [_to_show(members[item["group"]], removed, rule) for item in top]
-    rows = manifest.rows(sample for samples in shown for sample in samples)
-    counters = _captions(manifest, members)
-    groups, repeated = [], []
-    for item, samples in zip(top, shown, strict=True):
-        counts = counters[item["group"]]
-        groups.append(
-            item
-            | {"captions_read": counts.total(), "captions_distinct": len(counts)}
-            | {"shown": [rows[sample] for sample in samples]}
-        )
-        repeated += [
-            {"caption": caption, "count": count, "group": item["group"], "group_size": item["size"]}
-            for caption, count in counts.items()
-            if count > 1
-        ]
-    repeated.sort(key=lambda entry: (-entry["count"], entry["group"], entry["caption"]))
-    return groups, [entry | {"caption": clip(entry["caption"])} for entry in repeated[:_REPEATED_CAPTIONS]]
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The number of scores in a range. Both ends belong to a distance's bin."""
+
+    start: float
+    end: float
+    count: int
 
 
-def _members(run: Path, groups: list[int]) -> dict[int, NDArray[np.int64]]:
-    if not groups:
-        return {}
-    table = read_columns(RunFolder(run).groups, ["group", "samples"], [("group", "in", groups)])
-    lists = (item.values.to_numpy() for item in table["samples"])
-    return dict(zip(table["group"].to_pylist(), lists, strict=True))
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """The scores of the samples that were removed for one reason.
+
+    Attributes:
+        reason: The reason, as in the manifest.
+        signal: Its first signal, whose scores these are.
+        bound: The bound of the rule.
+        similarity: Whether the score is a similarity; else it is a distance.
+        count: Number of removed samples.
+        min: Least score.
+        median: Median score.
+        max: Greatest score.
+        bins: The closest scores first.
+    """
+
+    reason: str
+    signal: str
+    bound: float
+    similarity: bool
+    count: int
+    min: float
+    median: float
+    max: float
+    bins: tuple[Bin, ...]
 
 
-def _to_show(members: NDArray[np.int64], removed: Removed, rule: _Rule) -> list[int]:
-    """The kept sample that most of a group duplicates, then a few of those, from the most to the least alike."""
-    place = np.searchsorted(removed.sample, members)
-    gone = place[np.append(removed.sample, -1)[place] == members]
-    witnesses, counts = np.unique(removed.witness[gone], return_counts=True)
-    if not len(witnesses):
-        return [int(sample) for sample in members[: _SHOWN_REMOVED + 1]]
-    kept = int(witnesses[np.argmax(counts)])
-    own = gone[removed.witness[gone] == kept]
-    order = {reason: number for number, reason in enumerate(rule)}
-    first = np.array([order.get(name, len(order)) for name in removed.reasons])[removed.reason[own]]
-    flips = [bool(rule.get(name) and rule[name][0].similarity) for name in removed.reasons]
-    unlike = np.where(np.array(flips)[removed.reason[own]], -removed.score[own], removed.score[own])
-    alike = np.lexsort((own, unlike, first))
-    changes = np.append(True, (np.diff(first[alike]) != 0) | (np.diff(unlike[alike]) != 0))
-    different, same = np.flatnonzero(changes), np.flatnonzero(~changes)
-    spread = np.sort(np.concatenate([_spread(different, _SHOWN_REMOVED), same])[:_SHOWN_REMOVED])
-    return [*([kept] if kept >= 0 else []), *removed.sample[own[alike[spread]]].tolist()]
+@dataclass(frozen=True, slots=True)
+class LargeGroup:
+    """One of the largest groups.
+
+    Attributes:
+        group: Its smallest sample.
+        size: Number of samples.
+        kept: Number of kept samples.
+        removed: Number of removed samples.
+        captions: Number of distinct captions.
+        caption: The most frequent caption.
+        caption_count: How often that occurs.
+        shown: The kept sample that most of the group duplicates, then some of those, from the most to the least alike.
+    """
+
+    group: int
+    size: int
+    kept: int
+    removed: int
+    captions: int
+    caption: str | None
+    caption_count: int
+    shown: tuple[Sample, ...]
 
 
-def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of the values, evenly spaced, the first and the last among them."""
-    return values[np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(np.int64)]
+@dataclass(frozen=True, slots=True)
+class BorderlinePair:
+    """A removed sample whose score is near its bound, and the kept sample that it duplicates."""
+
+    removed: Sample
+    witness: Sample
 
 
-def _captions(manifest: Manifest, members: dict[int, NDArray[np.int64]]) -> dict[int, Counter[str]]:
-    """How often each caption comes in each group, over at most a thousand samples spread evenly in it."""
-    counters: dict[int, Counter[str]] = {group: Counter() for group in members}
-    group_of: dict[int, int] = {}
-    for group, samples in members.items():
-        group_of |= dict.fromkeys(_spread(samples, _CAPTIONS_PER_GROUP).tolist(), group)
-    for sample, caption in manifest.captions(np.fromiter(group_of, np.int64)):
-        text = (caption or "").strip()
-        if text:
-            counters[group_of[sample]][text] += 1
-    return counters
+@dataclass(frozen=True, slots=True)
+class CaptionRepeats:
+    """Groups in which one caption occurs more than ``more_than`` times, and the samples that have it there."""
+
+    more_than: int
+    groups: int
+    samples: int
 
 
-def _borderline(manifest: Manifest, removed: Removed, rule: _Rule) -> list[dict[str, Any]]:
-    """The removed samples nearest the bound that let them go, as they are shown."""
-    pairs = nearest_bound(removed, rule, _BORDERLINE)
-    shown = manifest.rows(sample for pair in pairs for sample in pair)
-    return [{"removed": shown[sample], "witness": shown[witness]} for sample, witness in pairs]
+@dataclass(frozen=True, slots=True)
+class RepeatedCaption:
+    """A group's most frequent caption.
+
+    Attributes:
+        caption: The caption as one line, cut after 200 characters.
+        count: Number of samples of the group that have it.
+        captions: Number of distinct captions of the group.
+        group: The group.
+        group_size: Number of samples of the group.
+    """
+
+    caption: str
+    count: int
+    captions: int
+    group: int
+    group_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A caption of more kept samples than the caption mode allows, and their number."""
+
+    caption: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """What the captions of duplicate groups are. Captions that are equal after folding count as one.
+
+    Attributes:
+        mode: What the run did with captions.
+        groups_with_one_caption: Number of groups in which one caption repeats and no other occurs.
+        groups_with_several: Number of groups with several captions.
+        groups_without: Number of groups without captions.
+        changed: Number of kept samples that carry other captions than their own.
+        repeats: Groups by how often a caption repeats with the image.
+        repeated: The captions that repeat most often with an image, the most frequent first.
+        templates: Number of captions of more kept samples than the mode allows; None where it does not ask.
+        frequent: The most frequent of these.
+    """
+
+    mode: str
+    groups_with_one_caption: int
+    groups_with_several: int
+    groups_without: int
+    changed: int
+    repeats: tuple[CaptionRepeats, ...]
+    repeated: tuple[RepeatedCaption, ...]
+    templates: int | None
+    frequent: tuple[Template, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationState:
+    """A calibration, as in ``calibration.json``, and whether it is of the rule in force."""
+
+    facts: CalibrationFacts
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFacts:
+    """Everything that a report says.
+
+    Attributes:
+        format: Version of this layout.
+        dedupkit: Version of dedupkit that made the run.
+        versions: Versions of Python and of packages that made the run.
+        command: Shell command that makes the run again.
+        sources: The sources as the user named them.
+        shards: Number of shards.
+        shard_problems: Shards that were not read to their end.
+        passed_over: What in the sources is no sample.
+        without_vector: Readable images without a vector, by embedder; embedders that have all vectors are left out.
+        rule: The rule, spelled out.
+        keep_policy: The keep policy.
+        samples: Number of samples; the next four add up to it.
+        kept: Number of kept samples.
+        removed: Number of removed samples.
+        unreadable: Number of unreadable samples.
+        blocked: Number of blocked samples.
+        removed_by_reason: Number of removed samples by reason.
+        blocked_by_reason: Number of blocked samples by reason.
+        unreadable_by_reason: Unreadable samples by reason, the most frequent first.
+        duplicate_pairs: Number of pairs that satisfy the rule, samples with equal fingerprints counted as one.
+        groups: The duplicate groups.
+        scores: Scores of removed samples, for each reason with a bound.
+        largest_groups: The largest groups, the largest first.
+        borderline: The removed samples nearest their bound, one for each kept sample.
+        captions: What the captions of the groups are.
+        calibration: The calibration; None where there was none.
+    """
+
+    format: int
+    dedupkit: str
+    versions: dict[str, str]
+    command: str
+    sources: tuple[str, ...]
+    shards: int
+    shard_problems: tuple[ShardProblem, ...]
+    passed_over: PassedOver
+    without_vector: dict[str, Missing]
+    rule: str
+    keep_policy: str
+    samples: int
+    kept: int
+    removed: int
+    unreadable: int
+    blocked: int
+    removed_by_reason: dict[str, int]
+    blocked_by_reason: dict[str, int]
+    unreadable_by_reason: tuple[Unreadable, ...]
+    duplicate_pairs: int
+    groups: Groups
+    scores: tuple[Histogram, ...]
+    largest_groups: tuple[LargeGroup, ...]
+    borderline: tuple[BorderlinePair, ...]
+    captions: Captions
+    calibration: CalibrationState | None
+
+    @property
+    def shown(self) -> tuple[Sample, ...]:
+        """The samples that are shown with their images."""
+        grouped = (sample for group in self.largest_groups for sample in group.shown)
+        return (*grouped, *(sample for pair in self.borderline for sample in (pair.witness, pair.removed)))
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``report.json``."""
+        value: dict[str, Any] = to_json(self)
+        return value
+
+    @classmethod
+    def from_json(cls, value: Any) -> ReportFacts:
+        """What was read from ``report.json``.
+
+        Raises:
+            ValueError: It is of another version, or damaged.
+        """
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise ValueError(f"report.json is not of version {FORMAT}")
+        return from_json(cls, value)

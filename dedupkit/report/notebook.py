@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dedupkit.report.tables import clip
+from dedupkit.manifest.shown import clip
 from dedupkit.report.thumbnails import Thumbnails
 
 __all__ = ["GroupView"]
@@ -27,8 +27,8 @@ class GroupView:
 
     Attributes:
         folder: Folder of the run.
-        rows: the manifest's rows to show.
-        total: samples in the group.
+        rows: Rows of the manifest to show.
+        total: Number of samples of the group.
     """
 
     folder: Path
@@ -41,20 +41,18 @@ class GroupView:
 
     def _repr_html_(self) -> str:
         thumbnails = Thumbnails(self.folder)
-        pictures = thumbnails.get(row["sample"] for row in self.rows)
-        cards = "".join(_card(row, pictures.get(row["sample"])) for row in self.rows)
+        images = thumbnails.get(row["sample"] for row in self.rows)
+        cards = "".join(_card(row, images.get(row["sample"])) for row in self.rows)
         more = self.total - len(self.rows)
         notes = [f"and {more:,} more"] if more > 0 else []
         notes += [thumbnails.note] if thumbnails.note else []
         return f"<div>{cards}</div>" + "".join(f"<div>{escape(note)}</div>" for note in notes)
 
 
-def _card(row: dict[str, Any], picture: str | None) -> str:
+def _card(row: dict[str, Any], uri: str | None) -> str:
     verdict = str(row["verdict"])
     reason = " ".join(filter(None, (row["reason"], "" if row["score"] is None else f"{row['score']:g}")))
-    image = (
-        f"<img src='{picture}' alt='' style='max-width:100%'>" if picture else f"<div style='{_BLANK}'>no image</div>"
-    )
+    image = f"<img src='{uri}' alt='' style='max-width:100%'>" if uri else f"<div style='{_BLANK}'>no image</div>"
     return (
         f"<div style='{_CARD}{_COLOURS.get(verdict, '#888')}'>{image}"
         f"<div><b>{escape(_WORDS.get(verdict, verdict))}</b> {escape(reason)}</div>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +16,17 @@ from numpy.typing import NDArray
 
 from dedupkit.engine.marker import read_marker
 from dedupkit.manifest.rows import taken_rows
+from dedupkit.manifest.shown import clip
+from dedupkit.report.facts import Sample
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.store import count_rows
 
-__all__ = ["Manifest", "Removed", "Tally", "clip", "removed_of", "shard_counts"]
+__all__ = ["Manifest", "Removed", "Tally", "removed_of", "shard_counts"]
 
 _SHOWN = (
     "sample", "source", "key", "caption", "width", "height", "nbytes", "format", "verdict", "reason", "score",
     "kept_sample", "kept_key",
 )  # fmt: skip
-_UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]+")
-_LONGEST_CAPTION = 200
 _EXAMPLES = 5
 _SHORTEST_NAME = 5  # a key shorter than this can be part of any message
 
@@ -41,7 +40,7 @@ class Removed:
         witness: (n,) int64, the kept sample that each duplicates; -1 where there is none.
         score: (n,) float32.
         reason: (n,) int32, index into ``reasons``.
-        reasons: names, in alphabetical order.
+        reasons: Names, in alphabetical order.
     """
 
     sample: NDArray[np.int64]
@@ -56,10 +55,10 @@ class Tally:
     """What one pass over the manifest counts.
 
     Attributes:
-        verdicts: samples by verdict.
+        verdicts: Number of samples by verdict.
         reasons: Number of samples by verdict and reason. A sample's own name in the reason is shown as ``…``.
         examples: Numbers of the first few unreadable samples, by reason.
-        removed: all removed samples.
+        removed: All removed samples.
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -104,20 +103,15 @@ class Manifest:
         tally.removed = removed_of(parts)
         return tally
 
-    def rows(self, samples: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """Some samples as they are shown, their captions cut short, the relation to the witness still unknown."""
-        found: dict[int, dict[str, Any]] = {}
+    def rows(self, samples: Iterable[int]) -> dict[int, Sample]:
+        """Some samples as they are shown, by number; the relation to the witness is still unknown."""
+        found: dict[int, Sample] = {}
         for table in self._taken(np.unique(np.fromiter(samples, np.int64)), list(_SHOWN)):
             for row in table.to_pylist():
                 row["caption"] = clip(row["caption"])
                 row["score"] = None if row["score"] is None else round(row["score"], 4)
-                found[row["sample"]] = row | {"relation": None}
+                found[row["sample"]] = Sample(**row)
         return found
-
-    def captions(self, samples: NDArray[np.int64]) -> Iterator[tuple[int, str | None]]:
-        """The captions of some samples, in their order in the manifest."""
-        for table in self._taken(np.unique(samples), ["sample", "caption"]):
-            yield from zip(table["sample"].to_pylist(), table["caption"].to_pylist(), strict=True)
 
     def _taken(self, samples: NDArray[np.int64], columns: list[str]) -> Iterator[pa.Table]:
         return taken_rows(self._file, samples, columns)
@@ -132,14 +126,6 @@ class Manifest:
             examples = tally.examples.setdefault(name, [])
             if len(examples) < _EXAMPLES:
                 examples.append(sample)
-
-
-def clip(text: str | None, most: int = _LONGEST_CAPTION) -> str | None:
-    """Text fit to be shown: one line without control characters; long text ends in ``…``."""
-    if text is None:
-        return None
-    shown = _UNPRINTABLE.sub(" ", text[: most + 1]).strip()
-    return shown if len(text) <= most else shown[: most - 1] + "…"
 
 
 def _without_name(reason: str, key: str) -> str:

@@ -1,27 +1,24 @@
-"""Small pictures of samples, made from the originals where they still can be read."""
+"""Thumbnails of samples, made from the originals where these can still be read."""
 
 from __future__ import annotations
 
 import base64
-import io
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dedupkit.errors import RereadError
-from dedupkit.images import ImageError, luma_of, open_image
+from dedupkit.images import ImageError, open_image, thumbnail
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
 from dedupkit.sources.sample import Place
 
-__all__ = ["Thumbnails", "thumbnail"]
+__all__ = ["Thumbnails"]
 
-_QUALITY = 78
 _THREADS = 4  # each may hold one decoded image
 
 
@@ -29,12 +26,12 @@ class Thumbnails:
     """Thumbnails of a run's samples as ``data:`` addresses.
 
     Args:
-        run: the run folder; ``run.json`` names the shards, ``samples/`` says where in them an image lies.
+        run: The run folder.
         side: Side of the square that a thumbnail fits in, in pixels.
         moved: Where the data lies now, if it moved since the run.
 
     Attributes:
-        missing: why a sample has no thumbnail, by sample.
+        missing: Reason why a sample has no thumbnail, by sample.
     """
 
     def __init__(self, run: Path, side: int = 160, moved: Moved | None = None) -> None:
@@ -78,28 +75,7 @@ class Thumbnails:
             return None
         first = self.missing[min(self.missing)]
         count = len(self.missing)
-        return f"{count:,} {'picture' if count == 1 else 'pictures'} could not be shown; the first: {first}"
-
-
-def thumbnail(image: Image.Image, side: int = 160) -> bytes:
-    """A JPEG that fits in a square, transparency over white, without any metadata of the original.
-
-    Args:
-        image: any mode.
-        side: Side of the thumbnails, in pixels.
-
-    Raises:
-        ImageError: the mode cannot be converted.
-    """
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(luma_of(image, min_side=side).plane)
-    small = image.convert("RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB")
-    small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
-    canvas = Image.new("RGB", small.size, "white")
-    canvas.paste(small, mask=small.getchannel("A") if small.mode == "RGBA" else None)
-    buffer = io.BytesIO()
-    canvas.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return buffer.getvalue()
+        return f"{count:,} {'image' if count == 1 else 'images'} could not be shown; the first: {first}"
 
 
 def _make(data: bytes, side: int) -> tuple[str, str | None]:

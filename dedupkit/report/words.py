@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dedupkit.clustering.rules import Atom, parse_rule, reason_of
+from dedupkit.runfolder import RunConfig
 from dedupkit.signals import SIGNALS, find_signal, known_signals
 
 __all__ = ["LIMITS", "PROMISES", "Atom", "Claim", "command", "policy_words", "read_rule", "rule_words", "score_words"]
@@ -56,7 +56,7 @@ LIMITS = (
         (_paper("Carlini et al. 2023", "2301.13188"), _paper("", "2605.30642")),
     ),
     Claim(
-        "Template families survive: pictures that share most of a layout and differ in one part (a product on the same "
+        "Template families survive: images that share most of a layout and differ in one part (a product on the same "
         "background, a poster with another name) can each lie beyond the rule's bound, and a model can still learn the "
         "shared part by heart.",
         (_paper("Webster 2023", "2305.08694"),),
@@ -74,10 +74,15 @@ def read_rule(text: str) -> dict[str, tuple[Atom, ...]]:
     """The alternatives of an expanded rule, by the reason that the manifest gives for each.
 
     Args:
-        text: ``rule_expanded`` of run.json, e.g. ``(clip>=0.9 and verified) or pdq<=31``.
+        text: ``rule_expanded`` of run.json, such as ``(clip>=0.9 and verified) or pdq<=31``.
 
     Returns:
-        Reason to conditions, in order. Of two alternatives with one reason the looser first condition counts.
+        Reason to conditions, in order. Where two alternatives have one reason, the one with the looser first condition
+        counts.
+
+    Example:
+        >>> list(read_rule("(clip>=0.9 and verified) or pdq<=31"))
+        ['clip and verified', 'pdq']
     """
     # A similarity that is not in the table is that of one of the run's embedders.
     embedders = [name for name in _SIMILARITY.findall(text) if name not in SIGNALS]
@@ -90,7 +95,12 @@ def read_rule(text: str) -> dict[str, tuple[Atom, ...]]:
 
 
 def rule_words(rule: Mapping[str, tuple[Atom, ...]]) -> list[str]:
-    """Each alternative as the end of the sentence 'two samples are duplicates when …'."""
+    """Each alternative as the end of the sentence 'two samples are duplicates when …'.
+
+    Example:
+        >>> rule_words(read_rule("exact or clip>=0.9"))
+        ['their files are byte for byte the same', 'their similarity under clip is at least 0.9']
+    """
     return [", and ".join(_atom_words(atom) for atom in atoms) for atoms in rule.values()]
 
 
@@ -107,7 +117,12 @@ def score_words(rule: Mapping[str, tuple[Atom, ...]], reason: str | None, score:
 
 
 def policy_words(policy: str) -> str:
-    """A keep policy as a phrase: ``most pixels, then largest file, then first in the input``."""
+    """A keep policy as a phrase.
+
+    Example:
+        >>> policy_words("-pixels, nbytes, sample")
+        'most pixels, then smallest file, then first in the input'
+    """
     phrases = []
     for column in filter(None, (part.strip() for part in policy.split(","))):
         name = column.lstrip("-").strip()
@@ -116,17 +131,19 @@ def policy_words(policy: str) -> str:
     return ", then ".join(phrases)
 
 
-def command(config: Mapping[str, Any], out: Path) -> str:
+def command(config: RunConfig, out: Path) -> str:
     """The shell command that makes a run again, with the rule and the policy spelled out.
 
     Args:
-        config: the content of run.json.
-        out: the run folder; only its name is used.
+        config: What was asked of the run.
+        out: The run folder; only its name is used.
     """
-    words = ["dedupkit", "run", *map(str, config["sources"]), "--out", out.resolve().name or "out"]
-    words += ["--rule", str(config["rule_expanded"]), "--keep", str(config["keep"])]
-    for spec in config.get("embedders", {}).values():
-        words += ["--embed", str(spec)]
-    for name in config.get("hashes", ()):
-        words += ["--hash", str(name)]
-    return shlex.join([*words, "--seed", str(config.get("seed", 0))])
+    words = ["dedupkit", "run", *config.sources, "--out", out.resolve().name or "out"]
+    words += ["--rule", config.rule_expanded, "--keep", config.keep]
+    for spec in config.embedders.values():
+        words += ["--embed", spec]
+    for name in config.hashes:
+        words += ["--hash", name]
+    if config.captions != "ignore" and not config.captions.startswith("pair"):  # the rule has the condition of a pair
+        words += ["--captions", config.captions]
+    return shlex.join([*words, "--seed", str(config.seed)])

@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from dedupkit.calibration.result import read_calibration
-from dedupkit.report.facts import collect
+from dedupkit.calibration.result import Calibration
+from dedupkit.report.collect import collect
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.report.words import LIMITS, PROMISES, policy_words, read_rule, rule_words, score_words
 from dedupkit.runfolder import RunFolder
@@ -25,57 +25,51 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]|#!~])")
 def write_report(run: Path, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
     """Write ``report.html``, ``report.json`` and ``DATASET_CARD.md`` of a finished run.
 
-    The same run gives the same files. Where the source has moved, pictures are replaced by placeholders.
+    The same run gives the same files. Where the source has moved, placeholders stand for the images.
 
     Args:
-        run: the run folder.
-        path: where the HTML page goes; ``report.html`` in the run folder by default.
+        run: The run folder.
+        path: Path of the HTML page; ``report.html`` in the run folder by default.
         source: Where the data lies now, if it moved since the run.
 
     Returns:
         The HTML page.
 
     Raises:
-        DedupkitError: there is no finished run.
-        OSError: a file cannot be written.
+        DedupkitError: There is no finished run.
+        OSError: A file cannot be written.
     """
     run = Path(run)
-    page = RunFolder(run).report_page if path is None else Path(path)
+    folder = RunFolder(run)
+    page = folder.report_page if path is None else Path(path)
     facts = collect(run)
     thumbnails = Thumbnails(run, moved=source)
-    pictures = thumbnails.get(_pictured(facts))
+    images = thumbnails.get(row.sample for row in facts.shown)
     templates = _templates()
-    rule = read_rule(facts["rule"])
-    calibration = read_calibration(run, facts["rule"])
+    rule = read_rule(facts.rule)
     context = {
         "facts": facts,
-        "calibration": calibration,
+        "calibration": None if facts.calibration is None else Calibration(facts.calibration.facts, facts.rule),
         "rule_words": rule_words(rule),
-        "policy_words": policy_words(facts["keep_policy"]),
+        "policy_words": policy_words(facts.keep_policy),
         "promises": PROMISES,
         "limits": LIMITS,
     }
     document = templates.get_template("report.html.j2").render(
         **context,
-        pictures=pictures,
+        images=images,
         note=thumbnails.note,
-        score=lambda row: score_words(rule, row["reason"], row["score"]),
+        score=lambda row: score_words(rule, row.reason, row.score),
     )
     card = templates.get_template("card.md.j2").render(**context)
     _write(page, document)
-    write_json(RunFolder(run).report_facts, facts)
-    _write(RunFolder(run).card, card)
+    write_json(folder.report_facts, facts.to_json())
+    _write(folder.card, card)
     return page
 
 
-def _pictured(facts: dict[str, Any]) -> set[int]:
-    shown = [row for group in facts["largest_groups"] for row in group["shown"]]
-    shown += [pair[side] for pair in facts["borderline"] for side in ("witness", "removed")]
-    return {row["sample"] for row in shown}
-
-
 def _templates() -> Environment:
-    """Pages are escaped by default; Markdown escapes what comes from the data, with the filter ``md``."""
+    """Pages are escaped by default; in Markdown the filter ``md`` escapes what comes from the data."""
     environment = Environment(
         loader=PackageLoader("dedupkit.report", ""),
         autoescape=select_autoescape(["html.j2"]),

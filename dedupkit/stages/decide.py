@@ -17,12 +17,12 @@ from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering import Decision, Policy, Rule, decide
 from dedupkit.clustering.rules import reason_of
 from dedupkit.errors import DedupkitError
-from dedupkit.manifest.tables import groups_of, iter_manifest, write_groups, write_manifest
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.decision import decision_digest
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
+from dedupkit.stages.tables import groups_of, iter_manifest, write_groups, write_manifest
 from dedupkit.store import read_columns, write_table
 
 __all__ = ["Verdicts", "decide_and_write", "decide_run"]

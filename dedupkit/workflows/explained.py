@@ -40,7 +40,7 @@ class Explanation:
 
     @property
     def verdict(self) -> str:
-        """``keep``, ``remove`` or ``unreadable``."""
+        """``keep``, ``remove``, ``unreadable`` or ``blocked``."""
         return str(self.row["verdict"])
 
     @property
@@ -112,7 +112,7 @@ def explain(folder: RunFolder, config: Mapping[str, Any], rows: Rows, sample: in
         rows: The manifest.
         sample: Number of the sample.
     """
-    from dedupkit.report.facts import add_relations
+    from dedupkit.report.relations import relations
     from dedupkit.report.words import policy_words
 
     row = rows.rows([sample])[sample]
@@ -121,19 +121,23 @@ def explain(folder: RunFolder, config: Mapping[str, Any], rows: Rows, sample: in
     if row["group_size"] > 1:
         table = rows.table(["sample", "group"])
         group = tuple(table.filter(pc.equal(table["group"], row["group"]))["sample"].to_pylist())
-    shown = dict(row)
-    add_relations(folder.edges("verified"), [shown])
+    relation = None
+    if witness is not None:
+        pair = (sample, row["kept_sample"])
+        relation = relations(folder.edges("verified"), [pair]).get(pair)
     if row["verdict"] == "unreadable":
         words = f"is unreadable: {row['reason']}"
+    elif row["verdict"] == "blocked":
+        words = f"is blocked: {row['reason']}"
     elif witness is not None:
         words = f"is removed as a duplicate of {witness['key']}, which is kept: {_because(config, row)}"
-        words += f" ({shown['relation']})" if shown.get("relation") else ""
+        words += f" ({relation})" if relation else ""
     elif len(group) == 1:
         words = "is kept: no other sample satisfies the rule with it"
     else:
         order = policy_words(config["keep"])
         words = f"is kept: no kept sample that ranks before it ({order}) satisfies the rule with it"
-    return Explanation(row, words, witness, shown.get("relation"), group)
+    return Explanation(row, words, witness, relation, group)
 
 
 def _because(config: Mapping[str, Any], row: Mapping[str, Any]) -> str:
