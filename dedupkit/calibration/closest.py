@@ -27,9 +27,9 @@ def closest_pairs(scorer: PairScorer, groups: NDArray[np.integer], *, whole: boo
     """Score all pairs of images of different groups and keep the closest 0.2 %, 500 at least, 20,000 at most.
 
     Args:
-        scorer: scores of all pairs, block by block.
+        scorer: Scores of all pairs, block by block.
         groups: (n,) integers; pairs of one group are no impostor pairs.
-        whole: whether scores are whole numbers.
+        whole: Whether scores are whole numbers.
 
     Returns:
         The closest pairs. Work: n * n / 2 products; memory: a block of n * 512 floats.

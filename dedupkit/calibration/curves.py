@@ -19,10 +19,10 @@ class Curve:
     """An alternative of a rule, seen along the threshold of its first bounded condition.
 
     Attributes:
-        reason: the signals of the alternative, as the manifest names it, e.g. ``lite and verified``.
-        clause: the alternative, the condition with the threshold first.
-        floor: the loosest threshold at which the run knows its pairs.
-        signal: whose threshold it is.
+        reason: Signals of the alternative, as the manifest names it, such as ``lite and verified``.
+        clause: The alternative, the condition with the threshold first.
+        floor: Loosest threshold at which the run knows its pairs.
+        signal: Signal whose threshold it is.
     """
 
     reason: str
@@ -54,10 +54,10 @@ def curves_of(rule: Rule, floors: Mapping[str, float], signals: Mapping[str, Sig
     """The alternatives with a threshold, each by its first bounded condition.
 
     Args:
-        rule: of two alternatives with the same signals the looser one counts.
-        floors: for each bounded signal, how far the run's pairs reach. Pairs that must be verified are known only as
-            far as they were, so there the rule's own threshold is the floor.
-        signals: the signals of the rule, by name.
+        rule: The rule; where two alternatives have the same signals, the looser one counts.
+        floors: Loosest threshold that the run's pairs reach, by bounded signal. Pairs that must be verified are known
+            only as far as they were, so there the rule's own threshold is the floor.
+        signals: Signals of the rule, by name.
     """
     curves: dict[str, Curve] = {}
     for clause in rule.clauses:
@@ -94,8 +94,8 @@ def holds(rule: Rule, scores: Mapping[str, NDArray[np.float32]]) -> NDArray[np.b
     """Whether the rule holds for each of some pairs.
 
     Args:
-        rule: the rule.
-        scores: for each signal (m,) float32: the distance or cosine, for identities 1 or 0; NaN where one of the two
+        rule: The rule.
+        scores: (m,) float32 by signal: the distance or cosine, for identities 1 or 0; NaN where one of the two
             images has no such fingerprint. A signal that is missing holds for no pair.
     """
     count = len(next(iter(scores.values()))) if scores else 0

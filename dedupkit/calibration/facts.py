@@ -44,8 +44,8 @@ class TransformationRecall:
     """How many synthetic duplicates of one transformation the rule finds.
 
     Attributes:
-        name: Of the transformation, as in :data:`dedupkit.images.transformations.TRANSFORMATIONS`.
-        label: For tables.
+        name: Name of the transformation, as in :data:`dedupkit.images.transformations.TRANSFORMATIONS`.
+        label: Name in tables.
         family: ``protocol`` or ``web``.
         count: Number of synthetic duplicates.
         found: Number of those that the rule finds.
@@ -97,11 +97,11 @@ class CurvePoint:
     """What a threshold would do.
 
     Attributes:
-        threshold: Of the signal alone.
+        threshold: Threshold of the signal alone.
         recall: Share of all synthetic duplicates at or within it.
         pairs: Number of pairs of the run at or within it.
         impostors: Impostor pairs to expect among all images of the run.
-        precision: By the judged pairs at or within it.
+        precision: Precision of the judged pairs at or within it.
     """
 
     threshold: float
@@ -144,9 +144,9 @@ class ImpostorTail:
         hidden: Number of pairs that turned out to be duplicates and do not count.
         start: Score where the tail begins.
         rate: Share of the pairs at or above the start.
-        scale: Sigma.
-        shape: k.
-        step: Between the scores that occur; 0 where all do.
+        scale: Scale parameter sigma.
+        shape: Shape parameter k.
+        step: Step between the scores that can occur; 0 where all can.
     """
 
     images: int
@@ -172,7 +172,7 @@ class ThresholdCurve:
         bound: The threshold in force.
         floor: The loosest threshold at which the run knows its pairs.
         points: Thresholds, the strictest first.
-        recall_by_transformation: For each transformation, one share per threshold.
+        recall_by_transformation: Shares found, one per threshold, by transformation.
         strata: The pairs between successive thresholds, as far as the floor.
         impostors: The fitted tail; None where there was too little.
         proposal: The threshold proposed.
@@ -207,7 +207,7 @@ class Facts:
         wanted: Precision that thresholds are proposed for.
         samples: Number of readable samples of the run.
         synthetic: How many synthetic duplicates the rule finds.
-        precision: Of the rule by judged pairs; None without answers.
+        precision: Precision of the rule, from judged pairs; None without answers.
         curves: One for each alternative of the rule with a threshold.
     """
 

@@ -43,15 +43,15 @@ class Known:
     """What all parts of a calibration know of the run.
 
     Attributes:
-        folder: of the run.
-        shards: their number.
-        rule: in force.
-        models: of the embedders that the rule names, those that can embed new images; specifications by name.
-        curves: the rule's alternatives that have a threshold.
+        folder: Folder of the run.
+        shards: Number of shards.
+        rule: The rule in force.
+        models: Specifications, by name, of the rule's embedders that can embed new images.
+        curves: Alternatives of the rule that have a threshold.
         kept: (k,) int64, the samples that the run keeps.
-        readable: samples of the run that could be read.
-        seed: of every choice at random.
-        workers: processes.
+        readable: Number of samples of the run that could be read.
+        seed: Seed for all random choices.
+        workers: Number of processes.
     """
 
     folder: RunFolder

@@ -1,4 +1,4 @@
-"""Serve the pairs of a run that are still to be judged, and write the answers down."""
+"""Show the pairs of a run that are still to be judged, and record the answers."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def judge_pairs(
     port: int,
     tell: Callable[[str], None] | None,
 ) -> int:
-    """Show the pairs that were drawn and not judged yet; returns how many were to be judged.
+    """Show the pairs that were drawn and are not judged yet; returns their number.
 
     Args:
-        folder: of the run.
-        originals: of the run.
-        found: the pairs along each curve.
-        file: of the answers.
-        per_band: pairs of each stratum.
-        seed: of the draw, and of which sample is on the left.
-        port: to listen on.
-        tell: called with the page's address; by default the browser opens it.
+        folder: Folder of the run.
+        originals: Images of the run.
+        found: Pairs along each curve.
+        file: File of the answers.
+        per_band: Number of pairs of each stratum.
+        seed: Seed for all random choices: the pairs, their order, and their sides.
+        port: Port of the judging page; 0 picks a free one.
+        tell: Function that is called with the page's address; by default the browser opens it.
 
     Raises:
-        DedupkitError: there is nothing to judge, or the source is gone.
-        OSError: the port is taken.
+        DedupkitError: There is nothing to judge, or the source is gone.
+        OSError: The port is taken.
     """
     drawn = draw_pairs(found, per_band, seed)
     if not drawn:
@@ -66,7 +66,7 @@ def judge_pairs(
     if not waiting:
         return 0
     samples = {sample for pair in waiting for sample in (pair.a, pair.b)}
-    originals.places(samples)  # says so now if the source is gone
+    originals.places(samples)  # raises now if the source is gone
     rows = FileRows(folder.manifest).rows(samples)
     turned = np.random.default_rng([seed, 3]).random(len(waiting)) < 0.5
     questions = [_question(pair, rows, turn) for pair, turn in zip(waiting, turned.tolist(), strict=True)]

@@ -39,7 +39,7 @@ class Found:
     """The pairs along a curve, as far as the run's edges reach.
 
     Attributes:
-        curve: the alternative.
+        curve: The alternative.
         a: (m,) int32, the smaller sample.
         b: (m,) int32, the other.
         closeness: (m,) float64, larger for closer.
@@ -81,7 +81,7 @@ def found_pairs(folder: RunFolder, shards: int, rule: Rule, curves: Sequence[Cur
 
 
 def draw_pairs(found: Sequence[Found], per_band: int, seed: int) -> list[Drawn]:
-    """The pairs to judge, so many of each stratum of each curve, in a random order over all of them."""
+    """The pairs to judge, the same number of each stratum of each curve, in a random order over all of them."""
     drawn: dict[Pair, dict[str, float]] = {}
     for pairs in found:
         curve = pairs.curve
@@ -103,10 +103,10 @@ def strata_of(
     """Pairs and answers between successive thresholds.
 
     Args:
-        found: the pairs.
+        found: The pairs.
         thresholds: (t,) the strictest first.
-        answers: to pairs that were drawn for this alternative.
-        in_force: count only the pairs by which the rule decides.
+        answers: Answers about pairs that were drawn for this alternative.
+        in_force: Whether to count only the pairs by which the rule decides.
     """
     curve = found.curve
     place = stratum_of(found.closeness, curve.closeness(thresholds))
@@ -127,7 +127,7 @@ def strata_of(
 
 
 def append_answer(path: Path, drawn: Drawn, keys: Sequence[str], same: bool | None) -> None:
-    """Write one answer down at once: a line, whole or not at all, that is on the disk when this returns."""
+    """Record one answer: a line, whole or not at all, that is on the disk when this returns."""
     line = {"a": drawn.a, "b": drawn.b, "keys": list(keys), "reasons": sorted(drawn.scores)}
     text = json.dumps({**line, "scores": dict(drawn.scores), "same": same}, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The page on which a person says of pairs whether they are the same image, served to this machine alone.
+"""The page on which a person judges whether pairs are the same image, served to this machine alone.
 
 The server listens on 127.0.0.1. That alone is no protection: any page that the browser has open can send requests
 there. So every address begins with a secret that only the printed link holds; the ``Host`` header must name this
@@ -33,9 +33,9 @@ class Question:
     """A pair to judge.
 
     Attributes:
-        a: the sample on the left.
-        b: the sample on the right.
-        about: for each of the two what is written under it, as lines.
+        a: Sample on the left.
+        b: Sample on the right.
+        about: Lines of text under each of the two.
     """
 
     a: int
@@ -47,14 +47,14 @@ class JudgingServer:
     """Serves the page until the person is finished.
 
     Args:
-        questions: in the order in which they are asked.
-        image: a sample as the bytes of a JPEG file; ImageError, OSError and DedupkitError are shown as text.
-        record: called at each answer with the number of the question and whether the two are the same image, None
-            for an answer that is taken back.
-        port: to listen on; 0 lets the system choose.
+        questions: Questions in the order in which they are asked.
+        image: Function from a sample to the bytes of a JPEG file; the page shows an error that it raises as text.
+        record: Function that is called at each answer with the number of the question and whether the two are the
+            same image, None for an answer that is taken back.
+        port: Port of the page; 0 picks a free one.
 
     Raises:
-        OSError: the port is taken.
+        OSError: The port is taken.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class JudgingServer:
         return f"http://127.0.0.1:{self._server.server_port}/{self.token}/"
 
     def serve(self) -> None:
-        """Answer requests until the page says that all is done, or Ctrl-C: whoever has judged enough ends it so."""
+        """Answer requests until the page says that all is done, or until Ctrl-C, which ends it early."""
         thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         thread.start()
         try:
-            while not self.finished.wait(0.5):  # in pieces, so that Ctrl-C is heard
+            while not self.finished.wait(0.5):  # in short waits, so that Ctrl-C works
                 pass
         except KeyboardInterrupt:
             pass

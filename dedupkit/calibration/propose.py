@@ -19,11 +19,11 @@ class Proposal:
     """A threshold, or why there is none.
 
     Attributes:
-        threshold: the loosest that reaches the wanted precision; None if none does.
-        precision: what it has, by the estimate.
-        low: its 95 % lower end.
+        threshold: Loosest threshold that reaches the wanted precision; None if none does.
+        precision: Estimated precision at that threshold.
+        low: Lower end of its 95 % interval.
         basis: ``answers`` (judged pairs), ``impostors`` (the tail of pairs of different images), or nothing.
-        note: what to know about it.
+        note: Caveat, as a sentence; empty where there is none.
     """
 
     threshold: float | None
@@ -37,9 +37,9 @@ def from_answers(strata: Sequence[Stratum], wanted: float, *, floor: float) -> P
     """Judge by answers: the precision of all strata from the strictest on, each weighed by its pairs.
 
     Args:
-        strata: the strictest first.
-        wanted: precision.
-        floor: as far as the run's pairs reach.
+        strata: Strata, the strictest first.
+        wanted: Wanted precision.
+        floor: Loosest threshold that the run's pairs reach.
 
     Returns:
         None where nothing was answered, or not about the strictest pairs.
@@ -75,8 +75,8 @@ def from_impostors(
         thresholds: (t,) the strictest first.
         found: (t,) pairs that the run has at each.
         expected: (t,) impostor pairs among them.
-        wanted: precision.
-        floor: as far as the run's pairs reach.
+        wanted: Wanted precision.
+        floor: Loosest threshold that the run's pairs reach.
     """
     if not np.isfinite(expected.estimate).any():
         return Proposal(None, note="too few different images to say")

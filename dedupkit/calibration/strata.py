@@ -36,11 +36,11 @@ class Stratum:
     """A stratum of score and what was answered about its pairs.
 
     Attributes:
-        strict: the closer end, exclusive except at identity.
-        threshold: the looser end, inclusive.
-        pairs: how many the run has found there.
-        same: answers that say the two are the same image.
-        different: answers that say they are not.
+        strict: Closer end, exclusive except at identity.
+        threshold: Looser end, inclusive.
+        pairs: Number of pairs that the run has found there.
+        same: Number of answers that say the two are the same image.
+        different: Number of answers that say they are not.
     """
 
     strict: float
@@ -94,14 +94,14 @@ def stratum_of(closeness: NDArray[np.float64], thresholds: NDArray[np.float64]) 
 def draw(
     a: NDArray[np.integer], b: NDArray[np.integer], stratum: NDArray[np.int64], most: int, seed: int
 ) -> NDArray[np.int64]:
-    """Choose so many pairs of each stratum at random.
+    """Choose pairs of each stratum at random.
 
     Args:
         a: (m,) one sample of each pair.
         b: (m,) the other.
         stratum: (m,) its stratum; negative ones are left out.
-        most: pairs of a stratum.
-        seed: of the choice.
+        most: Greatest number of pairs of a stratum.
+        seed: Seed for all random choices.
 
     Returns:
         Rows, in a random order over all strata.

@@ -1,8 +1,8 @@
-"""Synthetic duplicates: some of the run's own images, every transformation of each, and what the signals say of them.
+"""Synthetic duplicates: transformed copies of some of the run's own images, each scored against its original.
 
-They go through the scan and the embedders of an ordinary run. What the signals say of each original and its duplicate
-is then computed for these pairs alone, however far apart they are: a join would stop at a bound, and compare each
-duplicate with those of all other images for nothing.
+They go through the scan and the embedders of an ordinary run. The scores of each original and its duplicate are then
+computed for these pairs alone, however far apart they are: a join would stop at a bound, and would compare each
+duplicate with those of all other images.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Synthetic:
     Attributes:
         original: (m,) int64, the run's sample.
         transformation: (m,) int64, place in ``TRANSFORMATIONS``.
-        scores: by signal (m,) float32, as ``pair_scores`` has them; ``verified`` where the rule depends on it.
+        scores: (m,) float32 by signal, as ``pair_scores`` has them; ``verified`` where the rule depends on it.
     """
 
     original: NDArray[np.int64]

@@ -37,10 +37,10 @@ class Closest:
     Attributes:
         i, j: (m,) int64, the images, i < j.
         score: (m,) float64, larger for closer: a cosine, or minus a distance; all those at or above ``start``.
-        start: the least score that counts.
-        images: how many were paired.
-        pairs: how many pairs that made.
-        whole: whether scores are whole numbers.
+        start: Least score that counts.
+        images: Number of images that were paired.
+        pairs: Number of pairs of these.
+        whole: Whether scores are whole numbers.
     """
 
     i: NDArray[np.int64]
@@ -57,11 +57,11 @@ class Tail:
     """A fitted tail.
 
     Attributes:
-        start: where it begins.
-        rate: the share of the pairs at or above the start.
-        scale: sigma.
-        shape: k.
-        step: between the scores that occur, from the start on; 0 where all do.
+        start: Score where the tail begins.
+        rate: Share of the pairs at or above the start.
+        scale: Scale parameter sigma.
+        shape: Shape parameter k.
+        step: Step between the scores that can occur, from the start on; 0 where all can.
     """
 
     start: float
@@ -101,9 +101,9 @@ def fit_tail(closest: Closest, weight: Floats | None = None, *, exponential: boo
     """Fit the tail of some pairs.
 
     Args:
-        closest: the pairs.
+        closest: The closest pairs.
         weight: (images,) how often each image counts; once by default.
-        exponential: hold k at 0.
+        exponential: Whether to hold k at 0.
 
     Returns:
         The tail; None where fewer than 30 pairs are left.
@@ -139,11 +139,11 @@ def expected_pairs(
     """Pairs of different images that a data set of some size has at or above each threshold.
 
     Args:
-        closest: the closest pairs of a sample of the data.
+        closest: Closest pairs of a sample of the data.
         thresholds: (t,) float64 scores, larger for closer.
-        count: images of the data set.
-        replicates: samples of the bootstrap.
-        seed: of the bootstrap.
+        count: Number of images of the data set.
+        replicates: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
 
     Returns:
         The fitted tail (None if there is too little to fit), and n (n - 1) / 2 times its probabilities.

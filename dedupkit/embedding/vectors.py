@@ -1,4 +1,4 @@
-"""Files of vectors that exist: which layouts are known, and how one part is read.
+"""Files of vectors that exist: the known layouts, and how one part is read.
 
 A part is a block of vectors and the identifiers of its rows: the same file, or two files of one name. Layouts, as their
 tools write them:
@@ -44,9 +44,9 @@ class Part:
     """A block of vectors and its identifiers.
 
     Attributes:
-        vectors: ``.npy``, ``.npz`` or ``.parquet``.
-        ids: ``.parquet`` or ``.npz``; may be the same file.
-        array: the array or column of vectors; None in ``.npy``.
+        vectors: File of the vectors: ``.npy``, ``.npz`` or ``.parquet``.
+        ids: File of the identifiers: ``.parquet`` or ``.npz``; may be the same file.
+        array: Name of the array or column of vectors; None in ``.npy``.
     """
 
     vectors: Path
@@ -59,10 +59,10 @@ class Part:
         return (self.vectors,) if self.vectors == self.ids else (self.vectors, self.ids)
 
     def identifiers(self) -> dict[str, pa.Array]:
-        """Columns of strings under the names of :data:`IDENTIFIERS`, those that there are.
+        """The identifiers that the file has: columns of strings under the names of :data:`IDENTIFIERS`.
 
         Raises:
-            DedupkitError: there is none, or the file is broken.
+            DedupkitError: There is none, or the file is broken.
         """
         try:
             if self.ids.suffix == ".npz":
@@ -87,10 +87,10 @@ class Part:
         return found
 
     def shape(self) -> tuple[int, int]:
-        """Rows and dimension, without reading the vectors where the format tells.
+        """Rows and dimension, without reading the vectors where the format allows it.
 
         Raises:
-            DedupkitError: no matrix, or the file is broken or cut short.
+            DedupkitError: No matrix, or the file is broken or cut short.
         """
         try:
             if self.vectors.suffix == ".npz":
@@ -169,7 +169,7 @@ def find_parts(spec: Spec) -> tuple[list[Part], list[Path]]:
     """The parts that ``precomputed:PATH`` names, in name order, and the files that have no counterpart.
 
     Raises:
-        DedupkitError: no such path, or none of the known layouts.
+        DedupkitError: No such path, or none of the known layouts.
     """
     path = spec.path
     if not path.exists():

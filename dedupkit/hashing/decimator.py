@@ -44,8 +44,8 @@ def coefficient_buffers(image: Coefficients, views: Sequence[float] = ()) -> NDA
     """The same buffers from the low frequencies of a JPEG, turned as its EXIF block says.
 
     Args:
-        image: read with ``frequencies``.
-        views: parts of the sides, each for a view of the middle of the image. Their filter would let higher frequencies
+        image: Coefficients read with ``frequencies``.
+        views: Parts of the sides, each for a view of the middle of the image. Their filter would let higher frequencies
             through than are there; on photos that changes a few bits.
 
     Returns:
@@ -121,11 +121,11 @@ def _of_frequencies(length: int, start: int, keep: int, blocks: int, flipped: bo
     """The matrix of an axis that holds the ``keep`` lowest frequencies of each block of 8 pixels.
 
     Args:
-        length: pixels that are decimated.
-        start: pixels of the first block that come before them.
+        length: Number of pixels that are decimated.
+        start: Number of pixels of the first block that come before them.
         keep: Number of frequencies kept of each block.
         blocks: Number of blocks.
-        flipped: whether the axis runs backwards.
+        flipped: Whether the axis runs backwards.
     """
     first, bands = _bands(length)
     if flipped:
@@ -178,7 +178,7 @@ def _bands(length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         np.bincount((row + edge[around]).ravel(), weight.ravel(), minlength=SIDE * width) for edge in (first, last)
     )
     weights = np.cumsum((up - down).reshape(SIDE, width), axis=1)
-    weights[np.abs(weights) < 1e-12] = 0  # sums of floats leave crumbs where the weight is zero
+    weights[np.abs(weights) < 1e-12] = 0  # rounding errors where the weight is zero
     return start, weights
 
 

@@ -26,11 +26,11 @@ class Transformation:
     """One way in which copies differ.
 
     Attributes:
-        name: short and stable, e.g. ``crop-20``.
-        label: for tables.
+        name: Short and stable name, such as ``crop-20``.
+        label: Name in tables.
         family: ``protocol`` or ``web``.
-        change: from an RGB image to an RGB image.
-        quality: of the JPEG file that the copy becomes.
+        change: Function from an RGB image to an RGB image.
+        quality: Quality of the JPEG file that the copy becomes.
     """
 
     name: str

@@ -54,9 +54,9 @@ class Verdicts:
         inputs: Digest of what was decided about.
         rule: The rule.
         decision: Verdict for every sample.
-        readable: (n,) bool, which samples could be read.
+        readable: (n,) bool, whether a sample could be read.
         captions: What the captions say about the groups.
-        blocked: By sample the reason why it takes no part.
+        blocked: Reason why a sample takes no part, by sample.
     """
 
     folder: RunFolder

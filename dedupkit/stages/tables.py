@@ -86,7 +86,7 @@ def write_manifest(path: Path, tables: Iterable[pa.Table], digest: str = "") -> 
 
     Args:
         path: The manifest.
-        tables: From :func:`iter_manifest`.
+        tables: The manifest, as :func:`iter_manifest` gives it.
         digest: Digest of rule, policy and input, kept in the file's metadata.
     """
     verdicts: dict[str, int] = {}
@@ -114,10 +114,10 @@ def iter_manifest(
     Args:
         samples: Samples file of each shard, in order.
         sources: Path or URL of each shard.
-        decision: Over all samples in that order.
+        decision: Decision about all samples in that order.
         reasons: Name of each clause of the rule.
-        blocked: By sample the reason why it is blocked.
-        captions: By kept sample the captions that it carries instead of its own.
+        blocked: Reason why a sample is blocked, by sample.
+        captions: Captions that a kept sample carries instead of its own, by sample.
     """
     blocked, captions = blocked or {}, captions or {}
     sizes = np.bincount(decision.group, minlength=len(decision.group)).astype(np.int32)
@@ -166,8 +166,8 @@ def write_groups(path: Path, table: pa.Table, digest: str = "") -> tuple[int, in
 
     Args:
         path: The file.
-        table: From :func:`groups_of`.
-        digest: As for :func:`write_manifest`.
+        table: The groups, as :func:`groups_of` gives them.
+        digest: Digest of rule, policy and input, kept in the file's metadata.
 
     Returns:
         The number of groups and the size of the largest (1 where there is none).
@@ -180,8 +180,8 @@ def groups_of(decision: Decision, readable: NDArray[np.bool_], captions: pa.Tabl
     """The groups of two samples or more as a table, in the order of their smallest sample.
 
     Args:
-        decision: Over all samples.
-        readable: (n,) which samples took part.
+        decision: Decision about all samples.
+        readable: (n,) bool, whether a sample took part.
         captions: Columns ``group`` (ascending), ``captions`` (distinct ones), ``caption`` (the most frequent) and
             ``caption_count``, for the groups that have any.
     """

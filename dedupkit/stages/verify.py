@@ -1,4 +1,4 @@
-"""The verify stage: candidate pairs whose images are looked at again, and what connects those that hold."""
+"""The verify stage: compares the images of candidate pairs again, and keeps the pairs that hold with their relation."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _FORMAT = 2  # raise it when these columns or the verdicts change
 
 
 def verify_candidates(job: Job, key: str) -> None:
-    """Verify every pair for which the rule's verdict depends on it; pairs that another clause settles are spared.
+    """Verify every pair whose verdict depends on it; pairs that another clause settles are left out.
 
     Args:
-        job: what is computed.
-        key: fingerprint of all the edges that candidates come from.
+        job: What the run computes.
+        key: Cache key of all the edges that candidates come from.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -71,7 +71,7 @@ def verify_candidates(job: Job, key: str) -> None:
         "settled": [_as_json(clause) for clause in _settled_clauses(job.rule)],
     }
     write_marker(folder.marker("match", "verified"), key, result, folder.path, [folder.edges("verified")])
-    remove_tree(parts)  # last: before the marker, a kill would leave tasks that are done and nothing to show for it
+    remove_tree(parts)  # after the marker: a kill between the two must not lose the results
 
 
 def verify_pairs(
@@ -88,14 +88,14 @@ def verify_pairs(
     """Verify given pairs of samples, as tasks of the engine.
 
     Args:
-        a: (m,) samples.
-        b: (m,) samples.
-        folder: of the run that they are in.
-        shards: of that run; those that the pairs need must be there.
-        parts: a folder for the results of the tasks; the caller removes it.
-        out: where the tasks leave their markers.
-        key: fingerprint of all that the pairs depend on.
-        workers: processes.
+        a: (m,) One sample of each pair.
+        b: (m,) The other.
+        folder: Folder of the run that has the samples.
+        shards: Shards of that run; those that the pairs need must be there.
+        parts: Folder for the results of the tasks; the caller removes it.
+        out: Folder for the markers of the tasks.
+        key: Cache key of everything that the pairs depend on.
+        workers: Number of processes.
 
     Returns:
         The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), and how many could not be read again.
@@ -119,7 +119,7 @@ def verify_pairs(
 def covers_verified(rule: Rule, facts: Mapping[str, Any]) -> bool:
     """Whether every pair that a rule needs verified was, given what the stage says of its edges.
 
-    A pair was looked at if a tested clause made it a candidate and no settled one spared it.
+    A pair was verified if a tested clause made it a candidate and no settled clause left it out.
     """
     tested, settled = ([_from_json(clause) for clause in facts[name]] for name in ("tested", "settled"))
     now_settled = _settled_clauses(rule)
@@ -136,9 +136,9 @@ def verify_chunk(
     """Verify some pairs of samples; a task of the engine.
 
     Args:
-        path: the Parquet file to write: the pairs that hold, their agreement and what connects them.
-        pairs: the samples, a and b.
-        shards: by number, for every sample: the shard, its samples file, its first sample.
+        path: Parquet file to write: the pairs that hold, their agreement and their relation.
+        pairs: The samples, a and b.
+        shards: Shard, its samples file and its first sample, by the number of the shard.
 
     Returns:
         ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again.
@@ -175,7 +175,7 @@ def _settled_clauses(rule: Rule) -> list[Clause]:
 
 
 def _looked_at(atom: Atom) -> bool:
-    """Whether a condition is settled by looking at the images again."""
+    """Whether a condition is settled by comparing the images again."""
     return find_signal(atom.signal).stage == "verify"
 
 

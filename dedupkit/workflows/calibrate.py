@@ -71,8 +71,8 @@ def calibrate(
         The calibration, which is also in ``calibration.json`` of the run.
 
     Raises:
-        DedupkitError: no finished run, a folder in use, a source that is gone or has changed, a number out of range.
-        OSError: the run folder cannot be written, or the port is taken.
+        DedupkitError: No finished run, a folder in use, a source that is gone or has changed, a number out of range.
+        OSError: The run folder cannot be written, or the port is taken.
     """
     if sample < 1 or per_band < 1 or seed < 0 or not 0 < precision < 1:
         raise DedupkitError("sample and per-band are at least 1, the seed 0, and the precision lies between 0 and 1")

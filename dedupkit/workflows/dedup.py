@@ -55,38 +55,38 @@ def dedup(
     """Find duplicates in image-caption shards and decide which samples to keep.
 
     Args:
-        sources: tars, Parquet files, folders, brace patterns or globs, local or remote; see
+        sources: Tars, Parquet files, folders, brace patterns or globs, local or remote; see
             :func:`dedupkit.sources.find_shards`. Or images in memory: a list of PIL images, of arrays or of the bytes
             of files, one array, a Hugging Face ``Dataset``, or :class:`dedupkit.Images` with keys and captions.
-        out: the run folder. A run that was interrupted goes on where it was; the same call with another rule or
+        out: Run folder. An interrupted run continues where it stopped; the same call with another rule or
             policy decides again and computes only what is missing. Images in memory need none: the run then lies in
             a temporary folder, which goes away with the run object.
-        rule: a preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
+        rule: A preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
         embed: One or more embedders; each is a signal that the rule can name. A specification
             (:data:`dedupkit.embedding.FORMS`), an object (:class:`dedupkit.embedding.Embedder`, or what
             :func:`dedupkit.embedding.load_precomputed` returns), or ``(vectors, keys)``: an array (n, d) and the keys
             of its rows. A preset over an embedder takes the first, or ``lite``.
-        keep: the keep policy, e.g. ``"-pixels, -clip_score, nbytes, sample"``.
-        hashes: further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
+        keep: Keep policy, such as ``"-pixels, -clip_score, nbytes, sample"``.
+        hashes: Further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
             ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
         workers: Number of worker processes; the number of cores by default. The result does not depend on it. With 0
             all work is done in this process, which an image that crashes a decoder then ends.
-        seed: of everything that samples.
-        device: for torch, e.g. ``cuda``; a GPU where there is one by default.
+        seed: Seed for all random choices.
+        device: Device for torch, such as ``cuda``; by default a GPU where there is one.
         captions: What is done with captions beside images: ``ignore``; ``pair`` or ``pair>=0.8`` (only samples whose
             captions agree too are duplicates); ``merge`` (a kept sample carries the captions of those that it stands
             for); ``template>10`` (captions of more than ten kept samples are listed), with ``:blank`` (cleaned shards
             leave them out) or ``:drop`` (their samples are blocked). See docs/captions.md.
-        target_recall: of a search that is clustered because the exact one would take long.
+        target_recall: Recall of searches that are clustered because the exact one would take long.
 
     Returns:
         The finished run.
 
     Raises:
-        RuleError: the rule or the policy cannot be read.
-        DedupkitError: no such source, a folder that holds something else, a folder in use, a worker that died.
-        MissingExtraError: an embedder needs a package that is not installed.
-        OSError: the run folder cannot be written. What was done is kept.
+        RuleError: The rule or the policy cannot be read.
+        DedupkitError: No such source, a folder that holds something else, a folder in use, a worker that died.
+        MissingExtraError: An embedder needs a package that is not installed.
+        OSError: The run folder cannot be written. What was done is kept.
     """
     keeper = None
     images = images_in(sources)

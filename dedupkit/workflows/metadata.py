@@ -40,24 +40,24 @@ def clean_lists(
 
     Args:
         files: Parquet, TSV and CSV files with a column of URLs, or patterns of them.
-        to: a new or empty folder for the cleaned lists, or one that an earlier call wrote. Each list keeps its name,
+        to: New or empty folder for the cleaned lists, or one that an earlier call wrote. Each list keeps its name,
             its columns and the order of its rows; ``dedupkit/manifest.parquet`` has a verdict for each row.
-        rule: identities joined by ``and`` and ``or``: ``url``, ``hash`` (a column ``sha256``, ``hash``,
+        rule: Identities joined by ``and`` and ``or``: ``url``, ``hash`` (a column ``sha256``, ``hash``,
             ``image_phash``, …), ``caption`` (equal after folding) and ``url_family`` (equal but for the size that a
             site offers). By default ``url or hash`` where a list has hashes, else ``url``.
-        keep: keep policy over ``pixels``, ``width``, ``height``, ``clip_score`` and ``sample`` (the row).
-        settings: how URLs and captions are normalised.
-        temporary: folder for keys, 20 bytes a row and identity; inside ``to`` by default.
-        workers: number of threads; all cores by default. The result does not depend on it.
+        keep: Keep policy over ``pixels``, ``width``, ``height``, ``clip_score`` and ``sample`` (the row).
+        settings: Normalisation of URLs and captions.
+        temporary: Folder for keys, 20 bytes a row and identity; inside ``to`` by default.
+        workers: Number of threads; all cores by default. The result does not depend on it.
 
     Returns:
         The counts, which are also in ``dedupkit/summary.json``.
 
     Raises:
-        RuleError: the rule or policy cannot be read.
-        DedupkitError: no such file, no column of URLs, a folder that holds something else, too little room on the disk.
+        RuleError: The rule or policy cannot be read.
+        DedupkitError: No such file, no column of URLs, a folder that holds something else, too little room on the disk.
         MissingExtraError: can_ada is not installed.
-        OSError: something cannot be written.
+        OSError: Something cannot be written.
     """
     from dedupkit.errors import require
     from dedupkit.metadata.grouped import group_rows

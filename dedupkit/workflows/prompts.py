@@ -26,8 +26,8 @@ def most_duplicated(run: str | Path, top: int = 350_000) -> pa.Table:
     """The most frequent caption of each of the largest duplicate groups.
 
     Args:
-        run: folder of a finished run.
-        top: number of groups at most.
+        run: Folder of a finished run.
+        top: Greatest number of groups.
 
     Returns:
         One row a group, the largest first: ``prompt`` (string), ``images`` (int64, samples of the group),
@@ -36,7 +36,7 @@ def most_duplicated(run: str | Path, top: int = 350_000) -> pa.Table:
         are left out.
 
     Raises:
-        DedupkitError: there is no finished run, or ``top`` is not positive.
+        DedupkitError: There is no finished run, or ``top`` is not positive.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -73,16 +73,16 @@ def write_prompts(run: str | Path, to: str | Path, top: int = 350_000) -> int:
     """Write the captions of the most duplicated images to a file; its suffix names the format.
 
     Args:
-        run: folder of a finished run.
+        run: Folder of a finished run.
         to: ``.txt`` (one caption a line, white space folded), ``.jsonl`` or ``.parquet`` (all columns).
-        top: number of groups at most.
+        top: Greatest number of groups.
 
     Returns:
         The number of captions written.
 
     Raises:
-        DedupkitError: as :func:`most_duplicated`, or an unknown suffix.
-        OSError: the file cannot be written.
+        DedupkitError: As for :func:`most_duplicated`, or an unknown suffix.
+        OSError: The file cannot be written.
     """
     path = Path(to)
     kind = path.suffix.removeprefix(".").lower()

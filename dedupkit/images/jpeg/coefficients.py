@@ -4,9 +4,9 @@ A JPEG stores each block of 8x8 pixels as 8x8 coefficients of a cosine transform
 decoding depends on the lowest of them alone, and linearly, so the inverse transform can be left out: the coefficients
 are read, dequantised and laid out as a plane (:mod:`dedupkit.hashing.decimator` goes on from there).
 
-Only files that are exactly as the standard has them are read here: 8 bits, Huffman codes, one scan, grey or YCbCr with
-full luminance, no restart markers, and not a bit missing or too many. All others, and every doubt, are for
-:func:`dedupkit.images.decode_luma`.
+Only files that follow the standard exactly are read here: 8 bits, Huffman codes, one scan, grey or YCbCr with
+full luminance, no restart markers, and not a bit missing or too many. All others, and doubtful
+ones, are left to :func:`dedupkit.images.decode_luma`.
 
 Source: ITU-T T.81 (1992), A.3.3 (the cosine transform) and F.2 (sequential Huffman decoding).
 """
@@ -42,7 +42,7 @@ from dedupkit.startup.compiled import compiled_function
 
 __all__ = ["Coefficients", "read_coefficients"]
 
-_MAX_PIXELS = 16_000_000  # larger images are decoded at an eighth of their size, where this has less to win
+_MAX_PIXELS = 16_000_000  # larger images are decoded at an eighth of their size, where this gains less
 _TOGETHER = 64  # in one call of the kernel
 
 
@@ -54,11 +54,11 @@ class Coefficients:
         plane: (8x8 blocks down, rows kept, blocks across * columns kept) int16, dequantised: of each block the lowest
             vertical frequencies as rows and horizontal ones as columns. The blocks cover the image and, on the right
             and at the bottom, what the file fills up.
-        height: of the image as it is stored, in pixels.
-        width: of the image as it is stored, in pixels.
-        keep: rows and columns kept of each block, 1 to 8.
-        turned: how its EXIF block turns it: whether it is transposed first, then its rows flipped, its columns
-            flipped.
+        height: Height of the stored image, in pixels.
+        width: Width of the stored image, in pixels.
+        keep: Number of rows and of columns kept of each block, 1 to 8.
+        turned: Orientation from its EXIF block: whether the image is transposed first, then whether its rows and its
+            columns are flipped.
     """
 
     plane: NDArray[np.int16]
@@ -75,7 +75,7 @@ def read_coefficients(
 
     Args:
         images: The stored bytes.
-        keep: For a side in pixels, how many of the eight frequencies along it are kept, 1 to 8.
+        keep: Function from a side in pixels to the number of frequencies kept along it, 1 to 8.
         min_side: The shortest side of an image that is read, in pixels.
         max_pixels: The most pixels of an image that is read.
 
@@ -168,14 +168,14 @@ def _decode(
     """Call the kernel.
 
     Args:
-        raw: the files, one after the other.
+        raw: The files, one after the other.
         jobs: (n, JOB_COLUMNS); READ is set where an image was whole.
         definitions: (tables * DEFINITION,), of the Huffman tables from number 1 on.
         quantization: (tables * 64,), in zigzag order.
-        planes: where the coefficients go.
-        longest: bytes of the longest file.
-        most_blocks: of an image.
-        spare: where in ``planes`` nobody reads: a row of blocks from there on.
+        planes: Array that takes the coefficients.
+        longest: Size of the longest file, in bytes.
+        most_blocks: Greatest number of blocks of an image.
+        spare: Place in ``planes`` from which on a row of blocks is never read.
 
     Returns:
         The planes.

@@ -14,12 +14,12 @@ class Recall(NamedTuple):
     """Share of the true pairs of distinct vectors that was found, measured on a random sample of rows.
 
     Attributes:
-        estimate: the share; 1 for exact search, NaN if the sample had no true pair.
+        estimate: Estimated recall; 1 for exact search, NaN if the sample had no true pair.
         low, high: 95 % Wilson interval, with the sample counted as `effective` pairs; [1, 1] for exact search.
-        sampled_pairs: true pairs of the sampled rows that it was measured on.
-        effective: independent pairs that these are worth, as all pairs of a row may stand and fall together.
-        sampled_rows: rows whose true pairs were looked for, half of them to choose the overlap.
-        note: what to know about it, or nothing.
+        sampled_pairs: True pairs of the sampled rows that it was measured on.
+        effective: Independent pairs that these are worth, as all pairs of a row may stand and fall together.
+        sampled_rows: Rows whose true pairs were looked for, half of them to choose the overlap.
+        note: Caveat, as a sentence; empty where there is none.
     """
 
     estimate: float

@@ -44,7 +44,7 @@ class Engine:
 
     Attributes:
         kind: "numpy" or "torch" (float32), "bfloat16" (a CPU with matrix units for it) or "cuda" (float16).
-        tile: rows of a block.
+        tile: Number of rows of a block.
     """
 
     def __init__(self, kind: str, dims: int, device: str = "cpu") -> None:
@@ -63,13 +63,13 @@ class Engine:
 
         Args:
             device: "cpu", or what torch calls a device; None: CUDA if there is one.
-            pairs: products to be computed.
-            dims: components of a vector.
-            floor: of the join. The bfloat16 sieve compares bits, which needs a positive one.
+            pairs: Number of products to compute.
+            dims: Number of components of a vector.
+            floor: Least cosine of the join. The bfloat16 sieve compares bits, which needs a positive one.
 
         Raises:
-            MissingExtraError: a device was named, and torch is not installed.
-            ValueError: there is no such device.
+            MissingExtraError: A device was named, and torch is not installed.
+            ValueError: There is no such device.
         """
         installed = importlib.util.find_spec("torch") is not None
         if device in (None, "cpu") and (pairs < SMALL_JOB or not installed):
@@ -240,13 +240,13 @@ def join_tiles(
     Work: len(at) * len(to) * d multiply-adds, half of it where a set meets itself.
 
     Args:
-        engine: what multiplies.
-        left: the first set.
+        engine: Engine that multiplies.
+        left: First set of vectors.
         at: int64 (m,), the positions in it to use, ascending; None: all.
-        right: the second set; None: the first with itself, each pair once, with i < j.
+        right: Second set; None joins the first with itself, each pair once, with i < j.
         to: int64 (k,), the positions in the second set; None: all.
-        floor: least cosine.
-        keep_rows: rows that are held in memory while all others pass by.
+        floor: Least cosine.
+        keep_rows: Rows that are held in memory while all others pass by.
 
     Yields:
         Positions i and j, int64, and scores, float32, all (p,) with p > 0. They fill no more than a tile.

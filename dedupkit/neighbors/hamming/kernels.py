@@ -135,7 +135,7 @@ def sort_by_chunk(probe: Any, words: Any, ids: Any, spare_words: Any, spare_ids:
     Two passes of half the key each: neither the cache nor the TLB holds as many open lines as there are buckets.
 
     Args:
-        probe: fields of a `Probe`.
+        probe: Fields of a `Probe`.
         words: uint64 (n + LANES,); in: in the order of the rows, out: of the keys.
         ids: int32 (n,); out.
         spare_words: uint64 (n + LANES,), overwritten.
@@ -249,16 +249,16 @@ def scan(
     """Join the left positions [begin, end) with the right side until done or `out` is full.
 
     Args:
-        left: fields of a `Side`.
-        right: fields of a `Side`; the left one in a join of a set with itself, which emits
+        left: Fields of a `Side`.
+        right: Fields of a `Side`; the left one in a join of a set with itself, which emits
             a pair from its smaller position.
         other: uint64 codes of the right side transposed once more; read only where `turn` is not 0.
-        probe: fields of a `Probe`.
+        probe: Fields of a `Probe`.
         turn: 0: plain; 1 and 2: the upright and the transposed half of a dihedral join.
-        self_join: whether left is right.
-        radius: largest distance, in bits.
-        begin: first left position.
-        end: left position to stop before.
+        self_join: Whether left is right.
+        radius: Largest distance, in bits.
+        begin: First left position.
+        end: Left position to stop before.
         state: int64 (3,): where to go on: step (tile and mask; -1 when done), left position, right position.
         out: int64 (capacity, 3): takes a, b, distance; capacity >= LANES.
 
