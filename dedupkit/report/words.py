@@ -99,7 +99,7 @@ def rule_words(rule: Mapping[str, tuple[Atom, ...]]) -> list[str]:
 
     Example:
         >>> rule_words(read_rule("exact or clip>=0.9"))
-        ['their files are byte for byte the same', 'their similarity under clip is at least 0.9']
+        ['their files are identical, byte for byte (SHA-256)', 'their similarity under clip is at least 0.9']
     """
     return [", and ".join(_atom_words(atom) for atom in atoms) for atoms in rule.values()]
 
