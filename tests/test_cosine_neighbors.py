@@ -114,6 +114,23 @@ def test_lists_do_not_depend_on_the_order_of_offers():
     np.testing.assert_array_equal(lists[0].ids, lists[1].ids)
 
 
+@settings(max_examples=20, deadline=None)
+@given(x=vector_sets(most=40), data=st.data())
+def test_neighbours_of_some_rows_are_among_those_of_all(x, data):
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, len(x) - 1), max_size=5))) if len(x) else [], np.int64)
+    every, some = cosine_neighbors(x, 3, 0.3), cosine_neighbors(x, 3, 0.3, rows=rows)
+    np.testing.assert_array_equal(some.last[rows], every.last[rows])
+    mine = {pair for pair in keys(every) if set(pair) & set(rows.tolist())}
+    assert keys(some) <= mine
+    for row in rows.tolist():
+        near = {
+            (a, b)
+            for a, b, s in zip(every.a, every.b, every.score, strict=True)
+            if row in (a, b) and s > every.last[row]
+        }
+        assert near <= keys(some)
+
+
 def test_what_cells_find_is_what_they_say():
     x = clustered(6000, dims=24, clusters=200)
     exact = cosine_neighbors(x, 3, 0.5, method="exact")

@@ -64,6 +64,7 @@ def cosine_neighbors(
     k: int,
     floor: float,
     *,
+    rows: NDArray[np.int64] | None = None,
     method: str = "auto",
     target_recall: float = 0.99,
     memory: int = MEMORY,
@@ -85,6 +86,7 @@ def cosine_neighbors(
         vectors: (n, d) float16 or float32, of any length; a memory map is read in blocks.
         k: Number of neighbours of each row, 1 to 1024; ties go to the smaller row.
         floor: Least cosine, in (-1, 1].
+        rows: int64, the rows whose neighbours are wanted, among all; by default every row.
         method: ``exact``, ``cells``, or ``auto``: exact where that takes seconds.
         target_recall: Share of the neighbours that ``cells`` must find, in (0, 1).
         memory: Bytes for blocks, and for the result; not counting the vectors.
@@ -109,19 +111,26 @@ def cosine_neighbors(
             f"{k} neighbours of {len(array):,} rows need {needed / 2**20:,.0f} MiB, and memory allows "
             f"{memory / 2**20:,.0f}; ask for fewer neighbours or give more memory"
         )
-    return search(array, k, settings)
+    return search(array, k, settings, rows)
 
 
-def search(array: NDArray[Any], k: int, settings: Settings) -> Neighbors:
+def search(array: NDArray[Any], k: int, settings: Settings, rows: NDArray[np.int64] | None = None) -> Neighbors:
     """As :func:`cosine_neighbors`, with checked arguments."""
     dims = array.shape[1]
-    engine = Engine.choose(settings.device, len(array) ** 2 / 2, dims, settings.floor)
+    products = len(array) * (len(array) / 2 if rows is None else len(rows))
+    engine = Engine.choose(settings.device, products, dims, settings.floor)
     with threads(settings.workers):
         distinct = collapse(array)
         sets = Sets(engine, distinct.rows, None, settings.memory // (16 * dims))
         lists = NeighborLists(len(distinct.rows), k, settings.floor)
-        plan, recall = _plan(sets, k, settings)
-        if plan is None:
+        wanted = None if rows is None else _positions(distinct, rows)
+        few = wanted is not None and (settings.method == "exact" or products <= EXACT_PAIRS)
+        plan, recall = (None, EXACT) if few else _plan(sets, k, settings)
+        if wanted is not None and plan is None:
+            some = NeighborLists(len(wanted), k, settings.floor)
+            nearest_of(sets, wanted, some)
+            lists.ids[wanted], lists.scores[wanted] = some.ids, some.scores
+        elif plan is None:
             nearest_tiles(sets, None, lists)
         else:
             starts, owner = members(assign(engine, distinct.rows, plan), len(plan.centres))
@@ -130,7 +139,20 @@ def search(array: NDArray[Any], k: int, settings: Settings) -> Neighbors:
                 if len(inside) > 1:
                     nearest_tiles(sets, inside, lists)
     a, b, score, last = _pairs_of_rows(distinct, lists, k, len(array))
+    if rows is not None:
+        mine = np.zeros(len(array), bool)
+        mine[rows] = True
+        near = mine[a] & (score >= last[a]) | mine[b] & (score >= last[b])
+        a, b, score = a[near], b[near], score[near]
     return Neighbors(a, b, score, last, recall, distinct.skipped)
+
+
+def _positions(distinct: Distinct, rows: NDArray[np.int64]) -> Ints:
+    """The distinct vectors that some rows have, ascending."""
+    vector = np.full(len(distinct.rows.array), -1, np.int64)
+    vector[distinct.members] = np.repeat(np.arange(len(distinct.sizes)), distinct.sizes)
+    found = np.unique(vector[rows])
+    return found[found >= 0]
 
 
 def _plan(sets: Sets, k: int, settings: Settings) -> tuple[Plan | None, Recall]:
