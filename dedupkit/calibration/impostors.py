@@ -29,7 +29,7 @@ from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.impostors import PairScorer
 from dedupkit.sources.reread import Originals
-from dedupkit.stages.verify import verify_pairs
+from dedupkit.stages.verify_pairs import verify_pairs
 from dedupkit.store import atomic_path
 
 __all__ = ["Impostors", "measure_impostors", "read_impostors", "write_impostors"]

@@ -36,7 +36,7 @@ from dedupkit.sources.reread import Originals, read_images
 from dedupkit.sources.sample import Place
 from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.run import run_stages
-from dedupkit.stages.verify import verify_pairs
+from dedupkit.stages.verify_pairs import verify_pairs
 from dedupkit.store import atomic_path, read_columns, write_table
 
 __all__ = ["Synthetic", "measure_synthetic", "read_synthetic", "write_chunk", "write_synthetic"]

@@ -50,6 +50,10 @@ class Layout:
         """The scored pairs of one signal."""
         return self.path / "edges" / signal / "00000.parquet"
 
+    def ranked(self, signal: str) -> Path:
+        """The scored pairs of one signal that rounds of verification found beside those of its join."""
+        return self.path / "edges" / signal / "ranked.parquet"
+
     def labels(self, signal: str) -> Path:
         """For each sample the first sample with the same content, -1 where it has none; for some signals."""
         return self.path / "edges" / signal / "first.npy"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.signals.matches import Matches, Origin
@@ -17,9 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["pair_scores", "read_matches"]
 
 
-def read_matches(scanned: Scanned, name: str, first: NDArray[np.int32], origin: Origin = "image") -> Matches:
-    """Labels and the edges in ``edges/{name}``, as deciding takes them."""
+def read_matches(
+    scanned: Scanned, name: str, first: NDArray[np.int32], origin: Origin = "image", more: Path | None = None
+) -> Matches:
+    """Labels and the edges in ``edges/{name}``, as deciding takes them; and those of another file, if it is there."""
     table = read_columns(scanned.folder.edges(name))
+    if more is not None and more.exists():
+        table = pa.concat_tables([table.select(["a", "b", "score"]), read_columns(more)])
     a, b, score = (table[column].to_numpy() for column in ("a", "b", "score"))
     return Matches(first, a.astype(np.int32), b.astype(np.int32), score.astype(np.float32), origin)
 

@@ -44,6 +44,13 @@ class Embedded(Signal):
         """
         return 0.6 if (self.spec or self.name).partition("?")[0] == "lite" else 0.45
 
+    @property
+    def ranks(self) -> bool:
+        """Cosines rank; scores that a background normalises do not follow them."""
+        from dedupkit.embedding.spec import parse_spec
+
+        return not self.spec or "background" not in parse_spec(self.spec).options
+
     def join_key(self, settings: JoinSettings) -> list[Any]:
         """The search, and the background by which scores are normalised."""
         from dedupkit.embedding.keys import background_key
@@ -64,10 +71,10 @@ class Embedded(Signal):
         return first
 
     def matches(self, scanned: Scanned) -> Matches:
-        """See :meth:`Signal.matches`."""
+        """All pairs within a bound, and those that rounds of verification looked at; see :meth:`Signal.matches`."""
         from dedupkit.signals.edges import read_matches
 
-        return read_matches(scanned, self.name, self.labels(scanned))
+        return read_matches(scanned, self.name, self.labels(scanned), more=scanned.folder.ranked(self.name))
 
     def rows(self, scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """The vectors of some samples at unit length; see :meth:`Signal.rows`."""

@@ -34,11 +34,13 @@ class JoinSettings:
     """How far and how a signal is joined.
 
     Attributes:
-        bound: Loosest score that is kept: the largest distance, or the least similarity.
+        bound: Loosest score that is kept: the largest distance, or the least similarity; infinity where not
+            all pairs within a bound are wanted, but only nearest neighbours.
         workers: Number of threads.
         target_recall: Share of the pairs that an approximate search must find, in (0, 1).
         seed: Seed for all random choices.
         device: Device for torch; a GPU where there is one by default.
+        floor: Least similarity of nearest neighbours, which are kept beside the pairs within the bound; None for none.
     """
 
     bound: float
@@ -46,6 +48,7 @@ class JoinSettings:
     target_recall: float = 0.99
     seed: int = 0
     device: str | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class Signal:
     def finds_pairs(self) -> bool:
         """Whether it finds pairs by itself; one that does not must stand beside a condition that does."""
         return self.stage != "verify"
+
+    @property
+    def ranks(self) -> bool:
+        """Whether candidates for verification are each sample's nearest under it, rather than all within a bound."""
+        return False
 
     # -- what it needs of a scan
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.neighbors.cosine.join import iter_cosine_pairs
+from dedupkit.neighbors.cosine.neighbors import Neighbors
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores, unit_rows
+from dedupkit.neighbors.cosine.settings import MEMORY
 from dedupkit.signals.columns import Edges, Scanned, write_edges
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.signal import JoinSettings
@@ -21,7 +23,13 @@ from dedupkit.store import atomic_path, temporary_path
 if TYPE_CHECKING:
     from dedupkit.signals.embedded import Embedded
 
-__all__ = ["match_vectors", "vectors_of"]
+__all__ = ["LEAST_PLACES", "list_length", "match_vectors", "nearest_among", "vectors_of"]
+
+LEAST_PLACES = 4000
+"""Places that all lists of nearest neighbours have at least, up to the longest length."""
+
+_LENGTHS = ((0.9999, 32), (0.999, 16), (0.995, 8), (0.0, 4))
+"""Target recall from which on a list has this length; the longest first."""
 
 _MAX_EDGES = 200_000_000
 """More edges than this mean that the floor is too low for the data; the error proposes another."""
@@ -39,17 +47,32 @@ def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) ->
         settings: The floor (a cosine, or with a background a normalised score) and the search.
 
     Returns:
-        ``distinct`` vectors joined, ``edges`` written, the ``bound`` and the measured ``recall``.
+        ``distinct`` vectors joined, ``edges`` written, the ``bound`` at or above which all pairs are there, and the
+        measured ``recall``. Where nearest neighbours were sought, ``ranks``: their ``floor``, the length ``k`` of a
+        list, and the number of lists that are ``full``, so that more neighbours may reach the floor.
 
     Raises:
         DedupkitError: More pairs than there is room for; the message proposes a floor.
     """
-    folder, floor = scanned.folder, settings.bound
+    folder = scanned.folder
+    folder.ranked(signal.name).unlink(missing_ok=True)
     first = Exact("exact").labels(scanned)
     leaders = _leaders(scanned, signal.name, first)
     recall = {"estimate": 1.0, "low": 1.0, "high": 1.0}
+    ranks: dict[str, Any] = {}
 
     def blocks(vectors: NDArray[np.float16]) -> Iterator[Edges]:
+        if settings.bound < np.inf:
+            yield from joined(vectors, settings.bound)
+        if settings.floor is not None:
+            found = _nearest(vectors, settings.floor, settings, list_length(len(vectors), settings.target_recall))
+            ranks.update(_ranks(found, settings))
+            if found.recall.estimate < recall["estimate"]:
+                recall.update(estimate=found.recall.estimate, low=found.recall.low, high=found.recall.high)
+            new = found.score < np.float32(settings.bound)
+            yield leaders[found.a[new]], leaders[found.b[new]], found.score[new]
+
+    def joined(vectors: NDArray[np.float16], floor: float) -> Iterator[Edges]:
         options = {"target_recall": settings.target_recall, "seed": settings.seed, "device": settings.device}
         bias = _bias(signal.spec, vectors)
         least = floor if bias is None else min(1.0, max(-0.999, floor + float(bias.min())))
@@ -72,7 +95,78 @@ def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) ->
     has_vector[leaders] = True
     with atomic_path(folder.labels(signal.name)) as temporary, temporary.open("wb") as stream:
         np.save(stream, np.where((first >= 0) & has_vector[np.maximum(first, 0)], first, -1).astype(np.int32))
-    return {"distinct": len(leaders), "edges": edges, "bound": floor, "recall": recall}
+    bound = min(settings.bound, ranks.pop("complete", settings.bound if settings.floor is None else settings.floor))
+    facts = {"distinct": len(leaders), "edges": edges, "bound": bound, "recall": recall}
+    if settings.floor is None:
+        return facts
+    return {
+        **facts,
+        "ranks": {"floor": settings.floor, "k": list_length(len(leaders), settings.target_recall), "full": 0, **ranks},
+    }
+
+
+def nearest_among(
+    name: str, scanned: Scanned, samples: NDArray[np.int64], settings: JoinSettings, wanted: NDArray[np.int64], k: int
+) -> Neighbors:
+    """The nearest neighbours of some samples among others; pairs are places in ``samples``.
+
+    Args:
+        name: The embedder.
+        scanned: All samples; their vectors are there.
+        samples: (m,) ascending, the samples to look among; all have a vector.
+        settings: The floor and the search.
+        wanted: Places in ``samples`` of those whose neighbours are sought.
+        k: Length of a list.
+    """
+    gathered = temporary_path(scanned.folder.edges(name).with_name("vectors.npy"))
+    try:
+        vectors = _gather(scanned, name, samples, gathered)
+        return _nearest(vectors, settings.floor or 0.0, settings, k, wanted)
+    except ValueError as error:
+        raise DedupkitError(f"{name}: {error}") from error
+    finally:
+        gathered.unlink(missing_ok=True)
+
+
+def list_length(images: int, target_recall: float) -> int:
+    """How many nearest neighbours of each image are candidates for verification: 4 to 32.
+
+    A copy comes before every other image in the list of one of the two as a rule, and behind a few at worst; more are
+    taken for a higher recall. Small sets afford longer lists, of ``LEAST_PLACES`` in all.
+    """
+    k = next(k for least, k in _LENGTHS if target_recall >= least)
+    return max(k, min(_LENGTHS[0][1], LEAST_PLACES // max(images, 1)))
+
+
+def _nearest(
+    vectors: NDArray[np.float16],
+    floor: float,
+    settings: JoinSettings,
+    k: int,
+    rows: NDArray[np.int64] | None = None,
+) -> Neighbors:
+    from dedupkit.neighbors.cosine.neighbors import cosine_neighbors
+
+    return cosine_neighbors(
+        vectors,
+        k,
+        floor,
+        rows=rows,
+        method="auto" if settings.target_recall < 1 else "exact",
+        target_recall=min(settings.target_recall, 0.9999),
+        seed=settings.seed,
+        device=settings.device,
+        memory=max(MEMORY, 64 * k * len(vectors)),
+    )
+
+
+def _ranks(found: Neighbors, settings: JoinSettings) -> dict[str, Any]:
+    ends = found.last[np.isfinite(found.last)]
+    length = list_length(len(found.last), settings.target_recall)
+    facts = {"floor": settings.floor, "k": length, "full": len(ends)}
+    # A list ends at its last score, and others may have the same.
+    complete = settings.floor if not len(ends) else float(np.nextafter(ends.max(), np.float32(2)))
+    return {**facts, "complete": complete}
 
 
 def vectors_of(scanned: Scanned, name: str, samples: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_
 from dedupkit.stages.tables import groups_of, iter_manifest, write_groups, write_manifest
 from dedupkit.store import read_columns, write_table
 
-__all__ = ["Verdicts", "decide_and_write", "decide_run"]
+__all__ = ["Verdicts", "decide_and_write", "decide_run", "keep_order"]
 
 
 def decide_and_write(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
     shards = len(config.shards)
     inputs = folder.inputs(rule.signals, check=check)
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
-    order = policy.order(_policy_columns(folder, shards, policy), len(readable))
+    order = keep_order(folder, shards, policy, len(readable))
     scanned, mode = Scanned(folder, shards), CaptionMode.parse(config.captions)
     signals = {name: find_signal(name).matches(scanned) for name in rule.signals}
     decision, blocked = decide(rule, signals, order, readable), dict[int, str]()
@@ -186,6 +186,11 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
     else:
         facts = caption_facts(scanned, decision, readable, mode)
     return Verdicts(folder, config, inputs, rule, decision, readable, facts, blocked)
+
+
+def keep_order(folder: RunFolder, shards: int, policy: Policy, count: int) -> NDArray[np.int64]:
+    """All samples, the most worth keeping first, (count,) int64."""
+    return policy.order(_policy_columns(folder, shards, policy), count)
 
 
 def _policy_columns(folder: RunFolder, shards: int, policy: Policy) -> dict[str, NDArray[Any]]:

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from math import inf
 from typing import Any
 
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.errors import DedupkitError
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.sources.sample import paths_to_ask
-from dedupkit.stages.plan import Job
+from dedupkit.stages.plan import Job, loosest_unranked
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
 from dedupkit.store import remove_tree, stamps
 
@@ -141,17 +142,23 @@ def _identifiers(job: Job) -> list[str]:
 
 
 def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None:
-    """Join each signal, out to the loosest bound that the rule states or that was joined before."""
+    """Join each signal, out to the loosest bound that the rule states or that was joined before.
+
+    Of an alternative ``(embedder>=floor and verified)`` only the nearest neighbours above the floor are joined.
+    """
     from dedupkit.stages.match import match_signal
 
-    how = job.computing
+    how, ranked = job.computing, job.ranked
     with Progress("match", len(signals)) as progress:
         for signal in signals:
-            name, atom = signal.name, job.rule.loosest(signal.name)
-            settings = JoinSettings(atom.bound or 0.0, how.threads, how.target_recall, how.seed, how.device)
+            name, atom = signal.name, loosest_unranked(job.rule, signal.name, ranked)
+            floor = ranked[name].bound if name in ranked else None
+            bound = inf if atom is None else atom.bound or 0.0
+            settings = JoinSettings(bound, how.threads, how.target_recall, how.seed, how.device, floor)
             key = cache_key([keys[name], signal.join_key(settings)])
             before = job.folder.joined(name, key)
-            if before is None or not replace(atom, bound=float(before["bound"])).covers(atom):
+            enough = before is not None and (atom is None or replace(atom, bound=float(before["bound"])).covers(atom))
+            if before is None or not enough or (floor is not None and before.get("ranks", {}).get("floor") != floor):
                 call = partial(match_signal, str(job.folder.path), len(job.shards), signal, settings)
                 outputs = (str(job.folder.edges(name).parent),)
                 task = Task("match", name, call, key, label=name, outputs=outputs)

@@ -120,7 +120,7 @@ def dedup(
             engine.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
         computing = Computing(max(1, workers), seed, device, target_recall)
-        job = Job(folder, shards, parsed, requested, embedders, computing, given)
+        job = Job(folder, shards, parsed, requested, embedders, computing, given, policy)
         config = replace(_config(listed, job, policy), captions=str(mode))
         folder.write_config(config)
         run_stages(job, engine)

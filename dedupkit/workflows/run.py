@@ -16,7 +16,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.manifest.rows import FileRows, TableRows
 from dedupkit.runfolder import RunConfig, RunFolder
-from dedupkit.signals import known_signals
+from dedupkit.signals import find_signal, known_signals
 from dedupkit.sources.again import Moved
 from dedupkit.stages import decide as deciding
 from dedupkit.store import read_columns
@@ -83,7 +83,7 @@ class Run(Verdicts):
         if rule is not None and mode.kind == "pair":
             parsed = Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
         policy = parse_policy(keep or self.config["keep"])
-        self._check_covered(parsed)
+        self._check_covered(parsed, str(policy))
         config = RunConfig.from_json(self.config)
         config = replace(config, rule=parsed.text, rule_expanded=str(parsed), keep=str(policy))
         decided = deciding.decide_run(self._folder, config, parsed, policy, check=True)
@@ -166,10 +166,10 @@ class Run(Verdicts):
         """The kept samples as a predicate; see :func:`dedupkit.keep_filter`."""
         return keep_filter(self.path)
 
-    def _check_covered(self, rule: Rule) -> None:
+    def _check_covered(self, rule: Rule, keep: str) -> None:
         from dedupkit.stages.covered import missing_for
 
-        missing = missing_for(rule, self._folder, self.config)
+        missing = missing_for(rule, self._folder, self.config, keep)
         if missing is not None:
             raise DedupkitError(f"{missing}; run again with --rule {rule.text!r} (only what is missing is computed)")
 
@@ -226,7 +226,15 @@ def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) 
         "passed_over": folder.passed_over(),
         "without_vector": folder.without_vector(),
         "recall": _recalls(folder, config),
+        **_verification(folder, config),
     }
+
+
+def _verification(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
+    """How many pairs were looked at, where the rule needs that; nothing for a run of an earlier version."""
+    signals = parse_rule(config["rule_expanded"], known_signals(config.get("embedders", {}))).signals
+    facts = (folder.joined(name) for name in signals if find_signal(name).stage == "verify")
+    return next(({"verification": found["verification"]} for found in facts if found and "verification" in found), {})
 
 
 def _recalls(folder: RunFolder, config: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -160,6 +160,14 @@ class Verdicts:
                 interval = f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]"
                 among = " among images that have a vector" if recall["without_vector"] else ""
                 shown.append((f"recall of {name}", interval + among))
+        if "verification" in s:
+            seen = s["verification"]
+            found = (
+                f"{seen['candidates']:,} candidate pairs, {seen['looked_at']:,} looked at in {seen['rounds']} rounds"
+            )
+            shown.append(("verification", f"{found}, {seen['verified']:,} hold"))
+            if seen["capped"]:
+                shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
         for name, missing in s["without_vector"].items():
             named = ", ".join(example["key"] for example in missing["examples"])
             shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))

@@ -1,0 +1,137 @@
+"""Given pairs of samples whose images are looked at again, as tasks of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dedupkit.engine import Progress, Task, cache_key, run_tasks
+from dedupkit.engine.task import done_result
+from dedupkit.hashing.pdq import one_math_thread
+from dedupkit.runfolder.folder import RunFolder
+from dedupkit.sources import Shard
+from dedupkit.stages.features import MOST_IMAGES, FeatureFiles, Record, features_at
+from dedupkit.store import read_columns, write_table
+from dedupkit.verification.pair import verify_pair
+
+__all__ = ["PairVerifier", "verify_chunk", "verify_pairs"]
+
+_PAIRS_PER_TASK = 512
+_SCHEMA = pa.schema(
+    [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
+)  # a_is: what a is of b, in words; b_is: what b is of a
+_FORMAT = 2  # raise it when these columns or the verdicts change
+
+
+class PairVerifier:
+    """Verifies pairs of a run's samples, batch by batch; the features of an image are computed once.
+
+    Args:
+        folder: Folder of the run that the pairs are in.
+        shards: Shards of that run; those that the pairs need must be there.
+        parts: Folder for the results of the tasks; the caller removes it.
+        out: Where the tasks leave their markers.
+        key: Digest of all that the pairs depend on.
+        workers: Number of processes.
+    """
+
+    def __init__(
+        self, folder: RunFolder, shards: Sequence[Shard | None], *, parts: Path, out: Path, key: str, workers: int
+    ) -> None:
+        self._parts, self._out, self._key, self._workers = parts, out, key, workers
+        self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, workers=workers)
+        self._batches = 0
+
+    def verify(self, a: NDArray[np.integer], b: NDArray[np.integer]) -> tuple[pa.Table, int]:
+        """Look at a batch of pairs, (m,) samples each.
+
+        Returns:
+            The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), in the order given, and how many could
+            not be read again.
+        """
+        tables, unseen = [_SCHEMA.empty_table()], 0
+        for first in range(0, len(a), MOST_IMAGES // 2):
+            part = slice(first, first + MOST_IMAGES // 2)
+            table, missing = self._verify(a[part], b[part])
+            tables.append(table)
+            unseen += missing
+        return pa.concat_tables(tables), unseen
+
+    def clear(self) -> None:
+        """Remove the features."""
+        self._features.clear()
+
+    def _verify(self, a: NDArray[np.integer], b: NDArray[np.integer]) -> tuple[pa.Table, int]:
+        asked = []
+        for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
+            left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))
+            asked.append((f"{self._batches:03d}-{number:05d}", left, right))
+        self._batches += 1
+        open_ones = [pairs for pairs in asked if done_result(self._task(*pairs, {}), self._out) is None]
+        self._features.ensure(sample for _, left, right in open_ones for sample in (*left, *right))
+        tasks = [self._task(*pairs, self._features.records({*pairs[1], *pairs[2]})) for pairs in asked]
+        with Progress("verify", len(tasks), "pairs") as progress:
+            results = run_tasks(
+                tasks, self._out, workers=self._workers, on_done=lambda _, result: progress.advance(result["pairs"])
+            )
+        tables = [read_columns(Path(task.outputs[0])) for task in tasks]
+        return pa.concat_tables([_SCHEMA.empty_table(), *tables]), sum(result["unseen"] for result in results)
+
+    def _task(self, name: str, left: list[int], right: list[int], records: Mapping[int, Record]) -> Task:
+        path = str(self._parts / f"{name}.parquet")
+        call = partial(verify_chunk, path, (left, right), records)
+        key = cache_key([_FORMAT, self._key, left, right])
+        return Task("verify", name, call, key, f"{len(left)} pairs", (path,))
+
+
+def verify_pairs(
+    a: NDArray[np.integer],
+    b: NDArray[np.integer],
+    folder: RunFolder,
+    shards: Sequence[Shard | None],
+    *,
+    parts: Path,
+    out: Path,
+    key: str,
+    workers: int,
+) -> tuple[pa.Table, int]:
+    """Verify given pairs of samples, (m,) each; arguments and result as those of :class:`PairVerifier`."""
+    verifier = PairVerifier(folder, shards, parts=parts, out=out, key=key, workers=workers)
+    found = verifier.verify(a, b)
+    verifier.clear()
+    return found
+
+
+def verify_chunk(
+    path: str, pairs: tuple[Sequence[int], Sequence[int]], records: Mapping[int, Record]
+) -> dict[str, Any]:
+    """Verify some pairs of samples; a task of the engine.
+
+    Args:
+        path: The Parquet file to write: the pairs that hold, their agreement and what connects them.
+        pairs: The samples, a and b.
+        records: By sample where its features lie; those that have none could not be read again.
+
+    Returns:
+        ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again.
+    """
+    found: list[tuple[int, int, float, str, str]] = []
+    unseen = 0
+    with one_math_thread():
+        for left, right in zip(*pairs, strict=True):
+            if left not in records or right not in records:
+                unseen += 1
+                continue
+            verdict = verify_pair(features_at(records[left]), features_at(records[right]))
+            if verdict.verified:
+                swapped = verdict.swapped().describe()
+                found.append((left, right, verdict.agreement, verdict.describe(), swapped))
+    columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in _SCHEMA]
+    write_table(Path(path), pa.table(columns, schema=_SCHEMA))
+    return {"pairs": len(pairs[0]), "verified": len(found), "unseen": unseen}

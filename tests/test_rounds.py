@@ -1,0 +1,167 @@
+"""Rounds of verification where lists of nearest neighbours are full: what is found, looked at, and said of it."""
+
+import itertools
+from functools import cache
+
+import numpy as np
+import pytest
+from helpers import encode, manifest, run, write_tar
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import ImageOps
+
+import dedupkit as dk
+from dedupkit.signals import vectors as ranking
+from dedupkit.stages import rounds
+from dedupkit.verification import features_of, verify_pair
+
+pytest.importorskip("cv2")
+
+RULE = "exact or (vectors>=0.3 and verified)"
+EDITS = {
+    "as it is": lambda image: image,
+    "crop": lambda image: image.crop((20, 10, 180, 150)),
+    "other crop": lambda image: image.crop((0, 15, 170, 160)),
+    "mirrored": ImageOps.mirror,
+    "small": lambda image: image.resize((150, 120)),
+    "turned": lambda image: image.rotate(7),
+}
+
+
+@pytest.fixture(scope="module")
+def files(photos):
+    base = {name: photos[name].convert("RGB").resize((200, 160)) for name in ("astronaut", "coffee", "chelsea")}
+    return {(name, edit): encode(make(image)) for name, image in base.items() for edit, make in EDITS.items()}
+
+
+@pytest.fixture
+def short_lists(monkeypatch):
+    """Lists of one neighbour, and batches of three pairs."""
+
+    def shorten(k=1):
+        monkeypatch.setattr(ranking, "LEAST_PLACES", 0)
+        monkeypatch.setattr(ranking, "_LENGTHS", ((0.0, k),))
+        monkeypatch.setattr(rounds, "_LEAST_BATCH", 3)
+
+    return shorten
+
+
+def made(folder, chosen, files, angles):
+    """A tar of the chosen files, and vectors at these angles of one plane."""
+    keys = [f"{i:04d}" for i in range(len(chosen))]
+    write_tar(folder / "in.tar", [(f"{key}.jpg", files[choice]) for key, choice in zip(keys, chosen, strict=True)])
+    vectors = np.column_stack([np.cos(np.radians(angles)), np.sin(np.radians(angles))])
+    return str(folder / "in.tar"), (vectors, keys), keys
+
+
+@cache
+def same(one, other):
+    return verify_pair(features(one), features(other)).verified
+
+
+@cache
+def features(data):
+    return features_of(data)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), k=st.sampled_from([1, 2, 3]))
+def test_kept_images_were_held_against_their_nearest_kept_ones(tmp_path_factory, short_lists, files, data, k):
+    short_lists(k)
+    chosen = data.draw(st.lists(st.sampled_from(sorted(files)), min_size=4, max_size=16))
+    angle = {choice: data.draw(st.sampled_from([0, 3, 8, 20, 30, 45])) for choice in dict.fromkeys(chosen)}
+    folder = tmp_path_factory.mktemp("rounds")
+    source, embed, keys = made(folder, chosen, files, [angle[choice] for choice in chosen])
+    finished = run(source, folder / "out", rule=RULE, embed=embed)
+    rows = manifest(finished)
+    kept = [i for i, key in enumerate(keys) if rows[key]["verdict"] == "keep"]
+    for i, key in enumerate(keys):
+        if rows[key]["verdict"] == "remove":
+            witness = keys.index(rows[key]["kept_key"])
+            assert witness in kept
+            assert chosen[i] == chosen[witness] or same(files[chosen[i]], files[chosen[witness]])
+    vectors = finished_vectors(finished)
+    for i in kept:
+        cosine = {j: float(vectors[i] @ vectors[j]) for j in kept if j != i}
+        for j in sorted(cosine, key=lambda j: (-round(cosine[j], 5), j))[:k]:
+            ties = sum(abs(other - cosine[j]) < 1e-4 for other in cosine.values())
+            if cosine[j] >= 0.3 and ties <= k:
+                assert not same(files[chosen[min(i, j)]], files[chosen[max(i, j)]])
+    seen = finished.summary["verification"]
+    assert seen["verified"] <= seen["looked_at"] <= seen["candidates"]
+
+
+def finished_vectors(finished):
+    return np.concatenate(
+        [np.load(path).astype(np.float64) for path in sorted((finished.path / "embeddings" / "vectors").glob("*.npy"))]
+    )
+
+
+def test_a_group_larger_than_any_list_is_removed_in_rounds(tmp_path, short_lists, files):
+    short_lists(2)
+    chosen = [choice for choice in files if choice[0] == "astronaut"] * 1 + [("coffee", "as it is")]
+    source, embed, _ = made(tmp_path, chosen, files, [0, 1, 2, 3, 4, 5, 2.5])
+    finished = run(source, tmp_path / "out", rule=RULE, embed=embed)
+    assert finished.summary["keep"] == 2
+    seen = finished.summary["verification"]
+    assert seen["looked_at"] < len(list(itertools.combinations(chosen, 2)))
+    assert seen["rounds"] >= 1
+    shown = dict(finished.rows())["verification"]
+    assert f"{seen['looked_at']} looked at" in shown
+
+
+def test_lists_that_are_not_full_leave_nothing_out(tmp_path, files):
+    chosen = [choice for choice in files if choice[0] != "coffee"]
+    source, embed, _ = made(tmp_path, chosen, files, np.arange(len(chosen)))
+    finished = run(source, tmp_path / "out", rule=RULE, embed=embed)
+    pairs = len(chosen) * (len(chosen) - 1) // 2
+    seen = finished.summary["verification"]
+    assert (seen["candidates"], seen["looked_at"], seen["capped"], seen["rounds"]) == (pairs, pairs, 0, 1)
+    again = finished.decide("exact or (vectors>=0.9 and verified)", keep="nbytes, sample")  # whatever the policy
+    assert again.summary["keep"] >= 2
+
+
+def test_what_full_lists_left_out_is_said_when_deciding_again(tmp_path, short_lists, files):
+    short_lists(1)
+    chosen = list(files)
+    source, embed, _ = made(tmp_path, chosen, files, np.arange(len(chosen)) * 2)
+    finished = run(source, tmp_path / "out", rule=RULE, embed=embed)
+    assert finished.decide(RULE).summary["keep"] == finished.summary["keep"]
+    for rule, keep in ((RULE, "nbytes, sample"), ("exact or (vectors>=0.5 and verified)", None)):
+        with pytest.raises(dk.DedupkitError, match="keep policy needs pairs that this run has not verified; run again"):
+            finished.decide(rule, keep=keep)
+    with pytest.raises(dk.DedupkitError, match="run again"):
+        finished.decide("exact or vectors>=0.9")
+    other = run(source, tmp_path / "out", rule=RULE, embed=embed, keep="nbytes, sample")
+    fresh = run(source, tmp_path / "fresh", rule=RULE, embed=embed, keep="nbytes, sample")
+    assert other.manifest.equals(fresh.manifest)
+    every = run(source, tmp_path / "out", rule="exact or vectors>=0.9", embed=embed)
+    assert every.manifest.equals(run(source, tmp_path / "all", rule="exact or vectors>=0.9", embed=embed).manifest)
+
+
+def test_workers_and_a_second_call_change_nothing(tmp_path, short_lists, files):
+    short_lists(1)
+    source, embed, _ = made(tmp_path, list(files), files, np.arange(len(files)) * 2)
+    outputs = []
+    for workers in (1, 2):
+        finished = dk.dedup(source, tmp_path / f"out{workers}", rule=RULE, embed=embed, workers=workers)
+        outputs.append((finished.path / "manifest.parquet").read_bytes())
+        assert not (finished.path / "edges" / "verified" / "parts").exists()
+    before = {path: path.stat().st_mtime_ns for path in (finished.path / "edges").rglob("*")}
+    again = dk.dedup(source, finished.path, rule=RULE, embed=embed)
+    assert {path: path.stat().st_mtime_ns for path in (again.path / "edges").rglob("*")} == before
+    assert outputs[0] == outputs[1]
+
+
+def test_a_pair_above_the_bound_of_another_alternative_needs_no_list(tmp_path, short_lists, files):
+    short_lists(1)
+    chosen = list(files)
+    source, embed, _ = made(tmp_path, chosen, files, np.arange(len(chosen)) * 2)
+    both = run(source, tmp_path / "both", rule="vectors>=0.99 or (vectors>=0.3 and verified)", embed=embed)
+    bare = run(source, tmp_path / "bare", rule="vectors>=0.99", embed=embed)
+    bare_removed = {row["key"] for row in bare.removed.to_pylist()}
+    assert bare_removed and len(both.removed) >= len(bare_removed)
+    vectors = finished_vectors(both)
+    kept = [row["sample"] for row in both.kept.to_pylist()]
+    for i, j in itertools.combinations(kept, 2):
+        assert vectors[i] @ vectors[j] < 0.9905
