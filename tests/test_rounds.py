@@ -8,11 +8,18 @@ import pytest
 from helpers import encode, manifest, run, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 import dedupkit as dk
+from dedupkit.clustering import parse_rule
+from dedupkit.embedding.embedder import unit_rows
+from dedupkit.runfolder import RunFolder
+from dedupkit.signals import known_signals
 from dedupkit.signals import vectors as ranking
+from dedupkit.sources import find_shards
 from dedupkit.stages import rounds
+from dedupkit.stages.plan import Job
+from dedupkit.stages.planted import PLANTED, plant
 from dedupkit.verification import features_of, verify_pair
 
 pytest.importorskip("cv2")
@@ -151,6 +158,51 @@ def test_workers_and_a_second_call_change_nothing(tmp_path, short_lists, files):
     again = dk.dedup(source, finished.path, rule=RULE, embed=embed)
     assert {path: path.stat().st_mtime_ns for path in (again.path / "edges").rglob("*")} == before
     assert outputs[0] == outputs[1]
+
+
+class Thumbnails:
+    """An embedder of 8x8 grey pixels."""
+
+    name, dim, key, min_side, precision, device = "tiny", 64, "thumbnails", 8, "float32", "cpu"
+
+    def preprocess(self, image):
+        return np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX))
+
+    def encode(self, batch):
+        grey = batch.astype(np.float32).mean(axis=3).reshape(len(batch), 64)
+        grey -= grey.mean(axis=1, keepdims=True)
+        return grey / np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
+
+
+def test_what_the_lists_would_hold_is_measured_by_planted_copies(tmp_path, short_lists, files):
+    short_lists(1)
+    source, _, _ = made(tmp_path, list(files), files, np.zeros(len(files)))
+    rule = "exact or (tiny>=-0.9 and verified)"
+    finished = run(source, tmp_path / "out", rule=rule, embed=Thumbnails())
+    seen = finished.summary["verification"]
+    assert seen["capped"]
+    planted = seen["planted"]["tiny"]
+    kept = finished.summary["keep"]
+    assert planted["copies"] == len(PLANTED) * kept
+    assert 0 < planted["low"] <= planted["estimate"] <= planted["high"] <= 1
+    assert any("planted copies" in text for _, text in finished.rows())
+    # Worked out from all cosines: a copy is held where its original or the copy itself comes first.
+    kept_samples = np.array(finished.kept["sample"].to_pylist())
+    job = Job(
+        RunFolder(finished.path),
+        find_shards(source),
+        parse_rule(rule, known_signals(["tiny"])),
+        given={"tiny": Thumbnails()},
+    )
+    copies = plant(job, "tiny", kept_samples)
+    vectors = np.concatenate([np.load(p) for p in sorted((finished.path / "embeddings" / "tiny").glob("*.npy"))])
+    kept_vectors = unit_rows(vectors[kept_samples].astype(np.float32))
+    held = 0
+    for vector, original in zip(copies.vectors, copies.original, strict=True):
+        own = kept_vectors[kept_samples == original][0]
+        others = kept_vectors[kept_samples != original]
+        held += min((others @ vector > own @ vector + 1e-4).sum(), (others @ own > own @ vector + 1e-4).sum()) < 1
+    assert planted["estimate"] == pytest.approx(held / planted["above_floor"])
 
 
 def test_a_pair_above_the_bound_of_another_alternative_needs_no_list(tmp_path, short_lists, files):

@@ -101,12 +101,14 @@ class Seen:
         found: By signal the scored pairs that rounds found beside those of its join.
         counts: ``candidates``, those ``looked_at``, those ``verified`` of them, ``capped``: kept images of which the
             list of nearest neighbours was full in the end, so that images behind it were not looked at; ``rounds``.
+        listed: By signal the samples that are kept, the first of their bytes, and have a vector, (m,) int64.
     """
 
     table: pa.Table
     unseen: int
     found: Mapping[str, pa.Table]
     counts: Mapping[str, int]
+    listed: Mapping[str, Ints] = field(default_factory=dict)
 
 
 def look_in_rounds(
@@ -137,7 +139,9 @@ def look_in_rounds(
         "capped": int(np.logical_or.reduce([lists.capped(state.kept) for lists in state.lists]).sum()),
         "rounds": rounds,
     }
-    return Seen(state.table.sort_by([("a", "ascending"), ("b", "ascending")]), state.unseen, state.found(), counts)
+    table = state.table.sort_by([("a", "ascending"), ("b", "ascending")])
+    listed = {lists.name: np.flatnonzero(state.kept & lists.has_vector) for lists in state.lists}
+    return Seen(table, state.unseen, state.found(), counts, listed)
 
 
 def _best_first(fresh: Ints, priority: NDArray[np.float32]) -> Iterator[Ints]:
@@ -247,7 +251,7 @@ class _Lists:
         self._score = self._joined.score[near]
         self._base = len(self._a)
         labels = self._joined.first
-        self._has_vector = labels == np.arange(len(labels))
+        self.has_vector = labels == np.arange(len(labels))
         self._reach = self._ends()
 
     def _ends(self) -> NDArray[np.float32]:
@@ -256,7 +260,7 @@ class _Lists:
         score = np.tile(self._score, 2)
         order = np.lexsort((-score, ends))
         ends, score = ends[order], score[order]
-        reach = np.full(len(self._has_vector), -np.inf, np.float32)
+        reach = np.full(len(self.has_vector), -np.inf, np.float32)
         _, start = np.unique(ends, return_index=True)
         rank = np.arange(len(ends)) - np.repeat(start, np.diff(np.append(start, len(ends))))
         reach[ends[rank == self._k - 1]] = score[rank == self._k - 1]
@@ -264,7 +268,7 @@ class _Lists:
 
     def scores_of(self, a: Ints, b: Ints) -> NDArray[np.float32]:
         """The scores of given pairs, (m,); NaN where a pair is not known."""
-        count = len(self._has_vector)
+        count = len(self.has_vector)
         keys = np.minimum(self._a, self._b) * count + np.maximum(self._a, self._b)
         order = np.argsort(keys)
         wanted, score = a * count + b, np.full(len(a), np.nan, np.float32)
@@ -276,7 +280,7 @@ class _Lists:
 
     def capped(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which kept images have as many neighbours as were sought, so that there may be more."""
-        found: NDArray[np.bool_] = kept & self._has_vector & np.isfinite(self._reach)
+        found: NDArray[np.bool_] = kept & self.has_vector & np.isfinite(self._reach)
         return found
 
     def short(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -289,7 +293,7 @@ class _Lists:
 
     def search(self, kept: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.float32]]:
         """Seek the k nearest kept images of those that are short of them; pairs a < b, with scores."""
-        wanted, samples = self.short(kept), np.flatnonzero(kept & self._has_vector)
+        wanted, samples = self.short(kept), np.flatnonzero(kept & self.has_vector)
         found = nearest_among(
             self.name, self._scanned, samples, self._settings, np.flatnonzero(wanted[samples]), self._k
         )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from dedupkit.engine import cache_key
 from dedupkit.engine.marker import write_marker
 from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import require
+from dedupkit.signals.columns import Scanned
 from dedupkit.stages.clauses import as_json, candidate_clauses, complete_clauses, settled_clauses
 from dedupkit.stages.plan import Job
-from dedupkit.stages.rounds import Candidates, look_in_rounds
+from dedupkit.stages.planted import listed_share, plant
+from dedupkit.stages.rounds import Candidates, Seen, look_in_rounds
 from dedupkit.stages.verify_pairs import PairVerifier
 from dedupkit.store import remove_tree, write_table
 
@@ -66,7 +69,20 @@ def verify_candidates(job: Job, key: str) -> None:
         "verification": seen.counts,
     }
     if full:
+        result["verification"] = {**seen.counts, "planted": _planted(job, ranks, seen)}
         result["answers"] = [str(job.rule), str(job.policy)]
     outputs = [folder.edges("verified"), *(folder.ranked(name) for name in sorted(seen.found))]
     write_marker(folder.marker("match", "verified"), key, result, folder.path, outputs)
     remove_tree(parts)  # last: before the marker, a kill would leave tasks that are done and nothing to show for it
+
+
+def _planted(job: Job, ranks: Mapping[str, Mapping[str, Any]], seen: Seen) -> dict[str, Any]:
+    """By signal the share of planted copies that the lists would hold; nothing where there is no model."""
+    found = {}
+    for name, kept in seen.listed.items():
+        planted = plant(job, name, kept) if len(kept) else None
+        if planted is not None:
+            floor, k = float(ranks[name]["ranks"]["floor"]), int(ranks[name]["ranks"]["k"])
+            scanned = Scanned(job.folder, len(job.shards))
+            found[name] = listed_share(planted, scanned, name, kept, floor, k)
+    return found

@@ -168,6 +168,11 @@ class Verdicts:
             shown.append(("verification", f"{found}, {seen['verified']:,} hold"))
             if seen["capped"]:
                 shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
+            for name, share in seen.get("planted", {}).items():
+                if share["estimate"] is not None:
+                    interval = f"{share['estimate']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
+                    copies = f"{interval} of {share['above_floor']:,} planted copies"
+                    shown.append((f"  in the lists of {name}", copies))
         for name, missing in s["without_vector"].items():
             named = ", ".join(example["key"] for example in missing["examples"])
             shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))
