@@ -29,7 +29,8 @@ def extra_schema(shards: Iterable[Shard]) -> pa.Schema:
     is kept in the schema's metadata.
     """
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-        schemas = list(dict.fromkeys(pool.map(_schema_of, shards)))
+        found = pool.map(_schema_of, shards)  # many files share one; older pyarrow cannot hash a schema with metadata
+        schemas = {schema.serialize().to_pybytes(): schema for schema in found}.values()
     fields: dict[str, pa.Field] = {}
     features: dict[str, Any] = {}
     for schema in schemas:
