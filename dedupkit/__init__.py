@@ -20,12 +20,13 @@ if TYPE_CHECKING:
         plot_duplicates,
     )
     from dedupkit.manifest.filter import keep_filter
+    from dedupkit.memorization.guard import CopyGuard
     from dedupkit.sources.memory import Images
     from dedupkit.workflows.dedup import dedup
     from dedupkit.workflows.run import Run
 
 __all__ = [
-    "DedupkitError", "Images", "MissingExtraError", "RuleError", "Run", "dedup", "encode_image",
+    "CopyGuard", "DedupkitError", "Images", "MissingExtraError", "RuleError", "Run", "dedup", "encode_image",
     "encode_images", "find_duplicates", "find_duplicates_to_remove", "keep_filter", "plot_duplicates",
 ]  # fmt: skip
 
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __getattr__ = lazy_names(
     __name__,
     {
+        "CopyGuard": "memorization.guard",
         "DedupkitError": "errors",
         "Images": "sources.memory",
         "MissingExtraError": "errors",

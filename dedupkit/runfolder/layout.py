@@ -62,6 +62,10 @@ class Layout:
         """What the tasks of a signal leave for one another while its edges are made."""
         return self.path / "edges" / signal / "parts"
 
+    def index(self, name: str) -> Path:
+        """What finds the neighbours of a single image: ``pdq`` by hash, the name of an embedder by vector."""
+        return self.path / "index" / name
+
     def marker(self, stage: str, name: str) -> Path:
         """The completion marker of a task."""
         return marker_path(self.path, stage, name)
@@ -103,7 +107,7 @@ class Layout:
 
     @property
     def _own_folders(self) -> tuple[Path, ...]:
-        names = ("samples", "embeddings", "edges")
+        names = ("samples", "embeddings", "edges", "index")
         return (self.done, self.staged, self.calibration_home, *(self.path / name for name in names))
 
     @property

@@ -1,0 +1,167 @@
+"""Whether a generated image copies a training image: a check for a generation loop."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from dedupkit.clustering.rules import parse_rule
+from dedupkit.embedding import Embedder
+from dedupkit.errors import DedupkitError
+from dedupkit.memorization.neighbours import Neighbour, Neighbours
+from dedupkit.memorization.queries import FLAT, ImageLike, embed_one, hash_of, model_of
+from dedupkit.runfolder import RunConfig
+from dedupkit.signals import known_signals
+
+__all__ = ["MAX_DISTANCE", "SSCD_COPY", "CopyCheck", "CopyGuard", "cosine_bound", "without_vectors"]
+
+MAX_DISTANCE = 31
+"""PDQ's published match radius, in bits."""
+
+SSCD_COPY = 0.75
+"""Cosine of SSCD vectors at which 90 % of the matches on DISC are copies (Pizzi et al., arXiv 2202.10261)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyCheck:
+    """What a guard says of an image.
+
+    Attributes:
+        copy: Whether the image copies a training image, as far as the signals tell.
+        nearest: The training image that is nearest, with its group; None where nothing is near.
+        threshold: The bound that was met, or missed, by the score of ``nearest``; None where none is known.
+        note: What the check could not see, and what to add; None where nothing is missing.
+    """
+
+    copy: bool
+    nearest: Neighbour | None = None
+    threshold: float | None = None
+    note: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.copy
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> CopyCheck:
+        """Read what :meth:`to_json` gives."""
+        nearest = value["nearest"]
+        return cls(**{**value, "nearest": None if nearest is None else Neighbour.from_json(nearest)})
+
+
+class CopyGuard:
+    """Says in milliseconds whether an image copies one of the training set's, from the run's hashes and vectors.
+
+    The hash is asked first: it finds whole-image copies (re-encoded, resized, mirrored, turned) exactly. Where it finds
+    none, the vector is asked, which also finds crops and heavy edits; it is slower, and its threshold is a choice. No
+    training image is read. The guard may be used by several threads at once. It keeps about 96 bytes a training image
+    for hashes and 2·d bytes for vectors of d values in files that are mapped, and keys, captions and groups in memory.
+
+    Args:
+        run: A finished run over the training set: the folder, or the object that ``dedup`` returns.
+        max_distance: Largest distance of PDQ hashes of a copy, in bits.
+        min_cosine: Least cosine of the vectors of a copy. By default the bound that the rule of the run states for the
+            embedder alone, or 0.75 for SSCD; other models have none, and their vectors decide nothing until you
+            give one (``dedupkit audit --real`` measures it).
+        embedder: The model behind the run's vectors, where it was given to the run as an object; False for hashes only.
+        device: Device for torch, e.g. ``cuda``.
+
+    Raises:
+        DedupkitError: There is no finished run, or ``max_distance`` or ``min_cosine`` is out of range.
+
+    Example::
+
+        guard = dk.CopyGuard("runs/training")
+        found = guard.check(image)
+        if found:
+            print("copies", found.nearest.key, "of group", found.nearest.group, found.nearest.in_words())
+    """
+
+    def __init__(
+        self,
+        run: str | PathLike[str] | Any,
+        *,
+        max_distance: int = MAX_DISTANCE,
+        min_cosine: float | None = None,
+        embedder: Embedder | bool | None = None,
+        device: str | None = None,
+    ) -> None:
+        if not 0 <= max_distance <= 128 or not (min_cosine is None or -1 <= min_cosine <= 1):
+            raise DedupkitError("max_distance lies between 0 and 128 bits, min_cosine between -1 and 1")
+        path = Path(fspath(run if isinstance(run, str | PathLike) else run.path))
+        self._keeper = run  # a run of images in memory lies in a folder that goes away with it
+        self._near = Neighbours(path)
+        self._max_distance = max_distance
+        config = self._near.config
+        self._name = next(iter(config.embedders), None) if embedder is not False else None
+        self._model: Embedder | None = None
+        self._min_cosine: float | None = None
+        if self._name is not None:
+            self._model = embedder if isinstance(embedder, Embedder) else model_of(config, self._name, device)
+            if self._model.dim != self._near.vectors[self._name].dim:
+                raise DedupkitError(
+                    f"the embedder gives vectors of {self._model.dim} values, those of {self._name} in {path} have "
+                    f"{self._near.vectors[self._name].dim}; give the model that the run was made with"
+                )
+            self._min_cosine = cosine_bound(config, self._name) if min_cosine is None else min_cosine
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes, if every page of the mapped files is used; without the model."""
+        return self._near.nbytes
+
+    def check(self, image: ImageLike) -> CopyCheck:
+        """Whether an image copies a training image.
+
+        Args:
+            image: A PIL image, an array (h, w) or (h, w, 3) uint8, or the bytes of a file.
+
+        Raises:
+            ImageError: It is no image that can be used.
+        """
+        code = hash_of(image)
+        found = [] if code is None else self._near.by_hash(code, self._max_distance)
+        if found:
+            return CopyCheck(True, self._near.describe(found[0][0], "pdq", found[0][1]), float(self._max_distance))
+        notes = [] if code is not None else [FLAT]
+        nearest = None
+        if self._name is not None and self._model is not None:
+            for sample, score in self._near.by_vector(self._name, embed_one(self._model, image), 1):
+                nearest = self._near.describe(sample, self._name, score)
+            if self._min_cosine is None:
+                notes.append(
+                    f"no threshold is known for vectors of {self._name}: give min_cosine=; dedupkit audit --real "
+                    "measures one"
+                )
+        else:
+            notes.append(without_vectors(self._near.config))
+        copy = nearest is not None and self._min_cosine is not None and nearest.score >= self._min_cosine
+        return CopyCheck(copy, nearest, self._min_cosine, "; ".join(notes) or None)
+
+
+def cosine_bound(config: RunConfig, name: str) -> float | None:
+    """The cosine from which a run takes two images for copies, None where nothing states one."""
+    rule = parse_rule(config.rule_expanded, known_signals(config.embedders))
+    alone = [
+        clause[0].bound for clause in rule.clauses if len(clause) == 1 and clause[0].signal == name
+    ]  # with other signals, such as a verification, a bound says less
+    stated = [bound for bound in alone if bound is not None]
+    if stated:
+        return min(stated)
+    return SSCD_COPY if "sscd" in f"{name} {config.embedders[name]}".lower() else None
+
+
+def without_vectors(config: RunConfig) -> str:
+    """What a run that has no vectors cannot see, and what to add."""
+    if config.embedders:
+        return "vectors were not asked, so crops and heavy edits are not seen"
+    return (
+        "the run has no vectors, so crops and heavy edits are not seen; add them with: dedupkit run "
+        f"{' '.join(config.sources[:1])}{' …' if len(config.sources) > 1 else ''} --out DIR --embed "
+        "'torchscript:SSCD.pt?name=sscd&size=288' (or --embed lite); only vectors are computed"
+    )

@@ -1,0 +1,80 @@
+"""A query image as hash and vector."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dedupkit.embedding import Embedder, load_embedder
+from dedupkit.embedding.pixels import decode_rgb
+from dedupkit.errors import DedupkitError
+from dedupkit.hashing import pdq
+from dedupkit.images import ImageError
+from dedupkit.runfolder import RunConfig
+from dedupkit.signals.pdq import MIN_PDQ_QUALITY
+
+__all__ = ["FLAT", "ImageLike", "embed_one", "hash_of", "model_of"]
+
+ImageLike = bytes | Image.Image | NDArray[np.uint8]
+
+FLAT = "the image is too flat for a perceptual hash (a single colour, a gradient)"
+
+_one_at_a_time = threading.Lock()  # the limit of the math libraries' threads belongs to the whole process
+
+
+def hash_of(image: ImageLike) -> NDArray[np.uint8] | None:
+    """The PDQ hash, (32,) uint8; None for an image that is too flat to have one that says something.
+
+    Raises:
+        ImageError: It is no image that can be used.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise ImageError(f"an array of {image.dtype}: an image is (h, w) or (h, w, 3) uint8, from 0 to 255")
+        if image.ndim == 3 and image.shape[2] == 4:
+            image = Image.fromarray(image)
+    try:
+        with _one_at_a_time:
+            code, quality = pdq(image)
+    except (TypeError, ValueError, KeyError, OSError) as error:
+        raise error if isinstance(error, ImageError) else ImageError(f"no image that can be hashed: {error}") from error
+    return code if quality >= MIN_PDQ_QUALITY else None
+
+
+def embed_one(model: Embedder, image: ImageLike) -> NDArray[np.float32]:
+    """The vector of one image, (dim,) float32 of unit length.
+
+    Raises:
+        ImageError: It is no image that can be used.
+    """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        if image.mode != "RGB":  # as a file would be read: transparency over white, 16 bits to 8
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            image = decode_rgb(buffer.getvalue(), model.min_side)
+    else:
+        image = decode_rgb(image, model.min_side)
+    vector: NDArray[np.float32] = model.encode(model.preprocess(image)[None])[0]
+    return vector
+
+
+def model_of(config: RunConfig, name: str, device: str | None = None) -> Embedder:
+    """The model that made the vectors of a run.
+
+    Raises:
+        DedupkitError: It was not dedupkit that computed them, or the model cannot be loaded.
+        MissingExtraError: A package is missing.
+    """
+    spec = config.embedders[name]
+    if spec.startswith(("precomputed:", "python:")):
+        raise DedupkitError(
+            f"the vectors of {name} were given to the run ({spec}), so the model behind them is not known; give it as "
+            "embedder="
+        )
+    return load_embedder(spec, device=device)

@@ -1,0 +1,139 @@
+"""A guard says of generated images which training image they copy; a look-up of hashes is exact."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from helpers import encode, run, write_tar
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+import dedupkit as dk
+from dedupkit.memorization import CopyCheck
+from dedupkit.neighbors import dihedral_distance
+from dedupkit.neighbors.cosine.lookup import VectorLookup
+from dedupkit.neighbors.hamming.lookup import HashLookup
+
+
+class Colours:
+    """An embedder for tests: a small, blurred image."""
+
+    name, dim, key, min_side, precision, device = "colours", 192, "colours-1", 32, "float32", "cpu"
+
+    def preprocess(self, image):
+        return np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX))
+
+    def encode(self, batch):
+        flat = batch.reshape(len(batch), -1).astype(np.float32) - 128
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def training(photos, tmp_path_factory):
+    """A tar of photos, three of which were copied, and others that the training set never saw."""
+    folder = tmp_path_factory.mktemp("training")
+    seen = {name: photos[name].convert("RGB") for name in ("astronaut", "coffee", "chelsea", "rocket")}
+    members = [(f"{name}.jpg", encode(photo, quality=90)) for name, photo in seen.items()]
+    members += [(f"{name}.txt", f"a photo of {name}".encode()) for name in seen]
+    members += [(f"coffee{k}.jpg", encode(seen["coffee"].resize((300, 200 + k)), quality=70)) for k in range(3)]
+    return write_tar(folder / "train.tar", sorted(members))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.sampled_from([5, 400]))
+def test_a_look_up_finds_exactly_the_hashes_within_the_radius_in_any_orientation(seed, radius, count):
+    rng = np.random.default_rng(seed)
+    hashes = rng.integers(0, 256, (count, 32), dtype=np.uint8)
+    bits = np.unpackbits(hashes[0])
+    if seed % 2:  # the transposed and complemented forms are orientations too
+        bits = bits.reshape(16, 16).T.reshape(-1)
+    bits[rng.choice(256, rng.integers(0, 45), replace=False)] ^= 1
+    query = np.packbits(bits)
+    rows, distances = HashLookup.of(hashes).within(query, radius)
+    true = dihedral_distance(np.repeat(query[None], count, 0), hashes)
+    assert sorted(rows.tolist()) == np.flatnonzero(true <= radius).tolist()
+    assert distances.tolist() == true[rows].tolist() == sorted(distances.tolist())
+
+
+def test_a_look_up_of_vectors_in_cells_finds_what_was_planted(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((21_000, 24)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    VectorLookup.of(vectors, np.arange(21_000) + 5).save(tmp_path)
+    samples, scores = VectorLookup.open(tmp_path).nearest(vectors[:50], 2)
+    assert (samples[:, 0] == np.arange(50) + 5).mean() >= 0.98
+    assert scores[:, 0] == pytest.approx(1, abs=0.01)
+
+
+def test_a_copy_in_any_orientation_is_found_with_its_group_and_an_unseen_image_is_none(training, tmp_path, photos):
+    finished = run(training, tmp_path / "run")
+    guard = dk.CopyGuard(finished)
+    for image in (
+        photos["coffee"].resize((256, 256)),
+        ImageOps.mirror(photos["coffee"]),
+        photos["coffee"].rotate(90, expand=True),
+        encode(photos["coffee"], quality=30),
+        np.asarray(photos["coffee"]),
+        photos["coffee"].convert("RGBA"),
+    ):
+        found = guard.check(image)
+        assert found
+        assert found.nearest.signal == "pdq"
+        assert found.nearest.score <= found.threshold == 31
+        assert found.nearest.group_size == 4
+        assert found.nearest.key.startswith("coffee")
+        assert found.nearest.kept_key == "coffee"
+    unseen = guard.check(photos["camera"])
+    assert not unseen
+    assert "no vectors" in unseen.note
+    assert "--embed" in unseen.note
+    assert "too flat" in guard.check(Image.new("RGB", (64, 64))).note
+    assert CopyCheck.from_json(found.to_json()) == found
+    assert guard.nbytes > 0
+
+
+def test_the_index_is_made_once_and_made_anew_where_it_is_damaged(training, tmp_path, photos):
+    finished = run(training, tmp_path / "run")
+    assert dk.CopyGuard(finished).check(photos["rocket"])
+    file = tmp_path / "run" / "index" / "pdq" / "codes.npy"
+    made = file.stat().st_mtime_ns
+    assert dk.CopyGuard(finished).check(photos["rocket"])
+    assert file.stat().st_mtime_ns == made
+    file.write_bytes(file.read_bytes()[:-8])
+    assert dk.CopyGuard(tmp_path / "run").check(photos["rocket"])
+    run(training, tmp_path / "run", rule="exact")  # the folder still is a run's
+
+
+def test_vectors_decide_only_where_a_threshold_is_known(training, tmp_path, photos):
+    crop = photos["coffee"].crop((20, 20, 560, 370))
+    finished = run(training, tmp_path / "run", embed=Colours())
+    undecided = dk.CopyGuard(finished, embedder=Colours()).check(crop)
+    assert not undecided.copy
+    assert "min_cosine" in undecided.note
+    guard = dk.CopyGuard(finished, embedder=Colours(), min_cosine=0.9)
+    found = guard.check(crop)
+    assert found.copy
+    assert found.nearest.signal == "colours"
+    assert found.nearest.group_size == 4
+    with pytest.raises(dk.DedupkitError, match="embedder="):
+        dk.CopyGuard(finished)
+    assert not dk.CopyGuard(finished, embedder=False).check(crop)
+
+
+def test_many_threads_get_the_answers_that_one_gets(training, tmp_path, photos):
+    guard = dk.CopyGuard(run(training, tmp_path / "run"))
+    images = [photo.resize((128, 128)) for photo in photos.values()] * 3
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(guard.check, images)) == [guard.check(image) for image in images]
+
+
+def test_what_is_no_image_is_one_error_below_the_base(training, tmp_path):
+    guard = dk.CopyGuard(run(training, tmp_path / "run"))
+    for bad in (b"no image", np.zeros((2, 2, 7), np.uint8), np.zeros((4, 4), np.float64)):
+        with pytest.raises(dk.DedupkitError):
+            guard.check(bad)
+    with pytest.raises(dk.DedupkitError, match="no run"):
+        dk.CopyGuard(tmp_path)
