@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from dedupkit.sources.memory import Images
     from dedupkit.workflows.dedup import dedup
     from dedupkit.workflows.run import Run
+    from dedupkit.workflows.update import update
 
 __all__ = [
     "CopyGuard", "DedupkitError", "Images", "MissingExtraError", "RuleError", "Run", "dedup", "encode_image",
     "encode_images", "find_duplicates", "find_duplicates_to_remove", "keep_filter", "plot_duplicates",
+    "update",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -48,6 +50,7 @@ __getattr__ = lazy_names(
         "find_duplicates_to_remove": "interop.imagededup",
         "keep_filter": "manifest.filter",
         "plot_duplicates": "interop.imagededup",
+        "update": "workflows.update",
     },
 )
 

@@ -22,6 +22,7 @@ from dedupkit.cli.prompts import prompts
 from dedupkit.cli.report import report
 from dedupkit.cli.run import run
 from dedupkit.cli.terminal import ensure_streams, log_to_stderr, say
+from dedupkit.cli.update import update
 from dedupkit.errors import DedupkitError, RuleError
 
 __all__ = ["app", "main"]
@@ -56,7 +57,7 @@ def _root(
     del version
 
 
-for _command in (run, apply, report, calibrate, metadata, prompts, demo):
+for _command in (run, update, apply, report, calibrate, metadata, prompts, demo):
     app.command()(_command)
 
 

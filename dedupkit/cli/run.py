@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dedupkit.cli.options import Device, Json, Workers
+from dedupkit.cli.options import Against, AgainstRule, ComputeMissing, Device, Json, Workers
 from dedupkit.cli.terminal import say, say_json, say_rows
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from dedupkit.workflows.run import Run
+
+__all__ = ["run", "show_run"]
 
 _LOST_SHARDS = 3
 
@@ -44,6 +47,9 @@ def run(
         str,
         typer.Option(help="Captions beside images: ignore, pair, merge, template; see docs/captions.md."),
     ] = "ignore",
+    against: Against = None,
+    against_rule: AgainstRule = None,
+    compute_missing: ComputeMissing = False,
     workers: Workers = None,
     engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
@@ -71,9 +77,23 @@ def run(
         "seed": seed,
         "device": device,
         "captions": captions,
+        "against": against or (),
+        "against_rule": against_rule,
+        "compute_missing": compute_missing,
         "target_recall": target_recall,
     }
     finished = dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options)
+    show_run(finished, json_output=json_output, strict=strict)
+
+
+def show_run(finished: Run, *, json_output: bool, strict: bool) -> None:
+    """Print what a run found, and what can follow.
+
+    Args:
+        finished: The run.
+        json_output: Whether to print the summary as one JSON object.
+        strict: Whether a shard that could not be read to its end is a failure.
+    """
     if json_output:
         say_json(finished.summary)
     else:

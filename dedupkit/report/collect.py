@@ -23,6 +23,7 @@ from dedupkit.report.facts import (
     LargeGroup,
     Missing,
     PassedOver,
+    ReferenceFacts,
     ReportFacts,
     Sample,
     ShardProblem,
@@ -33,6 +34,7 @@ from dedupkit.report.relations import relations
 from dedupkit.report.tables import Manifest, Removed, Tally
 from dedupkit.report.words import Atom, command, read_rule
 from dedupkit.runfolder import RunFolder
+from dedupkit.stages.covered import reference_facts
 from dedupkit.store import read_columns
 from dedupkit.store.schema import from_json
 
@@ -92,6 +94,9 @@ def collect(run: Path) -> ReportFacts:
         borderline=_borderline(shown, tally.removed, rule),
         captions=caption_facts(folder, summary.get("captions", {})),
         calibration=None if calibration is None else CalibrationState(calibration.facts, calibration.current),
+        references=tuple(
+            from_json(ReferenceFacts, found) for found in reference_facts(folder, summary.get("by_reference", []))
+        ),
     )
 
 
@@ -110,7 +115,11 @@ class _Shown:
     def get(self, samples: Iterable[int]) -> dict[int, Sample]:
         """Some samples, by number."""
         rows = self._manifest.rows(samples)
-        pairs = {(row.sample, row.kept_sample): row for row in rows.values() if row.verdict == "remove"}
+        pairs = {
+            (row.sample, row.kept_sample): row
+            for row in rows.values()
+            if row.verdict == "remove" and row.kept_source is None
+        }
         known = relations(self._verified, [(a, b) for a, b in pairs if b is not None])
         return rows | {a: replace(rows[a], relation=words) for (a, _), words in known.items()}
 

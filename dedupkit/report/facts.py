@@ -10,8 +10,8 @@ from dedupkit.store.schema import from_json, to_json
 
 __all__ = [
     "FORMAT", "Bin", "BorderlinePair", "CalibrationState", "CaptionRepeats", "Captions", "Example", "GroupSizes",
-    "Groups", "Histogram", "LargeGroup", "Missing", "PassedOver", "RepeatedCaption", "ReportFacts", "Sample",
-    "ShardProblem", "Template", "Unreadable",
+    "Groups", "Histogram", "LargeGroup", "Missing", "PassedOver", "ReferenceFacts", "RepeatedCaption", "ReportFacts",
+    "Sample", "ShardProblem", "Template", "Unreadable",
 ]  # fmt: skip
 
 FORMAT = 2
@@ -69,6 +69,31 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceFacts:
+    """An earlier run or a reference set that samples were compared with.
+
+    Attributes:
+        role: ``earlier`` or ``against``.
+        kind: ``run``, ``images`` or ``list``.
+        name: How the user named it.
+        samples: Number of samples that were removed (``earlier``) or blocked (``against``) for it.
+        rows: Number of its rows that were compared.
+        malformed: Number of lines of a list that could not be used.
+        examples: The first of them.
+        flat: Number of PDQ hashes of a list that were left out for their quality.
+    """
+
+    role: str
+    kind: str
+    name: str
+    samples: int
+    rows: int
+    malformed: int
+    examples: tuple[str, ...]
+    flat: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A sample as it is shown.
 
@@ -84,8 +109,9 @@ class Sample:
         verdict: ``keep``, ``remove``, ``unreadable`` or ``blocked``.
         reason: Reason of the verdict, as in the manifest.
         score: Score between a removed sample and its witness.
-        kept_sample: Number of the kept sample that it duplicates.
+        kept_sample: Number of the sample that it duplicates.
         kept_key: Key of that sample.
+        kept_source: The earlier run or reference set in which that sample lies; None where it is of this run.
         relation: What it is of its witness (a crop, a recoloured copy, …), where the pair was verified.
     """
 
@@ -102,6 +128,7 @@ class Sample:
     score: float | None
     kept_sample: int | None
     kept_key: str | None
+    kept_source: str | None = None
     relation: str | None = None
 
 
@@ -306,6 +333,7 @@ class ReportFacts:
         borderline: The removed samples nearest their bound, one for each kept sample.
         captions: What the captions of the groups are.
         calibration: The calibration; None where there was none.
+        references: Earlier runs and reference sets.
     """
 
     format: int
@@ -334,6 +362,7 @@ class ReportFacts:
     borderline: tuple[BorderlinePair, ...]
     captions: Captions
     calibration: CalibrationState | None
+    references: tuple[ReferenceFacts, ...] = ()
 
     @property
     def shown(self) -> tuple[Sample, ...]:

@@ -21,12 +21,15 @@ from dedupkit.report.facts import Sample
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.store import count_rows
 
-__all__ = ["Manifest", "Removed", "Tally", "removed_of", "shard_counts"]
+__all__ = ["REMOVED_COLUMNS", "Manifest", "Removed", "Tally", "removed_of", "shard_counts"]
 
 _SHOWN = (
     "sample", "source", "key", "caption", "width", "height", "nbytes", "format", "verdict", "reason", "score",
-    "kept_sample", "kept_key",
+    "kept_sample", "kept_key", "kept_source",
 )  # fmt: skip
+REMOVED_COLUMNS = ("sample", "kept_sample", "kept_source", "score", "reason")
+"""What is read of removed samples."""
+
 _EXAMPLES = 5
 _SHORTEST_NAME = 5  # a key shorter than this can be part of any message
 
@@ -37,7 +40,7 @@ class Removed:
 
     Attributes:
         sample: (n,) int64, ascending.
-        witness: (n,) int64, the kept sample that each duplicates; -1 where there is none.
+        witness: (n,) int64, the kept sample that each duplicates; -1 where it lies in another run.
         score: (n,) float32.
         reason: (n,) int32, index into ``reasons``.
         reasons: Names, in alphabetical order.
@@ -85,7 +88,7 @@ class Manifest:
         tally = Tally()
         parts: list[pa.Table] = []
         for group in range(len(self._starts) - 1):
-            table = self._file.read_row_group(group, ["sample", "verdict", "reason", "score", "kept_sample"])
+            table = self._file.read_row_group(group, [*REMOVED_COLUMNS, "verdict"])
             for item in pc.value_counts(table["verdict"].combine_chunks()).to_pylist():
                 tally.verdicts[item["values"]] += item["counts"]
             unreadable = table.filter(pc.equal(table["verdict"], "unreadable"))
@@ -97,9 +100,9 @@ class Manifest:
                 counts = {item["values"]: item["counts"] for item in pc.value_counts(reason).to_pylist()}
                 tally.reasons.setdefault(verdict, Counter()).update(counts)
                 if verdict == "remove":
-                    parts.append(counted.select(["sample", "kept_sample", "score"]).append_column(
-                        "reason", reason.dictionary_encode()
-                    ))  # fmt: skip
+                    place = REMOVED_COLUMNS.index("reason")
+                    columns = counted.select(list(REMOVED_COLUMNS))
+                    parts.append(columns.set_column(place, "reason", reason.dictionary_encode()))
         tally.removed = removed_of(parts)
         return tally
 
@@ -140,7 +143,7 @@ def removed_of(parts: list[pa.Table]) -> Removed:
     """Removed samples as arrays.
 
     Args:
-        parts: ``sample``, ``kept_sample``, ``score`` and ``reason`` (dictionary-encoded) of removed samples, in order.
+        parts: The columns :data:`REMOVED_COLUMNS` of removed samples, in order; ``reason`` is dictionary-encoded.
     """
     if not any(part.num_rows for part in parts):
         none = np.zeros(0, np.int64)
@@ -152,7 +155,7 @@ def removed_of(parts: list[pa.Table]) -> Removed:
     place = np.array([reasons.index(name) for name in names], np.int32)
     return Removed(
         table["sample"].to_numpy(),
-        pc.fill_null(table["kept_sample"], -1).to_numpy(),
+        pc.if_else(pc.is_valid(table["kept_source"]), -1, pc.fill_null(table["kept_sample"], -1)).to_numpy(),
         pc.fill_null(table["score"], float("nan")).to_numpy(),
         place[encoded.indices.to_numpy()],
         reasons,

@@ -138,7 +138,12 @@ def command(config: RunConfig, out: Path) -> str:
         config: What was asked of the run.
         out: The run folder; only its name is used.
     """
-    words = ["dedupkit", "run", *config.sources, "--out", out.resolve().name or "out"]
+    earlier = [reference.name for reference in config.references if reference.role == "earlier"]
+    words = ["dedupkit", *(["update", earlier[-1]] if earlier else ["run"]), *config.sources]
+    words += ["--out", out.resolve().name or "out"]
+    for reference in config.references:
+        words += ["--against", reference.name] if reference.role == "against" else []
+    words += ["--against-rule", config.against_rule] if config.against_rule else []
     words += ["--rule", config.rule_expanded, "--keep", config.keep]
     for spec in config.embedders.values():
         words += ["--embed", spec]

@@ -4,5 +4,6 @@ from dedupkit.runfolder.config import LAYOUT, RunConfig
 from dedupkit.runfolder.decision import DecisionRecord
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.runfolder.layout import Layout, manifest_in
+from dedupkit.runfolder.references import Reference
 
-__all__ = ["LAYOUT", "DecisionRecord", "Layout", "RunConfig", "RunFolder", "manifest_in"]
+__all__ = ["LAYOUT", "DecisionRecord", "Layout", "Reference", "RunConfig", "RunFolder", "manifest_in"]

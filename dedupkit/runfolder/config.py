@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dedupkit.runfolder.references import Reference
+
 __all__ = ["LAYOUT", "RunConfig"]
 
 LAYOUT = 2
@@ -30,6 +32,8 @@ class RunConfig:
         hashes: Signals that the scan computes on request.
         embedders: Specification by signal name.
         seed: Seed for all random choices.
+        references: Earlier runs and reference sets.
+        against_rule: What makes a sample duplicate a reference set, written out; empty without one.
         captions: What is done with captions, as :class:`dedupkit.captions.CaptionMode` writes it.
         dedupkit: Version of dedupkit.
         python: Version of Python.
@@ -51,6 +55,8 @@ class RunConfig:
     embedders: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     captions: str = "ignore"
+    references: tuple[Reference, ...] = ()
+    against_rule: str = ""
     dedupkit: str = "unknown"
     python: str = "unknown"
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -59,6 +65,7 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         """The content of ``run.json``."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["references"] = tuple(reference.to_json() for reference in self.references)
         return {
             name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
             for name, value in values.items()
@@ -78,8 +85,10 @@ class RunConfig:
                 given[name] = tuple(_texts(given.get(name, [])))
             for name in ("embedders", "versions"):
                 given[name] = dict(zip(_texts(given.get(name, {})), _texts(given.get(name, {}).values()), strict=True))
-            for name in ("rule", "rule_expanded", "keep", "captions"):
-                _texts([given.get(name, "ignore") if name == "captions" else given[name]])
+            for name in ("rule", "rule_expanded", "keep"):
+                _texts([given[name]])
+            _texts([given.get(name, "") for name in ("captions", "against_rule")])
+            given["references"] = tuple(map(Reference.from_json, given.get("references", [])))
             if not given["sources"] or not isinstance(given["layout"], int) or not isinstance(given["seed"], int):
                 raise ValueError("no sources, layout or seed")
             return cls(**given)

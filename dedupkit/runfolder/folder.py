@@ -86,6 +86,11 @@ class RunFolder(Layout):
             return None
         return marker.result
 
+    def joined_across(self, number: int, signal: str) -> dict[str, Any] | None:
+        """What is known of the join of the samples with a reference under one signal; None where there is none."""
+        marker = read_marker(self.across_marker(number, signal))
+        return None if marker is None else marker.result
+
     def shard_problems(self) -> list[dict[str, str]]:
         """The shards that could not be read to their end: ``source`` and ``problem``."""
         found = []
@@ -148,7 +153,17 @@ class RunFolder(Layout):
             if marker is None and path not in named and not path.exists():
                 continue  # equal bytes or pixels need no pairs
             stated.append(sorted(self._vouched(path, marker, check).items()))
+        stated += [
+            [path.stem, sorted(self._vouched(path, read_marker(path), check).items())]
+            for path in self._across_markers(config)
+        ]
         return digest_of(stated)
+
+    def _across_markers(self, config: RunConfig) -> list[Path]:
+        """The markers of the joins with references, in order."""
+        if not config.references:
+            return []
+        return sorted(self.across_marker(0, "any").parent.glob("*.json"))
 
     def _vouched(self, path: Path, marker: Marker | None, check: bool) -> dict[str, Any]:
         if marker is None:

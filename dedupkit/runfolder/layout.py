@@ -66,6 +66,18 @@ class Layout:
         """What finds the neighbours of a single image: ``pdq`` by hash, the name of an embedder by vector."""
         return self.path / "index" / name
 
+    def reference(self, number: int) -> Layout:
+        """What was read of a reference, in the layout of a run."""
+        return Layout(self.path / "references" / f"{number:03d}" / "run")
+
+    def across(self, number: int, signal: str) -> Path:
+        """What joins the samples with one reference under one signal: a folder."""
+        return self.path / "references" / f"{number:03d}" / "edges" / signal
+
+    def across_marker(self, number: int, signal: str) -> Path:
+        """The completion marker of such a join."""
+        return self.marker("across", f"{number:03d}-{signal}")
+
     def marker(self, stage: str, name: str) -> Path:
         """The completion marker of a task."""
         return marker_path(self.path, stage, name)
@@ -107,7 +119,7 @@ class Layout:
 
     @property
     def _own_folders(self) -> tuple[Path, ...]:
-        names = ("samples", "embeddings", "edges", "index")
+        names = ("samples", "embeddings", "edges", "index", "references")
         return (self.done, self.staged, self.calibration_home, *(self.path / name for name in names))
 
     @property

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dedupkit.signals.across import Across
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.matches import Matches
 
@@ -42,6 +43,12 @@ class Caption(Signal):
         from dedupkit.signals.texts import match_captions
 
         return match_captions(self.name, scanned, settings)
+
+    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+        """Similar captions of two runs, however long; see :meth:`Signal.across`."""
+        from dedupkit.signals.texts import across_captions
+
+        return across_captions(own, other, part, settings)
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """Captions with the same words are one; see :meth:`Signal.labels`."""
@@ -97,6 +104,12 @@ class Uncaptioned(Signal):
         from dedupkit.signals.texts import uncaptioned
 
         return uncaptioned(scanned)
+
+    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+        """See :meth:`Signal.across`."""
+        from dedupkit.signals.texts import across_uncaptioned
+
+        return across_uncaptioned(own, other, part)
 
     def matches(self, scanned: Scanned) -> Matches:
         """See :meth:`Signal.matches`."""

@@ -101,12 +101,19 @@ def _as_array(values: pa.Array) -> NDArray[Any]:
     return flat.reshape(-1, width)
 
 
-def write_edges(path: Path, blocks: Iterable[Edges]) -> int:
-    """Write scored pairs of samples (a < b), block by block; returns their number."""
+def write_edges(path: Path, blocks: Iterable[Edges], *, across: bool = False) -> int:
+    """Write scored pairs of samples, block by block; returns their number.
+
+    Args:
+        path: The file.
+        blocks: The pairs.
+        across: Whether ``b`` numbers other rows than ``a``; otherwise a < b is written.
+    """
     schema = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32())])
     count = 0
     with parquet_writer(path, schema) as writer:
         for a, b, score in blocks:
-            writer.write_table(pa.table([np.minimum(a, b), np.maximum(a, b), score], schema=schema))
+            ends = [a, b] if across else [np.minimum(a, b), np.maximum(a, b)]
+            writer.write_table(pa.table([*ends, score], schema=schema))
             count += len(a)
     return count

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dedupkit.signals.across import Across
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.impostors import PairScorer
     from dedupkit.signals.matches import Matches
@@ -62,6 +63,12 @@ class Embedded(Signal):
         from dedupkit.signals.vectors import match_vectors
 
         return match_vectors(self, scanned, settings)
+
+    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+        """Pairs of vectors of two runs; see :meth:`Signal.across`. The facts hold the measured ``recall``."""
+        from dedupkit.signals.vectors import across_vectors
+
+        return across_vectors(self, own, other, part, settings)
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """Byte copies have one vector; see :meth:`Signal.labels`."""

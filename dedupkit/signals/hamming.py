@@ -43,6 +43,12 @@ class HashSignal(ColumnSignal):
 
         return _edges(iter_hamming_pairs(values, int(settings.bound), workers=settings.workers))
 
+    def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
+        """Every pair within the radius; see :meth:`Signal.join_across`."""
+        from dedupkit.neighbors.hamming.join import iter_hamming_pairs
+
+        return _edges(iter_hamming_pairs(values, int(settings.bound), other, workers=settings.workers))
+
     def compare(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
         """Bits that differ."""
         import numpy as np

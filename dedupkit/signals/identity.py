@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dedupkit.signals.column import ColumnSignal
-from dedupkit.signals.signal import Kind, Stage
+from dedupkit.signals.signal import JoinSettings, Kind, Stage
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dedupkit.signals.columns import Scanned
+    from dedupkit.signals.columns import Edges, Scanned
     from dedupkit.signals.image import ScannedImage
     from dedupkit.signals.matches import Matches, Origin
 
@@ -32,6 +32,15 @@ class IdentitySignal(ColumnSignal):
         from dedupkit.signals.matches import Matches
 
         return Matches.identity(self.labels(scanned), self.origin)
+
+    def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
+        """Equal values; see :meth:`Signal.join_across`."""
+        import numpy as np
+
+        from dedupkit.signals.across import equal_rows
+
+        a, b = equal_rows(values, other)
+        yield a, b, np.zeros(len(a), np.float32)
 
     def compare(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
         """1 where two values are equal, else 0."""

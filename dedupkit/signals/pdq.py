@@ -68,6 +68,16 @@ class Pdq(HashSignal):
             return _edges([flat_dihedral_pairs(values, radius)])
         return _edges(iter_dihedral_pairs(values, radius, workers=settings.workers))
 
+    def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
+        """Every pair within the radius in some orientation; see :meth:`Signal.join_across`."""
+        from dedupkit.neighbors.hamming.dihedral import iter_dihedral_pairs
+        from dedupkit.neighbors.hamming.flat import FLAT_BELOW, flat_dihedral_pairs_of_two
+
+        radius = int(settings.bound)
+        if 2 * len(values) * len(other) < FLAT_BELOW**2:
+            return _edges([flat_dihedral_pairs_of_two(values, other, radius)])
+        return _edges(iter_dihedral_pairs(values, radius, other, workers=settings.workers))
+
     def compare(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
         """Bits that differ in the best orientation."""
         import numpy as np
@@ -124,6 +134,12 @@ class Crops(HashSignal):
         from dedupkit.neighbors.hamming.crops import iter_crop_pairs
 
         return _edges(iter_crop_pairs(values, int(settings.bound), workers=settings.workers))
+
+    def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
+        """Every pair of which one is a whole image; see :meth:`Signal.join_across`."""
+        from dedupkit.neighbors.hamming.crops import iter_crop_pairs
+
+        return _edges(iter_crop_pairs(values, int(settings.bound), other, workers=settings.workers))
 
     def compare(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
         """The least distance of one image's whole to the other's whole and views, in the best orientation."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dedupkit.signals.across import Across
     from dedupkit.signals.columns import Distinct, Edges, Scanned
     from dedupkit.signals.image import ScannedImage
     from dedupkit.signals.impostors import PairScorer
@@ -154,6 +155,36 @@ class Signal:
     def matches(self, scanned: Scanned) -> Matches:
         """What it says about all samples, as deciding takes it."""
         raise NotImplementedError
+
+    # -- samples against rows of another run or of a reference set
+
+    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+        """Pairs of the samples of a run and the rows of a reference.
+
+        Args:
+            own: The samples.
+            other: The rows of the reference.
+            part: (m,) bool, which of these take part.
+            settings: How far, and how.
+        """
+        from dedupkit.signals.across import across_columns
+
+        return across_columns(self, own, other, part, settings)
+
+    def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
+        """Pairs of the fingerprints of two sets within the bound, equal ones included, each once, in blocks.
+
+        By default both are joined as one, which finds the same pairs and takes as long as that join; a signal whose
+        ``join`` leaves out equal fingerprints overrides this.
+
+        Args:
+            values: (k, …) distinct fingerprints.
+            other: (l, …) distinct fingerprints.
+            settings: How far, and how.
+        """
+        from dedupkit.signals.across import joined_together
+
+        return joined_together(self.join, values, other, settings)
 
     # -- given pairs
 

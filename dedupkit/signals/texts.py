@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from dedupkit.captions.folding import Folding, words
 from dedupkit.captions.tokens import tokenize
-from dedupkit.neighbors.sets.join import Sets
+from dedupkit.neighbors.sets.join import Sets, iter_jaccard_pairs
 from dedupkit.neighbors.sets.lsh import join_distinct
+from dedupkit.signals.across import Across, leading, restricted
 from dedupkit.signals.columns import Edges, write_edges
 from dedupkit.store import atomic_path, read_columns
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.signal import JoinSettings
 
-__all__ = ["folded_captions", "match_captions", "similarities", "uncaptioned"]
+__all__ = ["across_captions", "across_uncaptioned", "folded_captions", "match_captions", "similarities", "uncaptioned"]
 
 
 def match_captions(name: str, scanned: Scanned, settings: JoinSettings) -> dict[str, Any]:
@@ -64,6 +66,29 @@ def uncaptioned(scanned: Scanned) -> NDArray[np.int32]:
     labels = np.full(len(readable), -1, np.int32)
     labels[mine] = mine[0] if len(mine) else -1
     return labels
+
+
+def across_captions(own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    """Join the captions of a run's samples with those of the rows of a reference that take part, exactly."""
+    texts = chain(_captions(own), (text if taken else None for text, taken in zip(_captions(other), part, strict=True)))
+    offsets, tokens, _ = tokenize(texts, Folding())
+    count = len(offsets) - 1 - len(part)
+    cut = offsets[count]
+    sides = Sets.pair((offsets[: count + 1], tokens[:cut]), (offsets[count:] - cut, tokens[cut:]))
+    labels = [
+        np.where(side.row >= 0, side.first[np.maximum(side.row, 0)] if len(side.first) else -1, -1).astype(np.int32)
+        for side in sides
+    ]
+    found = iter_jaccard_pairs(sides, settings.bound, workers=settings.workers)
+    return Across(labels[0], labels[1], (_edges(block) for block in found))
+
+
+def across_uncaptioned(own: Scanned, other: Scanned, part: NDArray[np.bool_]) -> Across:
+    """The pair of the first samples without a caption."""
+    mine, theirs = uncaptioned(own), restricted(uncaptioned(other), part)
+    a, b = leading(mine), leading(theirs)
+    pairs = min(len(a), len(b))
+    return Across(mine, theirs, iter([(a[:pairs], b[:pairs], np.zeros(pairs, np.float32))]))
 
 
 def folded_captions(scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:

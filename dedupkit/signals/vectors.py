@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dedupkit.neighbors.cosine.join import iter_cosine_pairs
 from dedupkit.neighbors.cosine.neighbors import Neighbors
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores, unit_rows
 from dedupkit.neighbors.cosine.settings import MEMORY
+from dedupkit.signals.across import Across, restricted
 from dedupkit.signals.columns import Edges, Scanned, write_edges
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.signal import JoinSettings
@@ -23,7 +25,7 @@ from dedupkit.store import atomic_path, temporary_path
 if TYPE_CHECKING:
     from dedupkit.signals.embedded import Embedded
 
-__all__ = ["LEAST_PLACES", "list_length", "match_vectors", "nearest_among", "vectors_of"]
+__all__ = ["LEAST_PLACES", "across_vectors", "list_length", "match_vectors", "nearest_among", "vectors_of"]
 
 LEAST_PLACES = 4000
 """Places that all lists of nearest neighbours have at least, up to the longest length."""
@@ -91,10 +93,8 @@ def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) ->
         raise DedupkitError(f"{signal.name}: {error}") from error
     finally:
         gathered.unlink(missing_ok=True)
-    has_vector = np.zeros(len(first), bool)
-    has_vector[leaders] = True
     with atomic_path(folder.labels(signal.name)) as temporary, temporary.open("wb") as stream:
-        np.save(stream, np.where((first >= 0) & has_vector[np.maximum(first, 0)], first, -1).astype(np.int32))
+        np.save(stream, _with_vector(first, leaders))
     bound = min(settings.bound, ranks.pop("complete", settings.bound if settings.floor is None else settings.floor))
     facts = {"distinct": len(leaders), "edges": edges, "bound": bound, "recall": recall}
     if settings.floor is None:
@@ -169,6 +169,73 @@ def _ranks(found: Neighbors, settings: JoinSettings) -> dict[str, Any]:
     return {**facts, "complete": complete}
 
 
+def across_vectors(
+    signal: Embedded, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings
+) -> Across:
+    """Join the vectors of a run's samples with those of the rows of a reference that take part.
+
+    Args:
+        signal: The embedder.
+        own: The samples; their vectors are there.
+        other: The rows of the reference; theirs are there too.
+        part: (m,) bool, which rows take part.
+        settings: The floor and the search.
+
+    Raises:
+        DedupkitError: Vectors of two lengths; more pairs than there is room for.
+    """
+    labels, leaders = [], []
+    for scanned, mask in ((own, None), (other, part)):
+        first = Exact("exact").labels(scanned)
+        first = first if mask is None else restricted(first, mask)
+        leaders.append(_leaders(scanned, signal.name, first))
+        labels.append(_with_vector(first, leaders[-1]))
+    recall = {"estimate": 1.0, "low": 1.0, "high": 1.0}
+
+    def blocks() -> Iterator[Edges]:
+        if not len(leaders[0]) or not len(leaders[1]):
+            return
+        try:
+            with TemporaryDirectory(prefix="dedupkit-", dir=own.folder.path) as folder:
+                sides = [
+                    _gather(scanned, signal.name, mine, Path(folder, f"{side}.npy"))
+                    for side, (scanned, mine) in enumerate(zip((own, other), leaders, strict=True))
+                ]
+                if sides[0].shape[1] != sides[1].shape[1]:
+                    raise DedupkitError(
+                        f"the vectors of {signal.name} have {sides[0].shape[1]} values here and {sides[1].shape[1]} in "
+                        f"{other.folder.path}: they are of another model; --compute-missing computes them for it"
+                    )
+                yield from _joined(signal, sides, leaders, settings, recall)
+        except ValueError as error:
+            raise DedupkitError(f"{signal.name}: {error}") from error
+
+    return Across(labels[0], labels[1], blocks(), {"recall": recall})
+
+
+def _joined(
+    signal: Embedded,
+    sides: list[NDArray[np.float16]],
+    leaders: list[NDArray[np.int64]],
+    settings: JoinSettings,
+    recall: dict[str, float],
+) -> Iterator[Edges]:
+    """The pairs of two sets of vectors, named by the rows that they belong to."""
+    options = {"target_recall": settings.target_recall, "seed": settings.seed, "device": settings.device}
+    floor = settings.bound
+    bias = [_bias(signal.spec, side) for side in sides]
+    least = floor
+    if bias[0] is not None and bias[1] is not None:
+        least = min(1.0, max(-0.999, floor + float(min(bias[0].min(), bias[1].min()))))
+    for pairs in iter_cosine_pairs(sides[0], least, sides[1], max_pairs=_MAX_EDGES, **options):  # type: ignore[arg-type]
+        recall.update(estimate=pairs.recall.estimate, low=pairs.recall.low, high=pairs.recall.high)
+        score = pairs.score
+        if bias[0] is not None and bias[1] is not None:
+            score = normalise_scores(score, pairs.a, pairs.b, bias[0], bias[1])
+        reached = score >= np.float32(floor)
+        yield leaders[0][pairs.a[reached]], leaders[1][pairs.b[reached]], score[reached]
+
+
 def vectors_of(scanned: Scanned, name: str, samples: NDArray[np.int64]) -> NDArray[np.float32]:
     """The vectors of some samples, ascending, at unit length; zeros where one has none."""
     parts: list[NDArray[np.float16]] = []
@@ -179,6 +246,13 @@ def vectors_of(scanned: Scanned, name: str, samples: NDArray[np.int64]) -> NDArr
         parts.append(vectors[samples[low:high] - start])
         start += len(vectors)
     return unit_rows(np.concatenate(parts))
+
+
+def _with_vector(first: NDArray[np.int32], leaders: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The labels of those whose first sample has a vector, -1 for the others."""
+    has_vector = np.zeros(len(first), bool)
+    has_vector[leaders] = True
+    return np.where((first >= 0) & has_vector[np.maximum(first, 0)], first, -1).astype(np.int32)
 
 
 def _bias(spec: str, vectors: NDArray[np.float16]) -> NDArray[np.float32] | None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from dedupkit.signals.identity import Exact
-from dedupkit.signals.signal import Kind, Signal, Stage
+from dedupkit.signals.signal import JoinSettings, Kind, Signal, Stage
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dedupkit.signals.across import Across
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.matches import Matches
 
@@ -31,6 +32,10 @@ class Verified(Signal):
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """Equal bytes need no second look."""
         return Exact("exact").labels(scanned)
+
+    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+        """Equal bytes; the verify stage adds the pairs that it finds. See :meth:`Signal.across`."""
+        return Exact("exact").across(own, other, part, settings)
 
     def matches(self, scanned: Scanned) -> Matches:
         """The pairs that the verify stage found; see :meth:`Signal.matches`."""

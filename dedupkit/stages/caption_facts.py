@@ -124,7 +124,7 @@ def _merged(scanned: Scanned, grouped: Ints, keys: _Keys, decision: Decision) ->
     """By kept sample the captions of itself and of those that it stands for, if it stands for any."""
     witness = decision.witness[grouped]
     target = np.where(witness >= 0, witness, grouped)
-    stands = np.isin(target, witness[witness >= 0])
+    stands = np.isin(target, witness[witness >= 0]) & (target < len(decision.witness))  # not those of earlier runs
     counts = _count(target[stands], _Keys(keys.hashes[stands], keys.present[stands]), grouped[stands])
     kept, starts = np.unique(counts.group, return_index=True)
     place = np.arange(len(counts.group)) - np.repeat(starts, np.diff(np.append(starts, len(counts.group))))

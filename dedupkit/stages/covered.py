@@ -1,18 +1,20 @@
-"""Whether what a run has computed is enough for another rule."""
+"""What a run has computed: whether it is enough for another rule, and what it was compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dedupkit.clustering.rules import Atom, Rule
+from dedupkit.engine.marker import read_marker
+from dedupkit.runfolder.config import RunConfig
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.stages.clauses import covers_verified
 from dedupkit.stages.plan import loosest_unranked, ranked_conditions
 
-__all__ = ["missing_for"]
+__all__ = ["missing_for", "reference_facts"]
 
 
 def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: str) -> str | None:
@@ -41,6 +43,22 @@ def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: 
                 return f"the rule reaches {floor}, the run's edges {have or 'none'}"
         elif signal.stage == "verify" and (facts is None or not covers_verified(rule, facts, keep)):
             return "the rule or the keep policy needs pairs that this run has not verified"
+        for number, reference in enumerate(RunConfig.from_json(config).references):
+            if reference.role == "earlier":
+                missing = _missing_across(rule, folder, number, name, keep)
+                if missing is not None:
+                    return f"{missing} with {reference.name}"
+    return None
+
+
+def _missing_across(rule: Rule, folder: RunFolder, number: int, name: str, keep: str) -> str | None:
+    facts, atom = folder.joined_across(number, name), rule.loosest(name)
+    if facts is None:
+        return f"{name} was not compared"
+    if atom.bound is not None and not replace(atom, bound=float(facts["bound"])).covers(atom):
+        return f"the rule reaches {atom}, what was compared {replace(atom, bound=float(facts['bound']))}"
+    if "tested" in facts and not covers_verified(rule, facts, keep):
+        return "the rule needs pairs that were not verified"
     return None
 
 
@@ -48,3 +66,28 @@ def _reach(facts: Mapping[str, Any] | None, floor: Atom) -> bool:
     """Whether lists of nearest neighbours go down to a floor."""
     reached = (facts or {}).get("ranks", {}).get("floor")
     return reached is not None and replace(floor, bound=float(reached)).covers(floor)
+
+
+def reference_facts(folder: RunFolder, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """What each earlier run and reference set is and what came of it.
+
+    Args:
+        folder: A finished run.
+        counts: For each how many samples have their witness there.
+
+    Returns:
+        ``role``, ``kind`` and ``name`` as in ``run.json``, ``samples`` (those counts), ``rows`` that took part, and for
+        lists ``malformed`` lines, ``examples`` of these, and ``flat``: PDQ hashes left out for their quality.
+    """
+    found = []
+    for number, (reference, count) in enumerate(zip(folder.read_config().references, counts, strict=False)):
+        listed = read_marker(folder.marker("reference", f"{number:03d}")) if reference.kind == "list" else None
+        home = folder.across_marker(number, "any").parent
+        joins = filter(None, map(read_marker, sorted(home.glob(f"{number:03d}-*.json"))))
+        about = {"malformed": 0, "examples": [], "flat": 0} | (listed.result if listed else {})
+        found.append(
+            {"role": reference.role, "kind": reference.kind, "name": reference.name, "samples": count}
+            | {"rows": max((int(join.result["rows"]) for join in joins), default=0)}
+            | {name: about[name] for name in ("malformed", "examples", "flat")}
+        )
+    return found

@@ -21,8 +21,11 @@ from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.decision import decision_digest
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
+from dedupkit.signals.matches import Matches
+from dedupkit.stages.blocked import blocked_samples, rows_of, witnesses
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
-from dedupkit.stages.tables import groups_of, iter_manifest, write_groups, write_manifest
+from dedupkit.stages.outside import beside
+from dedupkit.stages.tables import OutsideWitnesses, groups_of, iter_manifest, write_groups, write_manifest
 from dedupkit.store import read_columns, write_table
 
 __all__ = ["Verdicts", "decide_and_write", "decide_run", "keep_order"]
@@ -57,6 +60,7 @@ class Verdicts:
         readable: (n,) bool, whether a sample could be read.
         captions: What the captions say about the groups.
         blocked: Reason why a sample takes no part, by sample.
+        outside: Witnesses in earlier runs and reference sets.
     """
 
     folder: RunFolder
@@ -67,6 +71,7 @@ class Verdicts:
     readable: NDArray[np.bool_]
     captions: CaptionFacts
     blocked: Mapping[int, str]
+    outside: OutsideWitnesses
 
     def tables(self) -> Iterator[pa.Table]:
         """The manifest, one table a shard."""
@@ -77,6 +82,7 @@ class Verdicts:
             self._reasons(),
             blocked=self.blocked,
             captions=self.captions.carried,
+            outside=self.outside,
         )
 
     def groups(self) -> pa.Table:
@@ -130,7 +136,13 @@ class Verdicts:
             "largest_group": largest,
             "edges": self.decision.edges,
             "captions": self._caption_counts(),
+            "by_reference": self._by_reference(),
         }
+
+    def _by_reference(self) -> list[int]:
+        """For each earlier run and reference set how many samples have their witness there."""
+        counts = {item["values"]: item["counts"] for item in pc.value_counts(self.outside.sources).to_pylist()}
+        return [counts.get(reference.name, 0) for reference in self.config.references]
 
     def _caption_counts(self) -> dict[str, Any]:
         groups = self.captions.groups
@@ -170,22 +182,94 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
     shards = len(config.shards)
     inputs = folder.inputs(rule.signals, check=check)
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
-    order = keep_order(folder, shards, policy, len(readable))
     scanned, mode = Scanned(folder, shards), CaptionMode.parse(config.captions)
-    signals = {name: find_signal(name).matches(scanned) for name in rule.signals}
-    decision, blocked = decide(rule, signals, order, readable), dict[int, str]()
+    from_sets = blocked_samples(folder, config, readable)
+    blocked = from_sets.reasons
+    part = readable.copy()
+    part[list(blocked)] = False
+    whole = _Whole.of(folder, config, rule, policy, {n: find_signal(n).matches(scanned) for n in rule.signals})
+    decision = whole.decide(part, restrict=bool(blocked))
     if mode.kind == "template" and mode.action == "drop":
-        templates, samples = template_samples(scanned, readable & (decision.witness < 0), mode.uses)
-        blocked = dict.fromkeys(samples[readable[samples]].tolist(), f"caption of more than {mode.uses} kept samples")
-        if blocked:  # what a blocked sample would have stood for needs another witness
-            part = readable.copy()
-            part[samples] = False
-            signals = {name: matches.restricted(part) for name, matches in signals.items()}
-            decision = decide(rule, signals, order, part)
+        templates, samples = template_samples(scanned, part & (decision.witness < 0), mode.uses)
+        samples = samples[part[samples]]
+        blocked = blocked | dict.fromkeys(samples.tolist(), f"caption of more than {mode.uses} kept samples")
+        part[samples] = False
+        if len(samples):  # what a blocked sample would have stood for needs another witness
+            decision = whole.decide(part, restrict=True)
         facts = replace(caption_facts(scanned, decision, readable, CaptionMode()), templates=templates)
     else:
-        facts = caption_facts(scanned, decision, readable, mode)
-    return Verdicts(folder, config, inputs, rule, decision, readable, facts, blocked)
+        facts = caption_facts(scanned, decision, part, mode)
+    outside = OutsideWitnesses.gather([from_sets.witnesses, whole.witnesses(decision)])
+    return Verdicts(folder, config, inputs, rule, decision, readable, facts, blocked, outside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """The samples and, where there are earlier runs, those of their kept samples that duplicates lead to.
+
+    Attributes:
+        folder: Folder of the run.
+        config: What the verdicts answer.
+        rule: The rule.
+        signals: What each signal says about all of them.
+        order: All of them, the most worth keeping first.
+        earlier: (n + k,) bool, which are of an earlier run.
+        number: (k,) int64, the number of each one's run.
+        row: (k,) int64, its sample number there.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    rule: Rule
+    signals: Mapping[str, Matches]
+    order: NDArray[np.int64]
+    earlier: NDArray[np.bool_]
+    number: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, signals: Mapping[str, Matches]
+    ) -> _Whole:
+        """Put the earlier runs beside the samples."""
+        count = len(next(iter(signals.values())).first)
+        numbers = [number for number, reference in enumerate(config.references) if reference.role == "earlier"]
+        columns = _policy_columns(folder, len(config.shards), policy)
+        none = np.zeros(0, np.int64)
+        if not numbers:
+            return cls(folder, config, rule, signals, policy.order(columns, count), np.zeros(count, bool), none, none)
+        placed = beside(folder, numbers, rule.signals, signals)
+        for number in numbers:
+            layout, shards = rows_of(folder, config, number)
+            theirs = _policy_columns(RunFolder(layout.path), shards, policy)
+            rows = placed.row[placed.number == number]
+            columns = {name: np.concatenate([column, theirs[name][rows]]) for name, column in columns.items()}
+        order = policy.order(columns, count + len(placed.row))
+        earlier = placed.protected(count)
+        return cls(folder, config, rule, placed.signals, order, earlier, placed.number, placed.row)
+
+    def decide(self, part: NDArray[np.bool_], *, restrict: bool) -> Decision:
+        """Decide about the samples of a mask; witnesses beyond all samples are of earlier runs.
+
+        Args:
+            part: (n,) which samples take part.
+            restrict: Whether readable ones are missing from it.
+        """
+        count = len(part)
+        everything = np.concatenate([part, np.ones(len(self.row), bool)])
+        signals = self.signals
+        if restrict:
+            signals = {name: matches.restricted(everything) for name, matches in signals.items()}
+        found = decide(self.rule, signals, self.order, everything, self.earlier if len(self.row) else None)
+        witness, clause, score = found.witness[:count], found.clause[:count], found.score[:count]
+        return Decision(witness, clause, score, found.group[:count], found.edges, found.vertices)
+
+    def witnesses(self, decision: Decision) -> OutsideWitnesses:
+        """The witnesses of earlier runs by name."""
+        count = len(decision.witness)
+        mine = np.flatnonzero(decision.witness >= count)
+        place = decision.witness[mine] - count
+        return witnesses(self.folder, self.config, mine, self.number[place], self.row[place], decision.score[mine])
 
 
 def keep_order(folder: RunFolder, shards: int, policy: Policy, count: int) -> NDArray[np.int64]:

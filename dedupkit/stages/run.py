@@ -20,29 +20,49 @@ from dedupkit.stages.plan import Job, loosest_unranked
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
 from dedupkit.store import remove_tree, stamps
 
-__all__ = ["run_stages"]
+__all__ = ["run_stages", "scan_and_embed"]
 
 _SAMPLES_FORMAT = 4  # raise it when the columns of samples/ or the meaning of a hash change
 
 
-def run_stages(job: Job, engine: Engine) -> None:
+def run_stages(job: Job, engine: Engine) -> dict[str, str]:
     """Bring samples, embeddings and edges up to what the rule needs; what is there already stays.
 
     Args:
         job: What is to be computed.
         engine: Where shards are scanned.
+
+    Returns:
+        As :func:`scan_and_embed`.
     """
     known = known_signals(job.embedders)
     signals = [known[name] for name in job.rule.signals]
-    scanned = _scan(job, signals, engine)
-    embedded = {name: _embed(job, name, spec, scanned) for name, spec in job.embedders.items()}
+    done = scan_and_embed(job, engine)
+    embedded = {name: done[name] for name in job.embedders}
     joined = [signal for signal in signals if signal.stage == "match"]
-    keys = {signal.name: embedded.get(signal.name) or cache_key(scanned) for signal in joined}
+    keys = {signal.name: embedded.get(signal.name) or done["scan"] for signal in joined}
     _match(job, joined, keys)
     if any(signal.stage == "verify" for signal in signals):
         from dedupkit.stages.verify import verify_candidates
 
         verify_candidates(job, cache_key({**keys, **embedded}))
+    return done
+
+
+def scan_and_embed(job: Job, engine: Engine) -> dict[str, str]:
+    """Bring samples and embeddings up to what the job names; what is there already stays.
+
+    Args:
+        job: What is to be computed.
+        engine: Where shards are scanned.
+
+    Returns:
+        Digests of what was read (``scan``) and of the vectors of each embedder.
+    """
+    known = known_signals(job.embedders)
+    scanned = _scan(job, [known[name] for name in job.rule.signals if name in known], engine)
+    embedded = {name: _embed(job, name, spec, scanned) for name, spec in job.embedders.items()}
+    return {"scan": cache_key(scanned), **embedded}
 
 
 def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:

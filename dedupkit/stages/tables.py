@@ -20,8 +20,10 @@ __all__ = [
     "GROUPS_SCHEMA",
     "MANIFEST_SCHEMA",
     "Counts",
+    "OutsideWitnesses",
     "groups_of",
     "iter_manifest",
+    "keys_of",
     "write_groups",
     "write_manifest",
 ]
@@ -49,6 +51,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("group", pa.int64()),
         ("group_size", pa.int32()),
         ("captions", pa.list_(pa.struct([("caption", pa.string()), ("count", pa.int32())]))),
+        ("kept_source", pa.string()),
     ]
 )
 
@@ -75,6 +78,52 @@ class Counts:
 
     verdicts: dict[str, int]
     reasons: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideWitnesses:
+    """Witnesses that lie in an earlier run or a reference set.
+
+    Attributes:
+        samples: (k,) int64 ascending, the samples that they stand for.
+        sources: (k,) strings, the run or reference.
+        numbers: (k,) int64, the witness's sample number there; in a list its line.
+        keys: (k,) strings, its key there; in a list the entry.
+        scores: (k,) float32, the score between the two.
+    """
+
+    samples: NDArray[np.int64]
+    sources: pa.Array
+    numbers: NDArray[np.int64]
+    keys: pa.Array
+    scores: NDArray[np.float32]
+
+    @classmethod
+    def gather(cls, parts: Iterable[OutsideWitnesses]) -> OutsideWitnesses:
+        """All of some as one, in the order of the samples; each sample occurs once."""
+        parts = [cls(*(np.zeros(0, np.int64), pa.array([], pa.string())) * 2, np.zeros(0, np.float32)), *parts]
+        samples = np.concatenate([part.samples for part in parts])
+        order = np.argsort(samples, kind="stable")
+        taken = pa.array(order)
+        return cls(
+            samples[order],
+            pa.concat_arrays([part.sources for part in parts]).take(taken),
+            np.concatenate([part.numbers for part in parts])[order],
+            pa.concat_arrays([part.keys for part in parts]).take(taken),
+            np.concatenate([part.scores for part in parts])[order],
+        )
+
+    def of(self, rows: slice) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
+        """Columns over the samples of a range, null where there is none: source, number, key, score."""
+        low, high = np.searchsorted(self.samples, [rows.start, rows.stop])
+        place = np.zeros(rows.stop - rows.start, np.int64)
+        missing = np.ones(len(place), bool)
+        mine = self.samples[low:high] - rows.start
+        place[mine], missing[mine] = np.arange(low, high), False
+        taken = pa.array(place, mask=missing)
+        columns = (self.sources, pa.array(self.numbers), self.keys, pa.array(self.scores))
+        source, number, key, score = (column.take(taken) for column in columns)
+        return source, number, key, score
 
 
 DIGEST = "dedupkit.decision"
@@ -108,42 +157,48 @@ def iter_manifest(
     *,
     blocked: Mapping[int, str] | None = None,
     captions: Mapping[int, list[dict[str, Any]]] | None = None,
+    outside: OutsideWitnesses | None = None,
 ) -> Iterator[pa.Table]:
     """The manifest, one table a shard, with one shard in memory at a time.
 
     Args:
         samples: Samples file of each shard, in order.
         sources: Path or URL of each shard.
-        decision: Decision about all samples in that order.
+        decision: Decision about all samples in that order; a witness beyond them lies in ``outside``.
         reasons: Name of each clause of the rule.
         blocked: Reason why a sample is blocked, by sample.
         captions: Captions that a kept sample carries instead of its own, by sample.
+        outside: Witnesses in earlier runs and reference sets.
     """
     blocked, captions = blocked or {}, captions or {}
+    outside = OutsideWitnesses.gather([]) if outside is None else outside
     sizes = np.bincount(decision.group, minlength=len(decision.group)).astype(np.int32)
-    witnesses = np.unique(decision.witness[decision.witness >= 0])
-    witness_keys = _keys_of(witnesses, samples)
+    within = np.where(decision.witness < len(decision.witness), decision.witness, -1)
+    witnesses = np.unique(within[within >= 0])
+    witness_keys = keys_of(witnesses, samples)
     names = pa.array(list(reasons), pa.string())
     start = 0
     for file, source in zip(samples, sources, strict=True):
         table = read_columns(file)
         rows = slice(start, start + table.num_rows)
         start += table.num_rows
-        witness = decision.witness[rows]
-        removed = pa.array(witness >= 0)
+        witness = within[rows]
+        removed = decision.witness[rows] >= 0
+        kept_source, number, key, score = outside.of(rows)
         unreadable = table["error"].is_valid().combine_chunks()
-        clause = names.take(pa.array(decision.clause[rows], mask=witness < 0))
+        clause = names.take(pa.array(decision.clause[rows], mask=~removed))
         where = np.searchsorted(witnesses, witness)
         columns = {name: table[name] for name in _COPIED} | {
             "sample": pa.array(np.arange(rows.start, rows.stop)),
             "source": pa.repeat(source, table.num_rows),
             "sha256": _hex(table["sha256"]),
-            "verdict": pc.if_else(unreadable, "unreadable", pc.if_else(removed, "remove", "keep")),
+            "verdict": pc.if_else(unreadable, "unreadable", pc.if_else(pa.array(removed), "remove", "keep")),
             "reason": pc.if_else(unreadable, table["error"].combine_chunks(), clause),
             "captions": _by_row(captions, rows, MANIFEST_SCHEMA.field("captions").type),
-            "score": pa.array(decision.score[rows], mask=witness < 0),
-            "kept_sample": pa.array(witness, mask=witness < 0),
-            "kept_key": witness_keys.take(pa.array(where, mask=witness < 0)),
+            "score": pc.coalesce(score, pa.array(decision.score[rows], mask=~removed)),
+            "kept_sample": pc.coalesce(number, pa.array(witness, mask=witness < 0)),
+            "kept_key": pc.coalesce(key, witness_keys.take(pa.array(where, mask=witness < 0))),
+            "kept_source": kept_source,
             "group": pa.array(decision.group[rows]),
             "group_size": pa.array(sizes[decision.group[rows]]),
         }
@@ -225,7 +280,7 @@ def _caption_columns(groups: NDArray[np.int64], known: pa.Table | None) -> list[
     return [pc.fill_null(number, 0), caption, pc.fill_null(often, 0)]
 
 
-def _keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:
+def keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:
     """The keys of some samples, ascending, without holding all keys at once."""
     parts = list(_key_parts(wanted, samples))
     return pa.concat_arrays(parts) if parts else pa.array([], pa.string())

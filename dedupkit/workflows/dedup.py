@@ -25,6 +25,7 @@ from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.run import run_stages
 from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import refuse_inside
+from dedupkit.workflows.against import find_references, match_references, parse_against_rule
 
 if TYPE_CHECKING:
     from dedupkit.embedding import Embedder, Precomputed
@@ -51,6 +52,10 @@ def dedup(
     device: str | None = None,
     target_recall: float = 0.99,
     captions: str = "ignore",
+    against: str | Path | Sequence[str | Path] = (),
+    against_rule: str | None = None,
+    compute_missing: bool = False,
+    earlier: Sequence[Path] = (),
 ) -> Run:
     """Find duplicates in image-caption shards and decide which samples to keep.
 
@@ -79,6 +84,13 @@ def dedup(
             leave them out) or ``:drop`` (their samples are blocked). See docs/captions.md.
         target_recall: Recall of searches that are clustered because the exact one would take long.
 
+        against: Reference sets: samples that duplicate one are blocked and take no part in deciding. Run folders,
+            sources of images, or lists of hashes, URLs or domains; see docs/updates.md.
+        against_rule: What makes a sample duplicate a reference set: a rule, or one of
+            :data:`dedupkit.workflows.against.AGAINST_PRESETS`; the run's own rule by default.
+        compute_missing: Whether hashes and vectors that a run among the references lacks are computed from its images.
+        earlier: Finished runs whose kept samples stand; :func:`dedupkit.update` names them.
+
     Returns:
         The finished run.
 
@@ -106,10 +118,16 @@ def dedup(
         paired = parse_rule(mode.paired(str(parsed)), known_signals(embedders))
         parsed = Rule(parsed.text, paired.clauses)
     policy = parse_policy(keep)
-    requested = _hashes_to_scan(parsed, hashes)
+    references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder.path)
+    compared = parsed if against_rule is None else parse_against_rule(against_rule, embedders)
+    sets = any(reference.role == "against" for reference in references.named)
+    requested = _hashes_to_scan(parsed, [*hashes, *references.hashes])
+    if sets:
+        requested = _hashes_to_scan(compared, requested)
     shards = find_shards(sources)
     named = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
-    refuse_inside(folder.path, [*named, *(shard.source for shard in shards)])
+    read = [*named, *(shard.source for shard in shards), *(reference.path for reference in references.named)]
+    refuse_inside(folder.path, read)
     listed = [text_of(name) for name in named]
     folder.refuse_foreign(listed)
     workers = (os.cpu_count() or 1) if workers is None else workers
@@ -121,9 +139,16 @@ def dedup(
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
         computing = Computing(max(1, workers), seed, device, target_recall)
         job = Job(folder, shards, parsed, requested, embedders, computing, given, policy)
-        config = replace(_config(listed, job, policy), captions=str(mode))
+        config = replace(
+            _config(listed, job, policy),
+            captions=str(mode),
+            references=references.named,
+            against_rule=str(compared) if sets else "",
+        )
         folder.write_config(config)
-        run_stages(job, engine)
+        done = run_stages(job, engine)
+        if references.named:
+            match_references(job, done, references, compared, engine, compute_missing)
         _decide(folder, config, parsed, policy)
     from dedupkit.workflows.run import Run
 

@@ -27,7 +27,7 @@ class Explanation:
     Attributes:
         row: Its row of the manifest.
         words: Its verdict and the reason, as a sentence.
-        witness: Row of the kept sample that it duplicates; None unless it was removed.
+        witness: Row of the kept sample that it duplicates; None unless that is a sample of this run.
         relation: What it is of its witness (a crop, a recoloured copy, …), where the pair was verified.
         group: The samples of its group, itself included.
     """
@@ -58,6 +58,8 @@ class Explanation:
             lines.append(
                 f"  witness  {self.witness['key']}, sample {self.witness['sample']} of {self.witness['source']}"
             )
+        if row["kept_source"] is not None:
+            lines.append(f"  witness  {row['kept_key']}, sample {row['kept_sample']} of {row['kept_source']}")
         if len(self.group) > 1:
             lines.append(f"  group    {row['group']}, of {len(self.group):,} samples")
         return "\n".join(lines)
@@ -116,7 +118,8 @@ def explain(folder: RunFolder, config: Mapping[str, Any], rows: Rows, sample: in
     from dedupkit.report.words import policy_words
 
     row = rows.rows([sample])[sample]
-    witness = None if row["kept_sample"] is None else rows.rows([row["kept_sample"]])[row["kept_sample"]]
+    elsewhere = row["kept_source"] is not None
+    witness = None if row["kept_sample"] is None or elsewhere else rows.rows([row["kept_sample"]])[row["kept_sample"]]
     group: tuple[int, ...] = (sample,)
     if row["group_size"] > 1:
         table = rows.table(["sample", "group"])
@@ -128,7 +131,9 @@ def explain(folder: RunFolder, config: Mapping[str, Any], rows: Rows, sample: in
     if row["verdict"] == "unreadable":
         words = f"is unreadable: {row['reason']}"
     elif row["verdict"] == "blocked":
-        words = f"is blocked: {row['reason']}"
+        words = f"is blocked: {row['reason']}" + (f", as {row['kept_key']}" if elsewhere else "")
+    elif elsewhere:
+        words = f"is removed as a duplicate of {row['kept_key']} in {row['kept_source']}: {_because(config, row)}"
     elif witness is not None:
         words = f"is removed as a duplicate of {witness['key']}, which is kept: {_because(config, row)}"
         words += f" ({relation})" if relation else ""

@@ -19,6 +19,7 @@ from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import find_signal, known_signals
 from dedupkit.sources.again import Moved
 from dedupkit.stages import decide as deciding
+from dedupkit.stages.covered import reference_facts
 from dedupkit.store import read_columns
 from dedupkit.workflows.groups import Group, Groups
 from dedupkit.workflows.verdicts import Borderline, Verdicts
@@ -227,6 +228,7 @@ def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) 
         "without_vector": folder.without_vector(),
         "recall": _recalls(folder, config),
         **_verification(folder, config),
+        "references": reference_facts(folder, counts.get("by_reference", [])),
     }
 
 

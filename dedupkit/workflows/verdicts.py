@@ -113,13 +113,13 @@ class Verdicts:
             Pairs of a removed sample and its witness, for each alternative of the rule the nearest to its bound first.
         """
         from dedupkit.report.borderline import nearest_bound
-        from dedupkit.report.tables import removed_of
+        from dedupkit.report.tables import REMOVED_COLUMNS, removed_of
         from dedupkit.report.words import read_rule
 
-        columns = ["sample", "kept_sample", "score", "reason"]
+        columns = list(REMOVED_COLUMNS)
         table = self._rows.table([*columns, "verdict"], verdict="remove").select(columns).combine_chunks()
         reason = pc.dictionary_encode(table["reason"])
-        removed = removed_of([table.set_column(3, "reason", reason)])
+        removed = removed_of([table.set_column(columns.index("reason"), "reason", reason)])
         pairs = nearest_bound(removed, read_rule(self.config["rule_expanded"]), count)
         rows = self._rows.rows(sample for pair in pairs for sample in pair)
         return [Borderline(rows[sample], rows[witness], self.path, self._keeper) for sample, witness in pairs]
@@ -152,6 +152,7 @@ class Verdicts:
             *((f"  because of {reason}", f"{count:,}") for reason, count in s["reasons"].items()),
             ("unreadable", f"{s['unreadable']:,}"),
             *([("blocked", f"{s['blocked']:,}")] if s.get("blocked") else []),
+            *_reference_rows(s.get("references", [])),
             ("duplicate groups", f"{s['groups']:,}, the largest of {s['largest_group']:,}"),
             ("rule", s["rule"]),
         ]
@@ -194,3 +195,17 @@ class Verdicts:
             for name, value in self.rows()
         )
         return f"<table><caption>{escape(str(self.path))}</caption>{rows}</table>"
+
+
+def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What came of each earlier run and reference set, and the lines of lists that could not be used."""
+    shown = []
+    for each in references:
+        done = "removed" if each["role"] == "earlier" else "blocked"
+        shown.append((f"  {done} for {each['name']}", f"{each['samples']:,}, of {each['rows']:,} rows compared"))
+        if each["malformed"]:
+            example = each["examples"][0]
+            shown.append((f"  malformed lines in {each['name']}", f"{each['malformed']:,}, such as {example}"))
+        if each["flat"]:
+            shown.append((f"  hashes of quality below 50 in {each['name']}", f"{each['flat']:,}, not compared"))
+    return shown

@@ -20,37 +20,49 @@ __all__ = ["iter_crop_pairs"]
 _BYTES = 32
 
 
-def iter_crop_pairs(views: NDArray[np.uint8], max_distance: int, *, workers: int | None = None) -> Iterator[Pairs]:
+def iter_crop_pairs(
+    views: NDArray[np.uint8],
+    max_distance: int,
+    other: NDArray[np.uint8] | None = None,
+    *,
+    workers: int | None = None,
+) -> Iterator[Pairs]:
     """Every pair of images with a whole-to-view (or whole-to-whole) distance within the radius, once.
 
     Args:
         views: (n, 32 * v) uint8, the hash of the whole, then of the views; 32 zero bytes where a view is too flat.
         max_distance: the radius in bits, inclusive, in any of the eight orientations.
+        other: (k, 32 * v) uint8 to join with; without it, ``views`` is joined with itself.
         workers: threads.
 
     Yields:
-        One block of all pairs, a < b, each with its least distance.
+        One block of all pairs, each with its least distance; a < b where a set was joined with itself.
 
     Raises:
         ValueError: another shape or type.
     """
-    if views.ndim != 2 or views.shape[1] % _BYTES:
-        raise ValueError(f"views have {_BYTES} bytes each; an array of shape {views.shape} has not")
-    hashes = np.ascontiguousarray(views).reshape(-1, _BYTES)
+    sides = [views] if other is None else [views, other]
+    for side in sides:
+        if side.ndim != 2 or side.shape[1] % _BYTES or side.shape[1] != views.shape[1]:
+            raise ValueError(f"views have {_BYTES} bytes each; an array of shape {side.shape} has not")
     count = views.shape[1] // _BYTES
-    usable = np.flatnonzero(hashes.any(axis=1))
+    hashes = [np.ascontiguousarray(side).reshape(-1, _BYTES) for side in sides]
+    usable = [np.flatnonzero(side.any(axis=1)) for side in hashes]
+    joined = [side[rows] for side, rows in zip(hashes, usable, strict=True)]
     found: list[tuple[NDArray[np.int64], NDArray[np.uint16]]] = []
-    for block in iter_dihedral_pairs(hashes[usable], max_distance, workers=workers):
-        a, b = usable[block.a], usable[block.b]
+    for block in iter_dihedral_pairs(joined[0], max_distance, *joined[1:], workers=workers):
+        a, b = usable[0][block.a], usable[-1][block.b]
         one_whole = (a % count == 0) | (b % count == 0)
         a, b = a // count, b // count
-        counted = one_whole & (a != b)
-        pair = np.minimum(a, b) * len(views) + np.maximum(a, b)
-        found.append((pair[counted], block.distance[counted]))
+        if other is None:
+            one_whole &= a != b
+            a, b = np.minimum(a, b), np.maximum(a, b)
+        found.append(((a * len(sides[-1]) + b)[one_whole], block.distance[one_whole]))
     if not found:
         return
     pairs, distances = (np.concatenate(column) for column in zip(*found, strict=True))
     nearest_first = np.lexsort((distances, pairs))
     pairs, distances = pairs[nearest_first], distances[nearest_first]
     first = np.flatnonzero(np.diff(pairs, prepend=-1))
-    yield Pairs(pairs[first] // len(views), pairs[first] % len(views), distances[first])
+    width = max(len(sides[-1]), 1)
+    yield Pairs(pairs[first] // width, pairs[first] % width, distances[first])

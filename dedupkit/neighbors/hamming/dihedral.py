@@ -30,7 +30,8 @@ w - |f| <= s. (That another mirror than the best may have qualified a word or a 
 distance of each is computed over all the mirrors.)
 
 A pair is emitted by the upright half if it is within r without transposing, else by the transposed half, there only
-as (a, b) with a < b, for D is symmetric. Both write D.
+as (a, b) with a < b, for D is symmetric. Both write D. In a join of two sets there is one order of a pair only, so
+the transposed half emits all that it finds.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ EVEN_ODD = np.packbits(np.unpackbits(BYTES[:, None], axis=1).reshape(-1, 4, 2).s
 def dihedral_pairs(
     hashes: ArrayLike,
     max_distance: int,
+    other: ArrayLike | None = None,
     *,
     workers: int | None = None,
     block_pairs: int = BLOCK_PAIRS,
@@ -66,23 +68,27 @@ def dihedral_pairs(
     Args:
         hashes: (n, 32) uint8, upright PDQ hashes.
         max_distance: the radius in bits, inclusive.
+        other: (k, 32) uint8 to join with; without it, `hashes` is joined with itself.
         workers: threads; by default as many as there are processors.
         block_pairs: pairs that wait in buffers at any time, about.
 
     Returns:
-        The pairs a < b sorted by (a, b), with their `dihedral_distance`.
+        The pairs sorted by (a, b), with their `dihedral_distance`; a < b where a set was joined with itself.
 
     Raises:
         ValueError: an array of another shape or type, or a number out of range.
     """
     return Pairs.gather(
-        list(iter_dihedral_pairs(hashes, max_distance, workers=workers, block_pairs=block_pairs, _chunks=_chunks))
+        list(
+            iter_dihedral_pairs(hashes, max_distance, other, workers=workers, block_pairs=block_pairs, _chunks=_chunks)
+        )
     )
 
 
 def iter_dihedral_pairs(
     hashes: ArrayLike,
     max_distance: int,
+    other: ArrayLike | None = None,
     *,
     workers: int | None = None,
     block_pairs: int = BLOCK_PAIRS,
@@ -91,7 +97,13 @@ def iter_dihedral_pairs(
     """As `dihedral_pairs`, but in blocks: each pair once over all of them, in no order, in bounded memory."""
     words = class_words(hashes)
     settings = Settings.checked(max_distance, workers, block_pairs, _chunks)
-    return _join_halves(words, settings)
+    return _join_halves(words, settings) if other is None else _join_two(words, class_words(other), settings)
+
+
+def _join_two(left: NDArray[np.uint64], right: NDArray[np.uint64], settings: Settings) -> Iterator[Pairs]:
+    transposed = transpose(right)
+    yield from join(left, right, settings, FOLDED, turn=1, other=transposed)
+    yield from join(left, transposed, settings, FOLDED, turn=3, other=right)
 
 
 def _join_halves(words: NDArray[np.uint64], settings: Settings) -> Iterator[Pairs]:

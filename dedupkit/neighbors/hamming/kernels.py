@@ -254,7 +254,8 @@ def scan(
             a pair from its smaller position.
         other: uint64 codes of the right side transposed once more; read only where `turn` is not 0.
         probe: Fields of a `Probe`.
-        turn: 0: plain; 1 and 2: the upright and the transposed half of a dihedral join.
+        turn: 0: plain; 1: the upright half of a dihedral join; 2: the transposed half of one of a set with itself;
+            3: that of one of two sets.
         self_join: Whether left is right.
         radius: Largest distance, in bits.
         begin: First left position.
@@ -303,7 +304,7 @@ def scan(
                     continue
                 if turn > 0:
                     turned = distance(left_codes, a, other, b, True)
-                    if turn == 2 and turned <= radius:  # the upright half has it
+                    if turn >= 2 and turned <= radius:  # the upright half has it
                         continue
                     d = min(d, turned)
                 out[count, 0] = min(a, b) if self_join else a

@@ -1,0 +1,105 @@
+"""Pairs of a run's samples and of what they are compared with: the samples of an earlier run or of a reference set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dedupkit.signals.columns import Edges
+
+if TYPE_CHECKING:
+    from dedupkit.signals.columns import Scanned
+    from dedupkit.signals.signal import JoinSettings, Signal
+
+__all__ = ["Across", "across_columns", "equal_rows", "joined_together", "leading", "restricted"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Across:
+    """What one signal says about n samples of a run and m rows of a reference.
+
+    Attributes:
+        own: (n,) int32, for each sample the smallest with the same fingerprint, -1 where it has none.
+        other: (m,) int32, the same among the rows of the reference that take part; -1 for the others.
+        blocks: Pairs within the bound, each once: a sample that comes first in ``own``, a row that comes first in
+            ``other``, and their score. Equal fingerprints are pairs too.
+        facts: What else is known of the search, JSON-able.
+    """
+
+    own: NDArray[np.int32]
+    other: NDArray[np.int32]
+    blocks: Iterator[Edges]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def restricted(first: NDArray[np.int32], part: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Labels of the rows of a mask alone: the smallest row in it with the same fingerprint, -1 outside.
+
+    Example:
+        >>> restricted(np.array([0, 0, 0, 3], np.int32), np.array([False, True, True, False])).tolist()
+        [-1, 1, 1, -1]
+    """
+    mine = np.flatnonzero(part & (first >= 0)).astype(np.int32)
+    leader = np.full(len(first), -1, np.int32)
+    leader[first[mine[::-1]]] = mine[::-1]  # the last write is the smallest row
+    found = np.full(len(first), -1, np.int32)
+    found[mine] = leader[first[mine]]
+    return found
+
+
+def leading(first: NDArray[np.int32]) -> Ints:
+    """The rows that come first with their fingerprint, ascending."""
+    return np.flatnonzero(first == np.arange(len(first)))
+
+
+def across_columns(
+    signal: Signal, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings
+) -> Across:
+    """The join of two sets of distinct fingerprints; see :meth:`dedupkit.signals.Signal.across`."""
+    mine, theirs = signal.distinct(own), signal.distinct(other)
+    labels = restricted(theirs.first, part)
+    left, right = leading(mine.first), leading(labels)
+    blocks = signal.join_across(mine.values, theirs.rows_of(right)[1], settings) if len(left) and len(right) else ()
+    return Across(mine.first, labels, ((left[a], right[b], score) for a, b, score in blocks))
+
+
+def equal_rows(values: NDArray[Any], other: NDArray[Any]) -> tuple[Ints, Ints]:
+    """The pairs of equal rows of two arrays whose own rows are distinct.
+
+    Example:
+        >>> equal_rows(np.array([[1, 2], [3, 4]], np.uint8), np.array([[3, 4], [5, 6]], np.uint8))
+        (array([1]), array([0]))
+    """
+    found = pc.index_in(_as_values(other), value_set=_as_values(values))
+    b = np.flatnonzero(found.is_valid().to_numpy(zero_copy_only=False))
+    return found.drop_null().to_numpy().astype(np.int64), b
+
+
+def _as_values(rows: NDArray[Any]) -> pa.Array:
+    """Rows of bytes, or scalars, as an Arrow array."""
+    if rows.ndim == 1:
+        return pa.array(rows)
+    flat = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(flat.shape[1]), len(flat), [None, pa.py_buffer(flat)])
+
+
+def joined_together(
+    join: Callable[[NDArray[Any], JoinSettings], Iterator[Edges]],
+    values: NDArray[Any],
+    other: NDArray[Any],
+    settings: JoinSettings,
+) -> Iterator[Edges]:
+    """The pairs of two sets by joining both as one: for signals that have no join of two sets."""
+    count = len(values)
+    for a, b, score in join(np.concatenate([values, other]), settings):
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        crossing = (low < count) & (high >= count)
+        yield low[crossing], high[crossing] - count, score[crossing]

@@ -1,0 +1,104 @@
+"""URLs and domains of samples against lists of them, joined like signals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dedupkit.metadata.keys import KeySettings, batch_keys
+from dedupkit.signals.across import Across, equal_rows, leading, restricted
+from dedupkit.signals.columns import Scanned
+from dedupkit.signals.signal import JoinSettings
+
+__all__ = ["ADDRESSES", "Domain", "Url", "host_of"]
+
+_HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*:/{2,}(?:[^/?#@]*@)?(?P<host>[^/?#:@]+)"
+
+
+@dataclass(frozen=True)
+class Url:
+    """Holds between a sample and a line of a list whose URLs have the same normal form."""
+
+    name: str = "url"
+
+    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+        """Pairs of equal URLs; see :meth:`dedupkit.signals.Signal.across`."""
+        sides = [_keys(own, "url"), _keys(other, "url")]
+        labels = [_first(keys, present) for keys, present in sides]
+        labels[1] = restricted(labels[1], part)
+        leaders = [leading(label) for label in labels]
+        a, b = equal_rows(*(keys[mine] for (keys, _), mine in zip(sides, leaders, strict=True)))
+        return Across(labels[0], labels[1], iter([(leaders[0][a], leaders[1][b], np.zeros(len(a), np.float32))]))
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Holds between a sample and a line of a list that names the domain of its URL or one above it."""
+
+    name: str = "domain"
+
+    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+        """Pairs of hosts and the domains that they lie in; see :meth:`dedupkit.signals.Signal.across`."""
+        hosts = pc.dictionary_encode(host_of(own.read("url")["url"].combine_chunks()))
+        label = _first_of(hosts)
+        domains = pc.dictionary_encode(other.read("domain")["domain"].combine_chunks())
+        listed = restricted(_first_of(domains), part)
+        texts = other.read("domain")["domain"].to_pylist()
+        row_of = {texts[row]: row for row in leading(listed).tolist()}
+        pairs = []
+        for sample in leading(label).tolist():
+            names = hosts[sample].as_py().split(".")
+            above = (".".join(names[start:]) for start in range(len(names)))
+            pairs += [(sample, row_of[domain]) for domain in above if domain in row_of]
+        a, b = np.array(pairs, np.int64).reshape(-1, 2).T
+        return Across(label, listed, iter([(a, b, np.zeros(len(a), np.float32))]))
+
+
+ADDRESSES = {"url": Url(), "domain": Domain()}
+"""By the name that stands in the reason."""
+
+
+def host_of(urls: pa.Array) -> pa.Array:
+    """The hosts of URLs in lower case, null where there is none.
+
+    >>> host_of(pa.array(["https://user@A.Example.org:80/x.jpg", "no URL", None])).to_pylist()
+    ['a.example.org', None, None]
+    """
+    hosts = pc.struct_field(pc.extract_regex(urls.cast(pa.large_string()), _HOST), "host")
+    return pc.utf8_rtrim(pc.utf8_lower(hosts), ".")
+
+
+def _keys(scanned: Scanned, column: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The normal forms of URLs as (n, 16) bytes, and which rows have one."""
+    table = scanned.read(column)
+    (keys,) = batch_keys({"url": table[column].combine_chunks()}, table.num_rows, [("url",)], KeySettings())
+    return np.ascontiguousarray(keys.hashes).view(np.uint8).reshape(-1, 16), keys.state.astype(bool)
+
+
+def _first(keys: NDArray[np.uint8], present: NDArray[np.bool_]) -> NDArray[np.int32]:
+    rows = np.flatnonzero(present)
+    values = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), len(rows), [None, pa.py_buffer(np.ascontiguousarray(keys[rows]))]
+    )
+    label = np.full(len(keys), -1, np.int32)
+    if len(rows):
+        indices = values.dictionary_encode().indices.to_numpy()
+        first = np.empty(int(indices.max()) + 1, np.int32)
+        first[indices[::-1]] = rows[::-1]
+        label[rows] = first[indices]
+    return label
+
+
+def _first_of(encoded: pa.DictionaryArray) -> NDArray[np.int32]:
+    """For each row the first with the same value, -1 for null."""
+    indices = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(indices >= 0)
+    first = np.full(len(encoded.dictionary), -1, np.int32)
+    first[indices[rows[::-1]]] = rows[::-1]
+    label = np.full(len(indices), -1, np.int32)
+    label[rows] = first[indices[rows]]
+    return label

@@ -1,0 +1,210 @@
+"""References made ready: what of an earlier run or a reference set takes part, and where its fingerprints lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dedupkit.embedding.keys import embedder_key
+from dedupkit.embedding.spec import parse_spec
+from dedupkit.engine import Engine, Task, ThisProcess
+from dedupkit.engine.marker import read_marker
+from dedupkit.errors import DedupkitError
+from dedupkit.runfolder import Reference, RunConfig, RunFolder
+from dedupkit.signals import SIGNALS, Signal, known_signals
+from dedupkit.signals.columns import Scanned
+from dedupkit.sources import Shard, find_shards
+from dedupkit.sources.again import find_again
+from dedupkit.sources.blocklist import Blocklist
+from dedupkit.stages.plan import Job
+from dedupkit.stages.run import scan_and_embed
+from dedupkit.stages.scan import sample_schema
+from dedupkit.store import digest_of, read_columns, write_table
+
+__all__ = ["Opened", "lacking", "open_reference", "write_list"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A reference whose fingerprints can be read.
+
+    Attributes:
+        reference: What it is.
+        rows: Its rows.
+        part: (m,) bool, which of them take part: the kept samples of a run, the readable images of a folder, all lines
+            of a list.
+        keys: By signal a digest of its fingerprints.
+        shards: Its shards, to read images again; None for one that is gone.
+    """
+
+    reference: Reference
+    rows: Scanned
+    part: NDArray[np.bool_]
+    keys: Mapping[str, str]
+    shards: Sequence[Shard | None] = ()
+
+
+def open_reference(
+    job: Job, number: int, reference: Reference, signals: Sequence[str], engine: Engine, compute_missing: bool
+) -> Opened:
+    """Make a reference of images or another run ready for some signals.
+
+    Args:
+        job: What is to be computed for the run itself.
+        number: Number of the reference.
+        reference: A run or images.
+        signals: Names of the signals that are compared.
+        engine: Where images are scanned.
+        compute_missing: Whether to compute what an earlier run lacks, from its images.
+
+    Raises:
+        DedupkitError: An earlier run lacks a signal or has another model's vectors, its images changed, or images of a
+            reference cannot be read.
+    """
+    known = known_signals(job.embedders)
+    hashes = [name for name in signals if known[name].scan_columns]
+    embedders = {name: job.embedders[name] for name in signals if name in job.embedders}
+    own = RunFolder(job.folder.reference(number).path)
+    inner = replace(job, folder=own, hashes=hashes, embedders=embedders)
+    if reference.kind == "images":
+        shards = find_shards(reference.path)
+        keys = scan_and_embed(replace(inner, shards=shards), engine)
+        rows = Scanned(own, len(shards))
+        part = rows.read("error")["error"].is_null().to_numpy()
+        return Opened(reference, rows, part, _by_signal(signals, keys), shards)
+    folder = RunFolder(reference.path)
+    config = folder.read_config()
+    again = find_again(config.sources, config.shards, directory=config.directory)
+    part = _kept(folder)
+    lacks = lacking(config, known, signals, job.embedders)
+    if lacks is None:
+        keys = {"scan": reference.digest} | {name: _vectors_key(folder, config, name) for name in embedders}
+        return Opened(reference, Scanned(folder, len(config.shards)), part, _by_signal(signals, keys), again)
+    if not compute_missing:
+        raise DedupkitError(f"{reference.name} {lacks}; --compute-missing computes that from its images")
+    shards = [shard for shard in again if shard is not None]
+    if len(shards) < len(again):
+        gone = next(name for name, shard in zip(config.shards, again, strict=True) if shard is None)
+        raise DedupkitError(f"{reference.name} {lacks}, and {gone}, which it read, is gone")
+    keys = scan_and_embed(replace(inner, shards=shards), engine)
+    rows = Scanned(own, len(shards))
+    _check_same(reference, Scanned(folder, len(shards)), rows, part)
+    return Opened(reference, rows, part, _by_signal(signals, {**keys, "scan": reference.digest + keys["scan"]}), again)
+
+
+def lacking(
+    config: RunConfig, known: Mapping[str, Signal], signals: Sequence[str], embedders: Mapping[str, str]
+) -> str | None:
+    """What a finished run has not computed of some signals, as the end of a sentence; None where nothing is missing."""
+    for name in signals:
+        if name in embedders:
+            theirs = config.embedders.get(name)
+            if theirs is None:
+                return f"has no vectors of {name}"
+            if not _same_model(embedders[name], theirs):
+                return f"has vectors of {name} by another model ({theirs}, here {embedders[name]})"
+        elif known[name].scan_columns and name not in config.hashes:
+            return f"has not computed {name}"
+    return None
+
+
+def write_list(job: Job, number: int, reference: Reference, found: Blocklist) -> Opened:
+    """Put the entries of a list into the layout of a run: a row for each, with the fingerprints that it states."""
+    folder = RunFolder(job.folder.reference(number).path)
+    call = partial(_write_entries, folder.samples(0), found)
+    task = Task("reference", f"{number:03d}", call, reference.digest, reference.name, (str(folder.samples(0)),))
+    ThisProcess().run([task], job.folder.path)
+    rows = Scanned(folder, 1)
+    names = ("exact", "pdq", "phash", "url", "domain")
+    return Opened(reference, rows, np.ones(len(found.entries), bool), dict.fromkeys(names, reference.digest))
+
+
+def _write_entries(path: Path, found: Blocklist) -> dict[str, Any]:
+    schema = sample_schema([SIGNALS["phash"]]).append(pa.field("domain", pa.string()))
+    columns: dict[str, list[Any]] = {name: [None] * len(found.entries) for name in schema.names}
+    for row, entry in enumerate(found.entries):
+        columns["key"][row], columns["offset"][row] = entry.text, entry.line
+        for kind in entry.kinds:
+            if kind == "urls":
+                columns["url"][row] = entry.text
+            elif kind == "domains":
+                columns["domain"][row] = _domain(entry.text)
+            else:
+                columns[kind][row] = bytes.fromhex(entry.text)
+                columns["pdq_quality"][row] = 100 if kind == "pdq" else columns["pdq_quality"][row]
+    write_table(path, pa.table([pa.array(columns[name], schema.field(name).type) for name in schema.names], schema))
+    return {
+        "rows": len(found.entries), "malformed": found.malformed, "examples": found.examples, "flat": found.flat,
+        "kinds": list(found.kinds),
+    }  # fmt: skip
+
+
+def _domain(text: str) -> str:
+    """A domain in the form in which URLs have it."""
+    bare = text.lower().lstrip("*").strip(".")
+    try:
+        return bare if bare.isascii() else bare.encode("idna").decode("ascii")
+    except UnicodeError:
+        return bare
+
+
+def _by_signal(signals: Sequence[str], keys: Mapping[str, str]) -> dict[str, str]:
+    return {name: keys.get(name, "") + keys["scan"] for name in signals}
+
+
+def _kept(folder: RunFolder) -> NDArray[np.bool_]:
+    """(m,) bool, which samples a finished run keeps."""
+    verdicts = read_columns(folder.manifest, ["verdict"])["verdict"]
+    return np.asarray(pc.equal(verdicts, "keep").to_numpy())
+
+
+def _vectors_key(folder: RunFolder, config: RunConfig, name: str) -> str:
+    """Digest of the vectors of a run, as the markers of its tasks state them.
+
+    Raises:
+        DedupkitError: Some are missing.
+    """
+    stated = []
+    for shard in range(len(config.shards)):
+        marker = read_marker(folder.embed_marker(name, shard))
+        if marker is None:
+            raise DedupkitError(
+                f"{folder.path} has not all vectors of {name}; give the command that made it again with --embed "
+                f"{config.embedders[name]}"
+            )
+        stated.append([marker.key, sorted(map(list, marker.files.values()))])
+    return digest_of(stated)
+
+
+def _same_model(spec: str, other: str) -> bool:
+    """Whether two specifications stand for comparable vectors; of vectors made elsewhere that cannot be known."""
+    if spec == other or _made_elsewhere(spec) or _made_elsewhere(other):
+        return True
+    try:
+        return embedder_key(spec) == embedder_key(other)
+    except (DedupkitError, OSError):
+        return False
+
+
+def _made_elsewhere(spec: str) -> bool:
+    parsed = parse_spec(spec)
+    return parsed.scheme == "precomputed" or (parsed.scheme == "python" and parsed.target == "vectors")
+
+
+def _check_same(reference: Reference, before: Scanned, now: Scanned, part: NDArray[np.bool_]) -> None:
+    """Raise DedupkitError where the images of an earlier run are no longer those that it read."""
+    old, new = (rows.read("sha256")["sha256"] for rows in (before, now))
+    mask = pa.array(part)
+    if len(old) != len(new) or not pc.fill_null(pc.equal(old.filter(mask), new.filter(mask)), False).to_numpy().all():
+        raise DedupkitError(
+            f"the images of {reference.name} changed since it was made, so nothing can be computed for it; make that "
+            "run anew"
+        )

@@ -1,0 +1,142 @@
+"""``--against``: what a run's samples must not duplicate, as a user names it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dedupkit import store
+from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.errors import DedupkitError, RuleError
+from dedupkit.runfolder import Reference, RunFolder
+from dedupkit.signals import SIGNALS, known_signals
+from dedupkit.sources.blocklist import LIST_KINDS, Blocklist, is_blocklist, read_blocklist
+
+if TYPE_CHECKING:
+    from dedupkit.engine import Engine
+    from dedupkit.stages.plan import Job
+
+__all__ = ["AGAINST_PRESETS", "References", "find_references", "match_references", "parse_against_rule"]
+
+AGAINST_PRESETS: Mapping[str, str] = {
+    "datacomp": "{embedder}>=0.604",
+    "dinov2": "{embedder}>=0.45",
+    "finevision": "{embedder}>=0.95",
+}
+"""Rules against evaluation sets by name; ``{embedder}`` is the first embedder of the run.
+
+``datacomp``: DataComp (arXiv 2304.14108) removes training images whose cosine with an evaluation image is at least
+0.604, under a copy descriptor of the ISC21 challenge. ``dinov2``: DINOv2 (arXiv 2304.07193, appendix A) removes near
+duplicates of evaluation images, above 0.45 under SSCD. ``finevision``: FineVision (arXiv 2510.17269) calls images
+contaminated above 0.95 under SSCD. All are stated for copy descriptors and mean nothing for another kind of model.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Earlier runs and reference sets, looked at but not opened.
+
+    Attributes:
+        named: What they are, earlier runs first.
+        lists: By number the content of those that are lists.
+    """
+
+    named: tuple[Reference, ...] = ()
+    lists: Mapping[int, Blocklist] = field(default_factory=dict)
+
+    @property
+    def hashes(self) -> list[str]:
+        """Hashes that the samples need so that lists can be compared with them."""
+        kinds = {kind for found in self.lists.values() for kind in found.kinds}
+        return [name for name in SIGNALS if SIGNALS[name].scan_columns and name in kinds]
+
+
+def find_references(earlier: Sequence[Path], against: Sequence[str | Path], out: Path) -> References:
+    """Look at what a user named.
+
+    Args:
+        earlier: Finished runs whose kept samples stand.
+        against: Run folders, sources of images, and lists; a list is a text file, or ``KIND:FILE`` with one of
+            :data:`dedupkit.sources.blocklist.LIST_KINDS`.
+        out: The run folder itself.
+
+    Raises:
+        DedupkitError: A run that is not finished or of another layout, a list without a usable line, nothing there.
+    """
+    named = [_run("earlier", str(path), Path(path), out) for path in earlier]
+    lists: dict[int, Blocklist] = {}
+    for given in against:
+        text = str(given)
+        kind, _, rest = text.partition(":")
+        if kind in LIST_KINDS or (is_blocklist(text) and not store.is_dir(text)):
+            reads, path = (kind, rest) if kind in LIST_KINDS else ("", text)
+            lists[len(named)] = read_blocklist(path, reads)
+            named.append(Reference("against", "list", text, path, _content(path), reads))
+        elif not store.is_remote(text) and RunFolder(text).config.exists():
+            named.append(_run("against", text, Path(text), out))
+        else:
+            from dedupkit.sources import find_shards
+
+            find_shards(text)
+            named.append(Reference("against", "images", text, text))
+    return References(tuple(named), lists)
+
+
+def parse_against_rule(text: str, embedders: Mapping[str, str]) -> Rule:
+    """Parse a rule against references, or the name of a preset.
+
+    Raises:
+        RuleError: It cannot be read, or a preset has no embedder.
+    """
+    expanded = AGAINST_PRESETS.get(text.strip(), text)
+    if "{embedder}" in expanded:
+        if not embedders:
+            raise RuleError(
+                f"--against-rule {text} compares vectors of a copy descriptor: name one with --embed, e.g. "
+                "torchscript:sscd_disc_mixup.torchscript.pt"
+            )
+        expanded = expanded.format(embedder=next(iter(embedders)))
+    return Rule(text, parse_rule(expanded, known_signals(embedders), embedder=next(iter(embedders), None)).clauses)
+
+
+def match_references(
+    job: Job, own_keys: Mapping[str, str], found: References, against_rule: Rule, engine: Engine, compute_missing: bool
+) -> None:
+    """Open the references, and join the samples with each.
+
+    Args:
+        job: What is computed for the run itself, which is done.
+        own_keys: Digests of its samples and vectors.
+        found: The references.
+        against_rule: What makes a sample duplicate a reference set.
+        engine: Where images are scanned.
+        compute_missing: Whether to compute from its images what an earlier run lacks.
+    """
+    from dedupkit.stages.across import join_references
+    from dedupkit.stages.outside import list_rule
+    from dedupkit.stages.references import open_reference, write_list
+
+    opened, rules = [], []
+    for number, reference in enumerate(found.named):
+        if number in found.lists:
+            rules.append(list_rule(found.lists[number].kinds, against_rule))
+            opened.append(write_list(job, number, reference, found.lists[number]))
+        else:
+            rules.append(job.rule if reference.role == "earlier" else against_rule)
+            opened.append(open_reference(job, number, reference, rules[-1].signals, engine, compute_missing))
+    join_references(job, own_keys, opened, rules)
+
+
+def _run(role: str, name: str, path: Path, out: Path) -> Reference:
+    if path.resolve() == out.resolve():
+        raise DedupkitError(f"{name} is the folder of this run itself; choose another --out")
+    decision = RunFolder(path).verdicts()
+    return Reference(role, "run", name, str(path.absolute()), decision.digest)
+
+
+def _content(path: str) -> str:
+    with store.open_binary(path) as stream:
+        return hashlib.sha256(stream.read()).hexdigest()

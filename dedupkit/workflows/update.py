@@ -1,0 +1,98 @@
+"""New shards against a finished run, whose images are not read again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dedupkit.embedding.spec import parse_spec
+from dedupkit.errors import DedupkitError
+from dedupkit.runfolder import RunConfig, RunFolder
+from dedupkit.workflows.dedup import dedup
+
+if TYPE_CHECKING:
+    from dedupkit.workflows.run import Run
+
+__all__ = ["earlier_runs", "update"]
+
+_GIVEN = ("precomputed", "python")  # vectors of these samples, not a model
+
+
+def update(
+    run: str | Path,
+    sources: str | Path | Sequence[str | Path] | Any,
+    out: str | Path | None = None,
+    *,
+    rule: str | None = None,
+    embed: Any = None,
+    keep: str | None = None,
+    captions: str | None = None,
+    **options: Any,
+) -> Run:
+    """De-duplicate new shards among themselves and against a finished run.
+
+    What the finished run keeps stays: its kept samples take part with their stored hashes, vectors and captions, come
+    before all new ones, and are never removed. So the verdicts of both together are those of one run over everything
+    in which the old kept samples come first. A run that was itself an update brings along those that it updated.
+
+    Args:
+        run: A finished run.
+        sources: The new shards, as for :func:`dedupkit.dedup`.
+        out: Folder for the new run, whose manifest has the new samples alone.
+        rule: As for :func:`dedupkit.dedup`; that of the finished run by default.
+        embed: Embedders; those of the finished run by default.
+        keep: Keep policy, among new samples; that of the finished run by default.
+        captions: What is done with captions; that of the finished run by default.
+        **options: As for :func:`dedupkit.dedup`: ``against``, ``workers``, ``compute_missing``, …
+
+    Returns:
+        The new run. In its manifest ``kept_source`` names the run in which a witness lies, null for its own.
+
+    Raises:
+        DedupkitError: The finished run is not finished, of another layout, or lacks what the rule compares and
+            ``compute_missing`` is not set; and as :func:`dedupkit.dedup`.
+
+    Example::
+
+        new = dedupkit.update("runs/2025", "crawl-2026/{00000..00099}.tar", "runs/2026")
+        new.apply("clean/2026")
+    """
+    config = RunFolder(run).read_finished()
+    defaults: dict[str, Any] = {
+        "rule": config.rule if rule is None else rule,
+        "embed": _embedders(config) if embed is None else embed,
+        "keep": config.keep if keep is None else keep,
+        "captions": config.captions if captions is None else captions,
+        "hashes": [*config.hashes, *options.pop("hashes", ())],
+    }
+    return dedup(sources, out, earlier=earlier_runs(Path(run), config), **defaults, **options)
+
+
+def earlier_runs(run: Path, config: RunConfig) -> list[Path]:
+    """A run and those that it updated, the oldest first.
+
+    Raises:
+        DedupkitError: One of them is gone.
+    """
+    before = [Path(reference.path) for reference in config.references if reference.role == "earlier"]
+    for path in before:
+        if not RunFolder(path).config.exists():
+            raise DedupkitError(f"{run} is an update of {path}, which is gone; put that run folder back")
+    return [*before, run]
+
+
+def _embedders(config: RunConfig) -> list[str]:
+    """The embedders of a run that new samples can have vectors of.
+
+    Raises:
+        DedupkitError: Its rule compares vectors that were made elsewhere.
+    """
+    models = {name: spec for name, spec in config.embedders.items() if parse_spec(spec).scheme not in _GIVEN}
+    for name in config.embedders:
+        if name not in models and name in config.rule_expanded:
+            raise DedupkitError(
+                f"the run compares vectors of {name} that were made elsewhere; name those of the new samples with "
+                f"--embed precomputed:PATH?name={name}"
+            )
+    return list(models.values())
