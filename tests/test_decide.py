@@ -151,7 +151,8 @@ def clause_that_holds(rule, values, x, y):
 @settings(max_examples=400, deadline=None)
 @given(fingerprints(), st.sampled_from(RULES))
 def test_the_decision_is_the_greedy_walk_over_all_pairs(data, text):
-    check_decision(*data, text)
+    values, usable, order = data
+    check_decision(values, usable, order, text)
 
 
 def check_decision(values, usable, order, text):

@@ -30,8 +30,8 @@ PHOTOS = ("astronaut", "coffee", "chelsea")
 RULE = "exact or pdq<=31 or (mine>=0.5 and verified)"
 HOSTILE = bool(os.environ.get("DEDUPKIT_HOSTILE"))
 EVERY, EVERY_OF_WORKERS = (1, 1) if HOSTILE else (3, 7)
-"""The suite kills before every third change (with workers, which take a second to start, before every seventh);
-``make hostile`` before all."""
+"""The tests kill before every third change (with workers, which take a second to start, before every seventh), with
+DEDUPKIT_HOSTILE=1 before all. ``make hostile`` kills more jobs before all of their changes."""
 
 
 @pytest.fixture(scope="module")

@@ -168,13 +168,17 @@ def _is_plain(data: bytes, at: int) -> bool:
         return False  # GNU keeps other things where ustar has the prefix, and tarfile reads a prefix there
     if kind not in (b"x", b"g", b"L"):
         return True
-    size = int(data[at + 124 : at + 135].strip(b"\0 ") or b"0", 8) if data[at + 124] < 0x80 else 0
+    if data[at + 124] >= 0x80:  # nobody writes the size of a name in base 256
+        return False
+    size = int(data[at + 124 : at + 135].strip(b"\0 ") or b"0", 8)
     block = data[at + _BLOCK : at + _BLOCK + size]
     if kind == b"L":  # tarfile reads to the first NUL, whatever the size says
         return block.endswith(b"\0") and block.count(b"\0") == 1
     while match := re.match(rb"([1-9][0-9]*) [^=\n]+=", block):
         length = int(match[1])
         if block[length - 1 : length] != b"\n" or length <= match.end():
+            break
+        if match[0].endswith(b" size=") and not block[match.end() : length - 1].isdigit():
             break
         block = block[length:]
     return not block and kind == b"x"  # tarfile applies a global path to all members
