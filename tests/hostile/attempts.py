@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -25,8 +26,9 @@ __all__ = ["Outcome", "Plan", "run"]
 
 _CHUNK_SECONDS = 5.0
 _OPENING = 300.0  # seconds that a section may take to prepare
-_NUMBER, _STARTED, _FIGURES = 0, 1, 2  # places in the shared memory; the figures follow
+_NUMBER, _STARTED, _USED, _FIGURES = 0, 1, 2, 3  # places in the shared memory; the figures follow
 _KEPT_NOTES = 20
+_WAITING = 6  # times its limit that an attempt may take where the machine is busy with something else
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Outcome:
     Attributes:
         tried: Number of inputs.
         crashes: Number of attempts that ended their process or raised an unexpected exception.
-        hangs: Number of attempts that took longer than the section allows.
+        hangs: Number of attempts that used more processor time than the section allows, or waited six times as long.
         lost: See :class:`hostile.section.Tally`.
         wrong: See there.
         seconds: Time that the attempts took, all processes together.
@@ -145,7 +147,7 @@ class _Worker:
             self._process = self._context.Process(target=_work, args=arguments, daemon=False)
             self._process.start()
             theirs.close()
-        self._shared[:] = [chunk.start, time.monotonic() + _OPENING, 0, 0, 0, 0]
+        self._shared[:] = [chunk.start, time.monotonic() + _OPENING, 0, 0, 0, 0, 0]
         self._pipe.send((chunk.path, chunk.start, chunk.stop))
 
     def look(self, outcome: Outcome) -> bool:
@@ -167,7 +169,7 @@ class _Worker:
                 self._take(outcome)
                 self.chunk = None
                 return True
-        died, late = not self._process.is_alive(), time.monotonic() - self._shared[_STARTED] > self._limit
+        died, late = not self._process.is_alive(), self._is_late()
         if not died and not late:
             return False
         number = int(self._shared[_NUMBER])
@@ -186,6 +188,14 @@ class _Worker:
         if rest.start < rest.stop:
             self.begin(rest)
         return True
+
+    def _is_late(self) -> bool:
+        """Whether the attempt has used its time on a processor, or waited far longer."""
+        waited = time.monotonic() - self._shared[_STARTED]
+        if waited <= self._limit:
+            return False
+        used = _processor_time(self._process.pid) - self._shared[_USED]
+        return used > self._limit or waited > _WAITING * self._limit
 
     def _take(self, outcome: Outcome) -> None:
         tried, crashes, lost, wrong = map(int, self._shared[_FIGURES:])
@@ -215,6 +225,15 @@ class _Worker:
         self._pipe.close()
 
 
+def _processor_time(pid: int) -> float:
+    """Seconds that a process has run; 0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _again(path: str, seed: int, number: int) -> str:
     """The options that repeat one attempt."""
     return f"--section {load(path).name} --seed {seed} --first {number} --attempts 1"
@@ -223,7 +242,8 @@ def _again(path: str, seed: int, number: int) -> str:
 def _work(pipe: Any, shared: Any, seed: int, folder: str) -> None:
     """The main function of a worker."""
     os.setsid()
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with whoever counts
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with whoever counts
     if not os.environ.get("HOSTILE_TALKS"):  # libtiff and others print what they think of an image
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     opened: dict[str, Section] = {}
@@ -237,7 +257,7 @@ def _work(pipe: Any, shared: Any, seed: int, folder: str) -> None:
             section = opened[path] = load(path)
             section.open(place)
         for number in range(start, stop):
-            shared[_NUMBER], shared[_STARTED] = number, time.monotonic()
+            shared[_NUMBER], shared[_STARTED], shared[_USED] = number, time.monotonic(), time.process_time()
             tally, crashed = _attempt(section, seed, number)
             if tally is None:
                 break

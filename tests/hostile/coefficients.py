@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 import hostile_jpeg
@@ -18,6 +19,10 @@ class CoefficientsSection(Section):
     oracle = "guard pages around every array, and the coefficients of an untouched neighbour"
     volume = 250_000
     each = _BATCHES * (hostile_jpeg.BATCH - 1)
+
+    def open(self, folder: Path) -> None:
+        """Compile the reader."""
+        hostile_jpeg.try_many(1)
 
     def attempt(self, draw: Random, number: int) -> Tally:
         """Some batches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -20,10 +21,15 @@ class JoinsSection(Section):
     oracle = "comparing all with all"
     volume = 30_000
 
+    def open(self, folder: Path) -> None:
+        """Compile the joins."""
+        for join in _JOINS:
+            join(Random(0), np.random.default_rng(0))
+
     def attempt(self, draw: Random, number: int) -> Tally:
         """One join."""
         rng = np.random.default_rng(draw.getrandbits(63))
-        draw.choice((_hamming, _dihedral, _cosine, _sets))(draw, rng)
+        draw.choice(_JOINS)(draw, rng)
         return Tally()
 
 
@@ -86,3 +92,6 @@ def _sets(draw: Random, rng: np.random.Generator) -> None:
     expected = test_sets.expected(rows, threshold, other)
     assert found.keys() == expected.keys()
     assert all(abs(found[pair] - score) < 1e-6 for pair, score in expected.items())
+
+
+_JOINS = (_hamming, _dihedral, _cosine, _sets)

@@ -50,7 +50,7 @@ class Section:
         oracle: What an outcome is compared with.
         volume: Number of inputs of a million.
         each: Number of inputs of one attempt.
-        limit: Seconds that an attempt may take before it counts as a hang.
+        limit: Seconds of processor time that an attempt may use before it counts as a hang.
         whole: Whether there is a list of inputs that is tried in order: it has an end, and one process does it.
     """
 
