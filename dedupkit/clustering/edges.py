@@ -89,6 +89,9 @@ class View:
         """The pairs of vertices (a < b) that satisfy one atom of this signal, with their scores."""
         a, b, score = self._passing(atom)
         if self._single:
+            # A sample that is a twin of another under the rest of the rule is no vertex; that one has its pairs.
+            present = (self._sizes[a] > 0) & (self._sizes[b] > 0)
+            a, b, score = a[present], b[present], score[present]
             left, right = self._members[self._starts[a]], self._members[self._starts[b]]
         else:
             left, right, edge = self._product(a, b)
