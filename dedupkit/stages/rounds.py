@@ -24,6 +24,7 @@ from dedupkit.clustering import Matches, decide, pairs_of_clauses
 from dedupkit.clustering.rules import Clause
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
+from dedupkit.signals.edges import pair_scores
 from dedupkit.signals.signal import JoinSettings
 from dedupkit.signals.vectors import nearest_among
 from dedupkit.stages.decide import keep_order
@@ -34,6 +35,8 @@ __all__ = ["Candidates", "Seen", "look_in_rounds"]
 
 _LEAST_BATCH, _BATCHES = 4096, 8
 """Pairs of a batch, at least; and batches of a round, at most."""
+_LONGEST = 32
+"""Neighbours that an image seeks at once, at most."""
 
 Ints = NDArray[np.int64]
 _EDGES = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32())])
@@ -163,6 +166,7 @@ class _State:
     priority: NDArray[np.float32] = field(init=False)
     looked: NDArray[np.bool_] = field(init=False)
     kept: NDArray[np.bool_] = field(init=False)
+    witness: NDArray[np.int32] = field(init=False)
     table: pa.Table = field(init=False)
     order: Ints = field(init=False)
     readable: NDArray[np.bool_] = field(init=False)
@@ -191,24 +195,39 @@ class _State:
 
     def look(self, batch: Ints, verifier: PairVerifier) -> None:
         """Look at a batch, but for pairs of which an image was removed since; then decide again."""
-        batch = np.intersect1d(batch, self.fresh())
+        batch, before = np.intersect1d(batch, self.fresh()), self.witness
         table, unseen = verifier.verify(self.a[batch], self.b[batch])
         self.looked[batch] = True
         self.unseen += unseen
         self.table = pa.concat_tables([self.table, table]) if self.table.num_rows else table
         self._decide()
+        self._pass_on(before)
 
     def search(self) -> bool:
         """Seek new neighbours among what is kept; False where no list has lost members."""
         short = [lists for lists in self.lists if lists.short(self.kept).any()]
         for lists in short:
             a, b, score = lists.search(self.kept)
-            known = self.a * len(self.kept) + self.b
-            new = ~np.isin(a * len(self.kept) + b, known)
-            self.a, self.b = np.concatenate([self.a, a[new]]), np.concatenate([self.b, b[new]])
-            self.priority = np.concatenate([self.priority, score[new]])
-            self.looked = np.concatenate([self.looked, np.zeros(int(new.sum()), bool)])
+            self._add(a, b, score)
         return bool(short)
+
+    def _pass_on(self, before: NDArray[np.int32]) -> None:
+        """Hold what a removed image stood for against its own witness.
+
+        Else the next best of its duplicates would take its place, to be removed in the next round, and so on.
+        """
+        fell = (before < 0) & (self.witness >= 0)
+        y = np.flatnonzero((before >= 0) & fell[before])
+        w = self.witness[before[y]].astype(np.int64)
+        for lists in self.lists:
+            a, b, _ = lists.offer(np.minimum(w, y)[w != y], np.maximum(w, y)[w != y])
+            self._add(a, b, np.full(len(a), np.inf, np.float32))
+
+    def _add(self, a: Ints, b: Ints, priority: NDArray[np.float32]) -> None:
+        new = ~np.isin(a * len(self.kept) + b, self.a * len(self.kept) + self.b)
+        self.a, self.b = np.concatenate([self.a, a[new]]), np.concatenate([self.b, b[new]])
+        self.priority = np.concatenate([self.priority, priority[new]])
+        self.looked = np.concatenate([self.looked, np.zeros(int(new.sum()), bool)])
 
     def found(self) -> dict[str, pa.Table]:
         """By signal the scored pairs beside those of its join."""
@@ -227,6 +246,9 @@ class _State:
         decision = decide(self.job.rule, signals, self.order, self.readable)
         self.kept = np.zeros(len(first), bool)
         self.kept[first[self.readable & (decision.witness < 0)]] = True
+        removed = (decision.witness >= 0) & (first == np.arange(len(first))) & ~self.kept
+        self.witness = np.full(len(first), -1, np.int32)
+        self.witness[removed] = first[decision.witness[removed]]
 
 
 class _Lists:
@@ -242,6 +264,7 @@ class _Lists:
     def __init__(self, name: str, facts: Mapping[str, Any], job: Job, candidates: Candidates) -> None:
         how = job.computing
         self.name, self.complete = name, np.float32(facts["bound"])
+        self._length = int(facts["ranks"]["k"])
         self._k, self._floor = int(facts["ranks"]["k"]), float(facts["ranks"]["floor"])
         self._settings = JoinSettings(np.inf, how.threads, how.target_recall, how.seed, how.device, self._floor)
         self._scanned = Scanned(job.folder, len(job.shards))
@@ -292,17 +315,35 @@ class _Lists:
         return self.capped(kept) & (count < self._k)
 
     def search(self, kept: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.float32]]:
-        """Seek the k nearest kept images of those that are short of them; pairs a < b, with scores."""
+        """Seek the nearest kept images of those that are short of them; pairs a < b, with scores.
+
+        Twice as many as the last time, for in a dense neighbourhood each removal would leave a few short of one.
+        """
         wanted, samples = self.short(kept), np.flatnonzero(kept & self.has_vector)
+        self._length = min(max(_LONGEST, self._k), 2 * self._length)
         found = nearest_among(
-            self.name, self._scanned, samples, self._settings, np.flatnonzero(wanted[samples]), self._k
+            self.name, self._scanned, samples, self._settings, np.flatnonzero(wanted[samples]), self._length
         )
         self._reach[samples[wanted[samples]]] = found.last[wanted[samples]]
-        a, b = samples[found.a], samples[found.b]
+        return self._add(samples[found.a], samples[found.b], found.score)
+
+    def offer(self, a: Ints, b: Ints) -> tuple[Ints, Ints, NDArray[np.float32]]:
+        """Add those of some pairs a < b that reach the floor and are not known; returns them with their scores."""
+        keys = np.unique(a * len(self.has_vector) + b)
+        a, b = keys // len(self.has_vector), keys % len(self.has_vector)
+        both = self.has_vector[a] & self.has_vector[b]
+        a, b = a[both], b[both]
+        if not len(a):
+            return a, b, np.empty(0, np.float32)
+        score = pair_scores(find_signal(self.name), self._scanned, a, b)
+        near = score >= np.float32(self._floor)
+        return self._add(a[near], b[near], score[near])
+
+    def _add(self, a: Ints, b: Ints, score: NDArray[np.float32]) -> tuple[Ints, Ints, NDArray[np.float32]]:
         new = np.isnan(self.scores_of(a, b))
         self._a, self._b = np.concatenate([self._a, a[new]]), np.concatenate([self._b, b[new]])
-        self._score = np.concatenate([self._score, found.score[new]])
-        return a[new], b[new], found.score[new]
+        self._score = np.concatenate([self._score, score[new]])
+        return a[new], b[new], score[new]
 
     def matches(self) -> Matches:
         """The signal with what was found since."""
