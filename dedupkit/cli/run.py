@@ -9,6 +9,7 @@ import typer
 
 from dedupkit.cli.options import Against, AgainstRule, ComputeMissing, Device, Json, Workers
 from dedupkit.cli.terminal import say, say_json, say_rows
+from dedupkit.engine.choice import ENGINES
 
 if TYPE_CHECKING:
     from dedupkit.workflows.run import Run
@@ -51,7 +52,10 @@ def run(
     against_rule: AgainstRule = None,
     compute_missing: ComputeMissing = False,
     workers: Workers = None,
-    engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(help="Where tasks run: local, or rank (one of several processes; see docs/running-at-scale.md)."),
+    ] = "local",
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
     device: Device = None,
     target_recall: Annotated[
@@ -63,8 +67,8 @@ def run(
     json_output: Json = False,
 ) -> None:
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
-    if engine != "local":
-        raise typer.BadParameter(f"{engine!r} is not available in this version; use local", param_hint="--engine")
+    if engine not in ENGINES:
+        raise typer.BadParameter(f"{engine!r} is none of {', '.join(ENGINES)}", param_hint="--engine")
     if not 0 < target_recall <= 1:
         raise typer.BadParameter(f"{target_recall} is no share between 0 and 1", param_hint="--target-recall")
     from dedupkit.startup.no_pandas import leave_pandas_out
@@ -81,6 +85,7 @@ def run(
         "against_rule": against_rule,
         "compute_missing": compute_missing,
         "target_recall": target_recall,
+        "engine": engine,
     }
     finished = dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options)
     show_run(finished, json_output=json_output, strict=strict)

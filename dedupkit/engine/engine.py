@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from dedupkit.engine.task import Task, done_result, execute
 
-__all__ = ["Engine", "OnDone", "Summary", "ThisProcess", "run_waiting"]
+__all__ = ["Cost", "Engine", "Observe", "OnDone", "Summary", "ThisProcess", "in_this_process", "run_waiting"]
 
 Summary = dict[str, Any]
 OnDone = Callable[[Task, Summary], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What executing a task took; it is shown, and is part of no result.
+
+    Attributes:
+        seconds: Time from taking the task to its marker.
+        retries: How often it was begun again because its process or machine was lost.
+    """
+
+    seconds: float
+    retries: int = 0
+
+
+Observe = Callable[[Task, Cost], None]
 
 
 class Engine(Protocol):
@@ -36,6 +54,7 @@ class Engine(Protocol):
         *,
         on_done: OnDone | None = None,
         meanwhile: Callable[[], None] | None = None,
+        observe: Observe | None = None,
     ) -> list[Summary]:
         """Execute the tasks that are not done yet.
 
@@ -45,6 +64,8 @@ class Engine(Protocol):
             on_done: Called in the caller's thread after each task, also for those that were done before.
             meanwhile: Called once in the caller's thread while the tasks run elsewhere; not called where they run in
                 this process.
+            observe: Called in the caller's thread with the cost of each task that was executed now, before
+                ``on_done``.
 
         Returns:
             The summaries, in the order of the tasks.
@@ -89,6 +110,18 @@ def run_waiting(
     return [results[index] for index in range(len(tasks))]
 
 
+def in_this_process(
+    jobs: Iterator[tuple[int, Task]], out: Path, observe: Observe | None
+) -> Iterator[tuple[int, Summary]]:
+    """Execute numbered tasks one after the other; yields number and summary of each."""
+    for index, task in jobs:
+        began = time.monotonic()
+        result = execute(task, out)
+        if observe is not None:
+            observe(task, Cost(time.monotonic() - began))
+        yield index, result
+
+
 class ThisProcess:
     """Runs tasks one after the other in this process; a native crash in one of them ends it."""
 
@@ -102,10 +135,11 @@ class ThisProcess:
         *,
         on_done: OnDone | None = None,
         meanwhile: Callable[[], None] | None = None,
+        observe: Observe | None = None,
     ) -> list[Summary]:
         """Execute the tasks that are not done yet; see :meth:`Engine.run`."""
         del meanwhile  # it would wait for itself
-        return run_waiting(tasks, out, on_done, lambda jobs: ((index, execute(task, out)) for index, task in jobs))
+        return run_waiting(tasks, out, on_done, lambda jobs: in_this_process(iter(jobs), out, observe))
 
     def __enter__(self) -> Self:
         return self

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dedupkit.engine.engine import Engine, OnDone, Summary, ThisProcess, run_waiting
+from dedupkit.engine.engine import Cost, Engine, Observe, OnDone, Summary, ThisProcess, in_this_process, run_waiting
 from dedupkit.engine.process import WorkerDied, WorkerProcess
 from dedupkit.engine.task import Task, execute, mark_done
 
-__all__ = ["LocalProcesses", "local_engine", "run_tasks"]
+__all__ = ["LocalProcesses", "Take", "local_engine", "run_tasks"]
+
+Take = Callable[[], tuple[int, Task] | None]
+"""Gives a numbered task, or None where there is none left."""
 
 
 def local_engine(workers: int) -> Engine:
@@ -23,18 +28,25 @@ def local_engine(workers: int) -> Engine:
     return LocalProcesses(workers) if workers else ThisProcess()
 
 
-def run_tasks(tasks: Sequence[Task], out: Path, *, workers: int, on_done: OnDone | None = None) -> list[Summary]:
-    """Execute the tasks of one stage with an engine of their own; see :meth:`Engine.run`."""
-    with local_engine(workers) as engine:
-        return engine.run(tasks, out, on_done=on_done)
+def run_tasks(
+    tasks: Sequence[Task],
+    out: Path,
+    *,
+    workers: int | Engine,
+    on_done: OnDone | None = None,
+    observe: Observe | None = None,
+) -> list[Summary]:
+    """Execute the tasks of one stage with a given engine, or with so many processes; see :meth:`Engine.run`."""
+    with local_engine(workers) if isinstance(workers, int) else nullcontext(workers) as engine:
+        return engine.run(tasks, out, on_done=on_done, observe=observe)
 
 
 class LocalProcesses:
     """Runs tasks in worker processes, each of which is replaced when it dies.
 
-    A single task, or a single worker, needs no process of its own unless the task is ``isolated``: then the work is
-    done in this process. A task that ends its process is tried once more; if that process dies too, the task's
-    ``rescue`` is asked for another way.
+    Tasks that run ``alone`` are done in this process. A single task, or a single worker, needs no process of its own
+    unless the task is ``isolated``: then the work is done in this process too. A task that ends its process is tried
+    once more; if that process dies too, the task's ``rescue`` is asked for another way.
 
     Args:
         workers: Number of processes at most, 1 or more.
@@ -55,9 +67,70 @@ class LocalProcesses:
         *,
         on_done: OnDone | None = None,
         meanwhile: Callable[[], None] | None = None,
+        observe: Observe | None = None,
     ) -> list[Summary]:
         """Execute the tasks that are not done yet; see :meth:`Engine.run`. The processes end with the stage."""
-        return run_waiting(tasks, out, on_done, lambda jobs: self._run(jobs, out, meanwhile))
+
+        def run(jobs: list[tuple[int, Task]]) -> Iterator[tuple[int, Summary]]:
+            todo = iter(jobs)
+            lock = threading.Lock()
+
+            def take() -> tuple[int, Task] | None:
+                with lock:
+                    return next(todo, None)
+
+            here = all(task.alone for _, task in jobs)
+            single = min(self._workers, len(jobs)) <= 1 and not any(task.isolated for _, task in jobs)
+            if here or single:
+                return in_this_process(todo, out, observe)
+            return self.serve(take, out, len(jobs), meanwhile=meanwhile, observe=observe)
+
+        return run_waiting(tasks, out, on_done, run)
+
+    def serve(
+        self,
+        take: Take,
+        out: Path,
+        count: int,
+        *,
+        meanwhile: Callable[[], None] | None = None,
+        observe: Observe | None = None,
+    ) -> Iterator[tuple[int, Summary]]:
+        """Execute what ``take`` gives until it gives None, each task in a worker process.
+
+        One thread per process feeds it; the caller's thread hands out results and can be interrupted.
+
+        Args:
+            take: Gives a numbered task, or None; called from several threads.
+            out: The run folder.
+            count: Number of tasks at most.
+            meanwhile: See :meth:`Engine.run`.
+            observe: See :meth:`Engine.run`.
+        """
+        work = _Work(out, take)
+        lanes: list[_Lane] = []
+        try:
+            for _ in range(min(self._workers, count)):
+                lanes.append(_Lane(work, self._ready.pop() if self._ready else WorkerProcess()))
+                lanes[-1].start()
+            if meanwhile is not None:
+                meanwhile()
+            running = len(lanes)
+            while running:
+                done = work.done.get()
+                if done is None:
+                    running -= 1
+                    continue
+                index, task, result, cost = done
+                if isinstance(result, BaseException):
+                    raise result
+                if observe is not None:
+                    observe(task, cost)
+                yield index, result
+        finally:
+            work.stop.set()
+            for lane in lanes:
+                lane.close()
 
     def __enter__(self) -> Self:
         return self
@@ -68,43 +141,16 @@ class LocalProcesses:
         while self._ready:
             self._ready.pop().end()
 
-    def _run(
-        self, jobs: list[tuple[int, Task]], out: Path, meanwhile: Callable[[], None] | None
-    ) -> Iterator[tuple[int, Summary]]:
-        """One thread per process feeds it; the caller's thread hands out results and can be interrupted."""
-        count = min(self._workers, len(jobs))
-        if count <= 1 and not any(task.isolated for _, task in jobs):
-            for index, task in jobs:
-                yield index, execute(task, out)
-            return
-        work = _Work(out)
-        for job in jobs:
-            work.todo.put(job)
-        lanes: list[_Lane] = []
-        try:
-            for _ in range(count):
-                lanes.append(_Lane(work, self._ready.pop() if self._ready else WorkerProcess()))
-                lanes[-1].start()
-            if meanwhile is not None:
-                meanwhile()
-            for _ in jobs:
-                index, result = work.done.get()
-                if isinstance(result, BaseException):
-                    raise result
-                yield index, result
-        finally:
-            work.stop.set()
-            for lane in lanes:
-                lane.close()
-
 
 @dataclass(frozen=True, slots=True)
 class _Work:
     """What the lanes of one stage share."""
 
     out: Path
-    todo: queue.SimpleQueue[tuple[int, Task]] = field(default_factory=queue.SimpleQueue)
-    done: queue.SimpleQueue[tuple[int, Summary | BaseException]] = field(default_factory=queue.SimpleQueue)
+    take: Take
+    done: queue.SimpleQueue[tuple[int, Task, Summary | BaseException, Cost] | None] = field(
+        default_factory=queue.SimpleQueue
+    )  # None: a lane has ended
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -115,19 +161,28 @@ class _Lane(threading.Thread):
         super().__init__(daemon=True)
         self._work, self._process = work, process
         self._dead = False
+        self._deaths = 0  # in this task
         self._replacing = threading.Lock()
 
     def run(self) -> None:
-        while not self._work.stop.is_set():
-            try:
-                index, task = self._work.todo.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                self._work.done.put((index, self._do(task)))
-            except BaseException as error:
-                self._work.done.put((index, error))
-                return
+        try:
+            while not self._work.stop.is_set():
+                job = self._work.take()
+                if job is None:
+                    return
+                index, task = job
+                began = time.monotonic()
+                self._deaths = 0
+                result: Summary | BaseException
+                try:
+                    result = self._do(task)
+                except BaseException as error:
+                    result = error
+                self._work.done.put((index, task, result, Cost(time.monotonic() - began, self._deaths)))
+                if isinstance(result, BaseException):
+                    return
+        finally:
+            self._work.done.put(None)
 
     def close(self) -> None:
         """End the process; the thread follows."""
@@ -161,6 +216,7 @@ class _Lane(threading.Thread):
             return self._process.ask(call)
         except WorkerDied:
             self._dead = True
+            self._deaths += 1
             raise
 
 

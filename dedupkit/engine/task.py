@@ -34,6 +34,8 @@ class Task:
             wrote it, the task is not done.
         isolated: Whether it must not run in the process that owns the engine, because it reads what may crash a
             decoder.
+        alone: Whether it uses all threads, or the GPU, of its process, and leaves there what the next such task needs
+            (a model): an engine gives each process one after the other.
         rescue: Another way to the summary when the task has ended two processes, called in the engine's process with
             a function that calls what it is given in a process of its own and raises ``WorkerDied`` if that ends.
     """
@@ -45,6 +47,7 @@ class Task:
     label: str = ""
     outputs: tuple[str, ...] = ()
     isolated: bool = False
+    alone: bool = False
     rescue: Callable[[Callable[[Callable[[], Any]], Any]], dict[str, Any]] | None = None
 
     def marker(self, out: Path) -> Path:

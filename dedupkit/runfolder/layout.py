@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dedupkit.engine.board import ranks_folder
 from dedupkit.engine.marker import done_folder, marker_path
 
 __all__ = ["Layout", "manifest_in"]
@@ -37,6 +38,9 @@ class Layout:
         self.calibration = self.path / "calibration.json"
         self.calibration_home = self.path / "calibration"
         self.done = done_folder(self.path)
+        self.progress = self.path / "progress.json"
+        self.ranks = ranks_folder(self.path)
+        """Where the processes of ``--engine rank`` meet."""
 
     def samples(self, shard: int) -> Path:
         """One shard's samples: identity, caption, fingerprints, or why a sample is unreadable."""
@@ -120,13 +124,13 @@ class Layout:
     @property
     def _own_folders(self) -> tuple[Path, ...]:
         names = ("samples", "embeddings", "edges", "index", "references")
-        return (self.done, self.staged, self.calibration_home, *(self.path / name for name in names))
+        return (self.done, self.staged, self.ranks, self.calibration_home, *(self.path / name for name in names))
 
     @property
     def _own_names(self) -> frozenset[str]:
         """Names in the folder that are dedupkit's."""
         files = (self.lock, self.config, self.manifest, self.groups, self.templates, self.decision, self.report_page)
-        more = (self.report_facts, self.card, self.calibration)
+        more = (self.report_facts, self.card, self.calibration, self.progress)
         return frozenset(path.name for path in (*files, *more, *self._own_folders))
 
 

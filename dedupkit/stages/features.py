@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dedupkit.engine import Progress, Task, cache_key, run_tasks
+from dedupkit.engine import Engine, Progress, Task, cache_key, run_tasks
 from dedupkit.engine.marker import done_folder
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images import ImageError, decode_luma
@@ -55,7 +55,14 @@ class FeatureFiles:
     """
 
     def __init__(
-        self, folder: RunFolder, shards: Sequence[Shard | None], home: Path, out: Path, *, key: str, workers: int
+        self,
+        folder: RunFolder,
+        shards: Sequence[Shard | None],
+        home: Path,
+        out: Path,
+        *,
+        key: str,
+        workers: int | Engine,
     ) -> None:
         self._folder, self._shards, self._home, self._out = folder, shards, home, out
         self._key, self._workers = key, workers

@@ -30,7 +30,7 @@ def run_stages(job: Job, engine: Engine) -> dict[str, str]:
 
     Args:
         job: What is to be computed.
-        engine: Where shards are scanned.
+        engine: Where shards are scanned and embedded and pairs verified; the joins are made in this process.
 
     Returns:
         As :func:`scan_and_embed`.
@@ -45,7 +45,7 @@ def run_stages(job: Job, engine: Engine) -> dict[str, str]:
     if any(signal.stage == "verify" for signal in signals):
         from dedupkit.stages.verify import verify_candidates
 
-        verify_candidates(job, cache_key({**keys, **embedded}))
+        verify_candidates(job, cache_key({**keys, **embedded}), engine)
     return done
 
 
@@ -54,14 +54,14 @@ def scan_and_embed(job: Job, engine: Engine) -> dict[str, str]:
 
     Args:
         job: What is to be computed.
-        engine: Where shards are scanned.
+        engine: Where shards are scanned and embedded and pairs verified; the joins are made in this process.
 
     Returns:
         Digests of what was read (``scan``) and of the vectors of each embedder.
     """
     known = known_signals(job.embedders)
     scanned = _scan(job, [known[name] for name in job.rule.signals if name in known], engine)
-    embedded = {name: _embed(job, name, spec, scanned) for name, spec in job.embedders.items()}
+    embedded = {name: _embed(job, name, spec, scanned, engine) for name, spec in job.embedders.items()}
     return {"scan": cache_key(scanned), **embedded}
 
 
@@ -80,13 +80,13 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
         rescue = partial(scan_without_killers, shard, path, requested)
         tasks.append(Task("scan", f"{number:05d}", call, key, shard.source, (path,), isolated=True, rescue=rescue))
     ahead = _LoadAhead(signals)
-    with Progress("scan", len(tasks), "img") as progress:
+    with Progress("scan", len(tasks), "img", path=job.folder.progress) as progress:
 
         def on_done(_: Task, result: dict[str, Any]) -> None:
             progress.advance(result["samples"])
             ahead.add(result["samples"])
 
-        results = engine.run(tasks, job.folder.path, on_done=on_done, meanwhile=ahead.begin)
+        results = engine.run(tasks, job.folder.path, on_done=on_done, meanwhile=ahead.begin, observe=progress.observe)
     if results and all(result.get("holds_none") for result in results):
         raise DedupkitError(f"{job.shards[0].source} holds no images: {results[0]['problem']}")
     return [cache_key([task.key, result]) for task, result in zip(tasks, results, strict=True)]
@@ -122,8 +122,8 @@ class _LoadAhead:
             signal.warm_up(self._samples)
 
 
-def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
-    """Give every sample its vector, with one model in this process; returns a digest of the vectors."""
+def _embed(job: Job, name: str, spec: str, scanned: list[str], engine: Engine) -> str:
+    """Give every sample its vector, with one model in each process that embeds; returns a digest of the vectors."""
     from dedupkit.embedding.keys import embedder_key
     from dedupkit.embedding.precomputed import Precomputed, load_precomputed
     from dedupkit.stages.embed import embed_shard, join_shard
@@ -142,10 +142,14 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str]) -> str:
                 embed_shard, shard, path, source, samples_path=samples, threads=how.threads, device=how.device
             )
         key = cache_key([model, scanned[number]])
-        tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,)))
-    with Progress(f"embed {name}", len(tasks), "img") as progress:
-        results = ThisProcess().run(
-            tasks, job.folder.path, on_done=lambda _, result: progress.advance(result["samples"])
+        tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,), alone=True))
+    where = engine if isinstance(source, str) else ThisProcess()  # what was given as an object stays in this process
+    with Progress(f"embed {name}", len(tasks), "img", path=job.folder.progress) as progress:
+        results = where.run(
+            tasks,
+            job.folder.path,
+            on_done=lambda _, result: progress.advance(result["samples"]),
+            observe=progress.observe,
         )
     failures = [result["failure"] for result in results if result["failed"]]
     if failures and not any(result["embedded"] for result in results):
@@ -169,7 +173,7 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None
     from dedupkit.stages.match import match_signal
 
     how, ranked = job.computing, job.ranked
-    with Progress("match", len(signals)) as progress:
+    with Progress("match", len(signals), path=job.folder.progress) as progress:
         for signal in signals:
             name, atom = signal.name, loosest_unranked(job.rule, signal.name, ranked)
             floor = ranked[name].bound if name in ranked else None
@@ -183,5 +187,5 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None
                 outputs = (str(job.folder.edges(name).parent),)
                 task = Task("match", name, call, key, label=name, outputs=outputs)
                 remove_tree(task.marker(job.folder.path))  # its key does not say how far the pairs go
-                ThisProcess().run([task], job.folder.path)
+                ThisProcess().run([task], job.folder.path, observe=progress.observe)
             progress.advance()

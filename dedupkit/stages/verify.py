@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from dedupkit.engine import cache_key
+from dedupkit.engine import Engine, cache_key
 from dedupkit.engine.marker import write_marker
 from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import require
@@ -21,7 +21,7 @@ from dedupkit.store import remove_tree, write_table
 __all__ = ["verify_candidates"]
 
 
-def verify_candidates(job: Job, key: str) -> None:
+def verify_candidates(job: Job, key: str, engine: Engine | None = None) -> None:
     """Verify every pair for which the rule's verdict depends on it; pairs that another clause settles are left out.
 
     Candidates of an alternative ``(embedder>=floor and verified)`` are each image's nearest neighbours. Where their
@@ -31,6 +31,7 @@ def verify_candidates(job: Job, key: str) -> None:
     Args:
         job: What is computed.
         key: Digest of what the fingerprints were made from.
+        engine: Where pairs are verified; processes of this machine by default.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -54,7 +55,8 @@ def verify_candidates(job: Job, key: str) -> None:
         "verify: %s candidate pairs, %.1f for each of %s images", f"{len(candidates.a):,}",
         len(candidates.a) / max(candidates.images, 1), f"{candidates.images:,}",
     )  # fmt: skip
-    verifier = PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, workers=job.computing.threads)
+    workers = job.computing.threads if engine is None else engine
+    verifier = PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, workers=workers)
     seen = look_in_rounds(job, candidates, {name: ranks[name] for name in full}, verifier)
     write_table(folder.edges("verified"), seen.table)
     for name, more in seen.found.items():

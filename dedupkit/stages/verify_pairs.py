@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dedupkit.engine import Progress, Task, cache_key, run_tasks
+from dedupkit.engine import Engine, Progress, Task, cache_key, run_tasks
 from dedupkit.engine.task import done_result
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.runfolder.folder import RunFolder
@@ -38,12 +38,20 @@ class PairVerifier:
         parts: Folder for the results of the tasks; the caller removes it.
         out: Where the tasks leave their markers.
         key: Digest of all that the pairs depend on.
-        workers: Number of processes.
+        workers: Number of processes, or the engine that runs the tasks.
     """
 
     def __init__(
-        self, folder: RunFolder, shards: Sequence[Shard | None], *, parts: Path, out: Path, key: str, workers: int
+        self,
+        folder: RunFolder,
+        shards: Sequence[Shard | None],
+        *,
+        parts: Path,
+        out: Path,
+        key: str,
+        workers: int | Engine,
     ) -> None:
+        self._folder = folder
         self._parts, self._out, self._key, self._workers = parts, out, key, workers
         self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, workers=workers)
         self._batches = 0
@@ -76,9 +84,13 @@ class PairVerifier:
         open_ones = [pairs for pairs in asked if done_result(self._task(*pairs, {}), self._out) is None]
         self._features.ensure(sample for _, left, right in open_ones for sample in (*left, *right))
         tasks = [self._task(*pairs, self._features.records({*pairs[1], *pairs[2]})) for pairs in asked]
-        with Progress("verify", len(tasks), "pairs") as progress:
+        with Progress("verify", len(tasks), "pairs", path=self._folder.progress) as progress:
             results = run_tasks(
-                tasks, self._out, workers=self._workers, on_done=lambda _, result: progress.advance(result["pairs"])
+                tasks,
+                self._out,
+                workers=self._workers,
+                on_done=lambda _, result: progress.advance(result["pairs"]),
+                observe=progress.observe,
             )
         tables = [read_columns(Path(task.outputs[0])) for task in tasks]
         return pa.concat_tables([_SCHEMA.empty_table(), *tables]), sum(result["unseen"] for result in results)
@@ -99,7 +111,7 @@ def verify_pairs(
     parts: Path,
     out: Path,
     key: str,
-    workers: int,
+    workers: int | Engine,
 ) -> tuple[pa.Table, int]:
     """Verify given pairs of samples, (m,) each; arguments and result as those of :class:`PairVerifier`."""
     verifier = PairVerifier(folder, shards, parts=parts, out=out, key=key, workers=workers)

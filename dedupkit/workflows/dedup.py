@@ -14,7 +14,8 @@ from dedupkit import __version__
 from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
-from dedupkit.engine import local_engine
+from dedupkit.engine import Where, make_engine
+from dedupkit.engine.helper import Helper
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import SIGNALS, known_signals, requested_signals
@@ -56,6 +57,7 @@ def dedup(
     against_rule: str | None = None,
     compute_missing: bool = False,
     earlier: Sequence[Path] = (),
+    engine: str = "local",
 ) -> Run:
     """Find duplicates in image-caption shards and decide which samples to keep.
 
@@ -83,13 +85,14 @@ def dedup(
             for); ``template>10`` (captions of more than ten kept samples are listed), with ``:blank`` (cleaned shards
             leave them out) or ``:drop`` (their samples are blocked). See docs/captions.md.
         target_recall: Recall of searches that are clustered because the exact one would take long.
-
         against: Reference sets: samples that duplicate one are blocked and take no part in deciding. Run folders,
             sources of images, or lists of hashes, URLs or domains; see docs/updates.md.
         against_rule: What makes a sample duplicate a reference set: a rule, or one of
             :data:`dedupkit.workflows.against.AGAINST_PRESETS`; the run's own rule by default.
         compute_missing: Whether hashes and vectors that a run among the references lacks are computed from its images.
         earlier: Finished runs whose kept samples stand; :func:`dedupkit.update` names them.
+        engine: Where tasks run, :data:`dedupkit.engine.ENGINES`: ``local``, or ``rank`` for one of several processes
+            that call this with the same arguments; see docs/running-at-scale.md.
 
     Returns:
         The finished run.
@@ -102,6 +105,10 @@ def dedup(
     """
     keeper = None
     images = images_in(sources)
+    if images is not None and engine != "local":
+        raise DedupkitError(
+            f"engine {engine!r} takes shards or folders that every machine can read, not images in memory"
+        )
     if images is not None:
         keeper = TemporaryFolder()
         lay_down(images, keeper.path / "images")
@@ -133,9 +140,13 @@ def dedup(
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 0 or not 0 < target_recall <= 1:
         raise DedupkitError("workers is at least 0, and target_recall lies above 0 and is at most 1")
-    with local_engine(workers) as engine, folder.locked(listed):
+    place = make_engine(Where(engine, workers), folder.path)
+    if isinstance(place, Helper):
+        place.help()
+        return _open(folder.path, None)
+    with place, folder.locked(listed):
         if not before:  # a new run reads every shard; an old one may have nothing left to read
-            engine.start(len(shards), load_scan)
+            place.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
         computing = Computing(max(1, workers), seed, device, target_recall)
         job = Job(folder, shards, parsed, requested, embedders, computing, given, policy)
@@ -146,13 +157,17 @@ def dedup(
             against_rule=str(compared) if sets else "",
         )
         folder.write_config(config)
-        done = run_stages(job, engine)
+        done = run_stages(job, place)
         if references.named:
-            match_references(job, done, references, compared, engine, compute_missing)
+            match_references(job, done, references, compared, place, compute_missing)
         _decide(folder, config, parsed, policy)
+    return _open(folder.path, keeper)
+
+
+def _open(path: Path, keeper: TemporaryFolder | None) -> Run:
     from dedupkit.workflows.run import Run
 
-    return Run(folder.path, keeper=keeper)
+    return Run(path, keeper=keeper)
 
 
 def _embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -1,0 +1,253 @@
+"""Several processes that run the same command over one run folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT, encode, environment, one_line, run, write_tar
+from PIL import Image
+
+import dedupkit as dk
+from dedupkit.engine import Task
+from dedupkit.engine.board import Board, Session
+from dedupkit.engine.heartbeat import Heartbeat, Pulse
+from dedupkit.engine.helper import Helper
+from dedupkit.engine.place import Place, Timing, place_of, timing_of
+from dedupkit.engine.rank import Ranks
+from dedupkit.engine.share import share_first
+from dedupkit.errors import DedupkitError
+from dedupkit.manifest.export import apply
+
+QUICK = Timing(timeout=1.5, patience=20, late=1, poll=0.05)
+
+
+@pytest.fixture(scope="module")
+def shards(photos: dict[str, Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tars of a few photos, with copies across them."""
+    folder = tmp_path_factory.mktemp("shards")
+    small = [photo.convert("RGB").resize((160, 120)) for photo in list(photos.values())[:6]]
+    for shard in range(6):
+        members = []
+        for number in range(4):
+            photo = small[(shard + number) % 6]
+            members.append((f"{shard}{number}.jpg", encode(photo, quality=90 - 5 * shard)))
+            members.append((f"{shard}{number}.txt", f"photo {number}".encode()))
+        write_tar(folder / f"{shard:05d}.tar", members)
+    return folder
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    """What a run gives, byte for byte."""
+    return {name: (out / name).read_bytes() for name in ("manifest.parquet", "groups.parquet")}
+
+
+def start(rank: int, world: int, shards: Path, out: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
+    place = {"RANK": str(rank), "WORLD_SIZE": str(world), "DEDUPKIT_JOB": "17.0.", "DEDUPKIT_RANK_TIMEOUT": "5"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "dedupkit.cli", "run", str(shards), "--out", str(out), "--engine", "rank", *more],
+        env=environment({**place, **variables}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    return [(process.returncode, error) for process in processes for _, error in [process.communicate(timeout=90)]]
+
+
+# Whole runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_four_ranks_by_the_sbatch_script_give_the_bytes_of_one_process(shards: Path, tmp_path: Path) -> None:
+    """A stand-in for srun starts the processes; rank 0 last."""
+    run(shards, tmp_path / "one")
+    programs, out = tmp_path / "bin", tmp_path / "ranks"
+    programs.mkdir()
+    (programs / "dedupkit").write_text(f'#!/bin/bash\nexec "{sys.executable}" -m dedupkit.cli "$@"\n')
+    (programs / "srun").write_text(
+        """#!/bin/bash
+        while [[ "$1" == --* ]]; do shift; done
+        for rank in 3 2 1; do SLURM_PROCID=$rank "$@" & done
+        SLURM_PROCID=0 "$@"; first=$?
+        wait || exit 1
+        exit $first
+        """
+    )
+    for file in programs.iterdir():
+        file.chmod(0o755)
+    script = ROOT / "examples" / "slurm.sbatch"
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    assert subprocess.run(["bash", script], capture_output=True).returncode == 2  # it says how it is used
+    slurm = {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0", "SLURM_CPUS_PER_TASK": "1"}
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", script, shards, out], env=environment({**slurm, "PATH": path}), capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert outcome(out) == outcome(tmp_path / "one")
+    for source, to in ((tmp_path / "one", tmp_path / "a"), (out, tmp_path / "b")):
+        apply(source, to, workers=1)
+    cleaned = [{path.name: path.read_bytes() for path in sorted((tmp_path / name).glob("*.tar"))} for name in "ab"]
+    assert cleaned[0] == cleaned[1] != {}
+    assert [path.name for path in (out / ".ranks").iterdir()] == ["session.json"]
+    (code, error), *_ = ended([start(2, 4, shards, out)])  # rank 0 has ended: nothing is left to do
+    assert (code, error) == (0, "")
+
+
+def test_a_second_rank_0_is_refused_by_the_lock(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "out")
+    from dedupkit.runfolder import RunFolder
+
+    with RunFolder(tmp_path / "out").locked():
+        (code, error), *_ = ended([start(0, 2, shards, tmp_path / "out")])
+    assert code == 1
+    assert "another run is writing" in one_line(error)
+
+
+# The mechanism --------------------------------------------------------------------------------------------------------
+
+
+def note(number: int, log: str, seconds: float = 0.0) -> dict[str, Any]:
+    """Notes that it ran, and where."""
+    with open(log, "a") as file:
+        file.write(f"{number} {os.environ.get('TEST_RANK', '0')}\n")
+    time.sleep(seconds)
+    return {"number": number, "samples": 1}
+
+
+def fail(log: str) -> dict[str, Any]:
+    if os.environ.get("TEST_RANK"):
+        raise DedupkitError("no such thing here")
+    time.sleep(60)
+    return {}
+
+
+def tasks(count: int, log: Path, seconds: float = 0.0, call: Callable[..., dict[str, Any]] = note) -> list[Task]:
+    return [
+        Task("stage", f"{number:05d}", partial(call, number=number, log=str(log), seconds=seconds), "k", isolated=True)
+        for number in range(count)
+    ]
+
+
+HELPER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_ranks import QUICK
+from dedupkit.engine.helper import Helper
+from dedupkit.engine.place import Place
+print(Helper(Path(sys.argv[1]), Place(int(sys.argv[2]), 3, "job", "life" + sys.argv[2]), 1, QUICK).help())
+"""
+
+
+def helper(out: Path, rank: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HELPER.format(tests=str(Path(__file__).parent)), str(out), str(rank)],
+        env=environment({"TEST_RANK": str(rank)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_every_task_runs_once_and_what_a_killed_rank_had_taken_is_made_up_for(tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    log.touch()
+    helpers = [helper(out, 1), helper(out, 2)]
+    retries = []
+
+    def kill_one(task: Task, result: dict[str, Any]) -> None:
+        if helpers[0].poll() is None and f" {1}\n" in log.read_text():
+            helpers[0].kill()
+
+    with Ranks(out, Place(0, 3, "job", "life"), 1, QUICK) as engine:
+        results = engine.run(
+            tasks(24, log, 0.25), out, on_done=kill_one, observe=lambda _, cost: retries.append(cost.retries)
+        )
+    assert [result["number"] for result in results] == list(range(24))
+    said = [process.communicate(timeout=30) for process in helpers]
+    assert helpers[0].returncode == -signal.SIGKILL, said
+    assert helpers[1].returncode == 0, said
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert {rank for _, rank in lines} == {"0", "1", "2"}
+    assert len(lines) <= 24 + 2  # what the killed rank was at, and what its worker had begun
+    assert len(retries) == 24
+
+
+def test_an_error_on_any_rank_ends_the_run_and_names_the_rank(tmp_path: Path) -> None:
+    process = helper(tmp_path, 1)
+    bad = [Task("stage", f"{number}", partial(fail, log=""), "k", isolated=True) for number in range(2)]
+    with (
+        pytest.raises(DedupkitError, match="rank 1: no such thing here"),
+        Ranks(tmp_path, Place(0, 2, "job", "life"), 1, QUICK) as engine,
+    ):
+        engine.run([*tasks(1, tmp_path / "log", 3), *bad], tmp_path)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "no such thing here" in error
+
+
+def test_a_helper_says_that_rank_0_is_gone(tmp_path: Path) -> None:
+    board = Board(tmp_path, "token")
+    board.open()
+    Board.write_session(tmp_path, Session("token", dk.__version__, "0-x", "job"))
+    with Heartbeat(board.heartbeat("0-x"), 0.05):
+        joined = Helper(tmp_path, Place(1, 2, "job", "x"), 1, QUICK)._joined()
+        assert joined is not None
+        began = time.monotonic()
+    with pytest.raises(DedupkitError, match="did not begin"):  # its file is there, but nothing changes in it
+        Helper(tmp_path, Place(1, 2, "job", "x"), 1, Timing(1, 1, 1, 0.05)).help()
+    assert time.monotonic() - began < 10
+
+
+def test_a_rank_of_another_version_says_so(tmp_path: Path) -> None:
+    Board.write_session(tmp_path, Session("token", "0.0.1", "0-x", "job"))
+    with pytest.raises(DedupkitError, match=r"rank 1 has dedupkit .*, rank 0 has 0\.0\.1"):
+        Helper(tmp_path, Place(1, 2, "job", "x"), 1, QUICK).help()
+
+
+def test_a_helper_that_comes_after_the_end_has_nothing_to_do(tmp_path: Path) -> None:
+    Board.write_session(tmp_path, Session("token", dk.__version__, "0-x", "job", ended=True))
+    assert Helper(tmp_path, Place(1, 2, "job", "x"), 1, QUICK).help() == 0
+    assert Helper(tmp_path, Place(1, 2, "another", "x"), 1, QUICK).help() == 0  # after a while: no new one begins
+
+
+def test_signs_of_life_need_no_clock(tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    with Heartbeat(path, 0.05):
+        pulse = Pulse(path, 0.5)
+        for _ in range(10):
+            os.utime(path, (0, 0))  # a server whose clock stands in another year
+            time.sleep(0.1)
+            assert pulse.alive()
+        assert pulse.beats()
+    assert not pulse.alive()  # it has left, which is known at once
+
+
+def test_each_rank_tries_its_own_share_first_and_then_everything() -> None:
+    for count, world in ((0, 1), (5, 2), (7, 3), (3, 8)):
+        orders = [share_first(count, rank, world) for rank in range(world)]
+        assert all(sorted(order) == list(range(count)) for order in orders)
+        own = [order[: len(range(rank, count, world))] for rank, order in enumerate(orders)]
+        assert sorted(position for share in own for position in share) == list(range(count))
+
+
+def test_a_place_that_is_none_is_refused() -> None:
+    assert place_of({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}).job == "7.."
+    for environ in ({}, {"RANK": "4", "WORLD_SIZE": "4"}, {"RANK": "x", "WORLD_SIZE": "4"}, {"RANK": "1"}):
+        with pytest.raises(DedupkitError, match="WORLD_SIZE"):
+            place_of(environ)
+    with pytest.raises(DedupkitError, match="DEDUPKIT_RANK_TIMEOUT"):
+        timing_of({"DEDUPKIT_RANK_TIMEOUT": "soon"})
