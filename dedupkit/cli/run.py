@@ -54,8 +54,13 @@ def run(
     workers: Workers = None,
     engine: Annotated[
         str,
-        typer.Option(help="Where tasks run: local, or rank (one of several processes; see docs/running-at-scale.md)."),
+        typer.Option(
+            help="Where tasks run: local, ray, or rank (one of several processes); see docs/running-at-scale.md."
+        ),
     ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Address of the Ray cluster; RAY_ADDRESS or a Ray on this machine by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
     device: Device = None,
     target_recall: Annotated[
@@ -69,6 +74,8 @@ def run(
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
     if engine not in ENGINES:
         raise typer.BadParameter(f"{engine!r} is none of {', '.join(ENGINES)}", param_hint="--engine")
+    if address is not None and engine != "ray":
+        raise typer.BadParameter("an address is for --engine ray", param_hint="--address")
     if not 0 < target_recall <= 1:
         raise typer.BadParameter(f"{target_recall} is no share between 0 and 1", param_hint="--target-recall")
     from dedupkit.startup.no_pandas import leave_pandas_out
@@ -86,6 +93,7 @@ def run(
         "compute_missing": compute_missing,
         "target_recall": target_recall,
         "engine": engine,
+        "address": address,
     }
     finished = dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options)
     show_run(finished, json_output=json_output, strict=strict)

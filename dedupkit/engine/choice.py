@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "Where", "make_engine"]
 
-ENGINES = ("local", "rank")
+ENGINES = ("local", "ray", "rank")
 """Names of engines."""
 
 
@@ -25,13 +25,16 @@ class Where:
     """Where the tasks of a run are executed.
 
     Attributes:
-        engine: ``local``: processes of this machine. ``rank``: the processes that were started with the same command
-            and ``RANK`` and ``WORLD_SIZE``, or by SLURM's ``srun``.
-        workers: Number of worker processes of each machine; with ``local``, 0 does all work in this process.
+        engine: ``local``: processes of this machine. ``ray``: a Ray cluster. ``rank``: the processes that were started
+            with the same command and ``RANK`` and ``WORLD_SIZE``, or by SLURM's ``srun``.
+        workers: Number of worker processes of each machine; with ``local``, 0 does all work in this process; with
+            ``ray``, the number of cores of an actor that embeds.
+        address: Address of the Ray cluster; None for ``RAY_ADDRESS``, and without one for a Ray on this machine.
     """
 
     engine: str = "local"
     workers: int = 1
+    address: str | None = None
 
 
 def make_engine(where: Where, out: Path) -> Engine | Helper:
@@ -43,7 +46,10 @@ def make_engine(where: Where, out: Path) -> Engine | Helper:
 
     Raises:
         DedupkitError: There is no such engine, or what it needs from the environment is missing.
+        MissingExtraError: Ray is not installed.
     """
+    if where.address is not None and where.engine != "ray":
+        raise DedupkitError(f"an address is for engine 'ray'; {where.engine!r} has none")
     if where.engine == "local":
         return local_engine(where.workers)
     if where.engine == "rank":
@@ -53,4 +59,8 @@ def make_engine(where: Where, out: Path) -> Engine | Helper:
 
         place = place_of(os.environ)
         return (Helper if place.rank else Ranks)(out, place, max(1, where.workers), timing_of(os.environ))
+    if where.engine == "ray":
+        from dedupkit.engine.ray_tasks import RayCluster
+
+        return RayCluster(where.address, max(1, where.workers))
     raise DedupkitError(f"unknown engine {where.engine!r}; known: {', '.join(ENGINES)}")

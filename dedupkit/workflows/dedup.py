@@ -58,6 +58,7 @@ def dedup(
     compute_missing: bool = False,
     earlier: Sequence[Path] = (),
     engine: str = "local",
+    address: str | None = None,
 ) -> Run:
     """Find duplicates in image-caption shards and decide which samples to keep.
 
@@ -91,8 +92,9 @@ def dedup(
             :data:`dedupkit.workflows.against.AGAINST_PRESETS`; the run's own rule by default.
         compute_missing: Whether hashes and vectors that a run among the references lacks are computed from its images.
         earlier: Finished runs whose kept samples stand; :func:`dedupkit.update` names them.
-        engine: Where tasks run, :data:`dedupkit.engine.ENGINES`: ``local``, or ``rank`` for one of several processes
-            that call this with the same arguments; see docs/running-at-scale.md.
+        engine: Where tasks run, :data:`dedupkit.engine.ENGINES`: ``local``; ``ray``; or ``rank`` for one of several
+            processes that call this with the same arguments. See docs/running-at-scale.md.
+        address: Address of the Ray cluster, with ``engine="ray"``; ``RAY_ADDRESS`` or this machine by default.
 
     Returns:
         The finished run.
@@ -140,7 +142,7 @@ def dedup(
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 0 or not 0 < target_recall <= 1:
         raise DedupkitError("workers is at least 0, and target_recall lies above 0 and is at most 1")
-    place = make_engine(Where(engine, workers), folder.path)
+    place = make_engine(Where(engine, workers, address), folder.path)
     if isinstance(place, Helper):
         place.help()
         return _open(folder.path, None)

@@ -1,0 +1,187 @@
+"""A Ray cluster of three nodes on this machine; the nodes share the file system, nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT, encode, environment, one_line, run, write_tar
+from PIL import Image
+
+import dedupkit as dk
+from dedupkit.engine import Task
+from dedupkit.engine._ray_worker import Request, Shown, execute_here
+from dedupkit.engine.ray_tasks import RayCluster
+from dedupkit.errors import DedupkitError
+from dedupkit.manifest.export import apply
+
+ray = pytest.importorskip("ray", reason="could not import ray")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Three nodes of one core; the workers find this package and these tests."""
+    from ray.cluster_utils import Cluster
+
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *([path] if path else [])])
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(**small)
+    ray.init(address=made.address, logging_level="ERROR", log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+    if path is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = path
+
+
+@pytest.fixture(scope="module")
+def shards(photos: dict[str, Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tars of a few photos, with copies across them."""
+    folder = tmp_path_factory.mktemp("shards")
+    small = [photo.convert("RGB").resize((160, 120)) for photo in list(photos.values())[:6]]
+    for shard in range(6):
+        members = [
+            (f"{shard}{number}.jpg", encode(small[(shard + number) % 6], quality=90 - 5 * shard)) for number in range(4)
+        ]
+        write_tar(folder / f"{shard:05d}.tar", members)
+    return folder
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    """What a run gives, byte for byte."""
+    return {name: (out / name).read_bytes() for name in ("manifest.parquet", "groups.parquet")}
+
+
+def note(number: int, log: str, seconds: float = 0.0) -> dict[str, Any]:
+    """Notes that it began, in which process and below which parent, a raylet."""
+    with open(log, "a") as file:
+        file.write(f"{number} {os.getpid()} {os.getppid()}\n")
+    time.sleep(seconds)
+    return {"number": number}
+
+
+def die(number: int, log: str) -> dict[str, Any]:
+    """Ends its process the first time."""
+    note(number, log)
+    if sum(line.startswith(f"{number} ") for line in Path(log).read_text().splitlines()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"number": number}
+
+
+def fail() -> dict[str, Any]:
+    raise DedupkitError("name the tars")
+
+
+def tasks(count: int, log: Path, seconds: float = 0.0, **more: Any) -> list[Task]:
+    calls = [partial(note, number=number, log=str(log), seconds=seconds) for number in range(count)]
+    return [Task("stage", f"{number:05d}", call, "k", f"shard {number}", **more) for number, call in enumerate(calls)]
+
+
+def begun(log: Path) -> list[list[str]]:
+    return [line.split() for line in log.read_text().splitlines()]
+
+
+def test_three_nodes_two_processes_and_one_process_give_the_same_bytes(
+    cluster: Any, shards: Path, tmp_path: Path
+) -> None:
+    run(shards, tmp_path / "one")
+    run(shards, tmp_path / "two", workers=2)
+    dk.dedup(shards, tmp_path / "ray", engine="ray", workers=1)
+    for name in ("one", "two", "ray"):
+        apply(tmp_path / name, tmp_path / f"{name}-clean", workers=1)
+        assert outcome(tmp_path / name) == outcome(tmp_path / "one")
+        cleaned = {path.name: path.read_bytes() for path in (tmp_path / f"{name}-clean").glob("*.tar")}
+        assert cleaned == {path.name: path.read_bytes() for path in (tmp_path / "one-clean").glob("*.tar")} != {}
+
+
+def test_a_killed_worker_and_a_killed_node_cost_what_they_were_at(cluster: Any, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+    log = tmp_path / "log"
+    log.touch()
+    (tmp_path / "out").mkdir()
+    dying = [Task("stage", "die", partial(die, number=99, log=str(log)), "k", "a killer", isolated=True)]
+    retries: dict[str, int] = {}
+    killed = []
+
+    def kill_node(task: Task, result: dict[str, Any]) -> None:
+        if len(begun(log)) > 8 and not killed:
+            killed.append(node)
+            cluster.remove_node(node, allow_graceful=False)
+
+    with RayCluster(None, 1) as engine:
+        results = engine.run(
+            [*dying, *tasks(24, log, 0.2)],
+            tmp_path / "out",
+            on_done=kill_node,
+            observe=lambda task, cost: retries.update({task.name: cost.retries}),
+        )
+        assert [result["number"] for result in results] == [99, *range(24)]
+        assert killed
+        assert retries["die"] == 1
+        assert len(begun(log)) <= 25 + 3
+        engine.run([*dying, *tasks(24, log, 0.2)], tmp_path / "out")  # all is done
+        assert len(begun(log)) <= 25 + 3
+
+
+def test_actors_keep_one_process_for_tasks_that_run_alone(cluster: Any, tmp_path: Path) -> None:
+    with RayCluster(None, 1) as engine:
+        engine.run(tasks(9, tmp_path / "log", 0.1, alone=True), tmp_path)
+    processes = [process for _, process, _ in begun(tmp_path / "log")]
+    assert len(processes) == 9
+    assert 1 <= len(set(processes)) <= 3
+
+
+def test_errors_of_tasks_are_ours_and_end_the_stage(cluster: Any, tmp_path: Path) -> None:
+    bad = Task("stage", "bad", fail, "k", "a shard")
+    with RayCluster(None, 1) as engine, pytest.raises(DedupkitError, match=r"^name the tars$"):
+        engine.run([bad], tmp_path)
+    with RayCluster(None, 1) as engine, pytest.raises(DedupkitError, match="does not see"):
+        engine.run(tasks(1, tmp_path / "log"), tmp_path / "not" / "there")
+
+
+def test_a_node_of_another_version_says_so(tmp_path: Path) -> None:
+    said = execute_here(Request("0.0.1", b"never read", str(tmp_path), False))
+    assert isinstance(said, Shown)
+    assert "the command has 0.0.1; install the same version" in str(said.error)
+
+
+def test_a_killed_driver_is_made_up_for_by_the_same_command(cluster: Any, shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "one")
+    out = tmp_path / "out"
+    arguments = [sys.executable, "-m", "dedupkit.cli", "run", shards, "--out", out, "--engine", "ray"]
+    arguments += ["--address", cluster.address, "--workers", "1"]
+    first = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".done/scan/*.json")) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    before = {path: path.stat().st_mtime_ns for path in out.glob(".done/scan/*.json")}
+    assert before
+    again = subprocess.run(arguments, env=environment(), capture_output=True, timeout=100)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert outcome(out) == outcome(tmp_path / "one")
+
+
+def test_no_cluster_is_one_line(shards: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "dedupkit.cli", "run", shards, "--out", tmp_path / "out", "--engine", "ray"]
+    said = subprocess.run(
+        [*arguments, "--address", "nonsense"], env=environment(), capture_output=True, text=True, timeout=100
+    )
+    assert said.returncode == 1
+    assert "no Ray cluster at nonsense" in one_line(said.stderr)
