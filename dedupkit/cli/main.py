@@ -21,6 +21,7 @@ from dedupkit.cli.metadata import metadata
 from dedupkit.cli.prompts import prompts
 from dedupkit.cli.report import report
 from dedupkit.cli.run import run
+from dedupkit.cli.search import search
 from dedupkit.cli.terminal import ensure_streams, log_to_stderr, say
 from dedupkit.cli.update import update
 from dedupkit.errors import DedupkitError, RuleError
@@ -57,7 +58,7 @@ def _root(
     del version
 
 
-for _command in (run, update, apply, report, calibrate, metadata, prompts, demo):
+for _command in (run, update, apply, report, calibrate, metadata, prompts, search, demo):
     app.command()(_command)
 
 

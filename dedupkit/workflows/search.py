@@ -1,0 +1,209 @@
+"""Search: the samples of a run that are nearest to an image, a key or a text."""
+
+from __future__ import annotations
+
+import html
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dedupkit.embedding import Embedder
+from dedupkit.errors import DedupkitError
+from dedupkit.images import ImageError
+from dedupkit.memorization.guard import without_vectors
+from dedupkit.memorization.neighbours import Neighbour, Neighbours
+from dedupkit.memorization.queries import FLAT, ImageLike, embed_one, hash_of, model_of
+from dedupkit.report.thumbnails import Thumbnails
+from dedupkit.runfolder import RunFolder
+from dedupkit.sources.again import Moved
+from dedupkit.sources.reread import Originals
+
+__all__ = ["Search", "SearchResult"]
+
+_RADIUS = 63  # of hashes that are shown; what a rule takes for a copy is nearer
+_MOST_BYTES = 64 << 20
+_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search finds.
+
+    Attributes:
+        query: What was asked, as text.
+        found: The samples that are nearest: those near by hash, then those near by vector; of a duplicate group the
+            nearest alone.
+        notes: What the search could not see.
+        run: The run folder.
+    """
+
+    query: str
+    found: tuple[Neighbour, ...]
+    notes: tuple[str, ...]
+    run: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready object."""
+        found = [each.to_json() | {"in_words": each.in_words()} for each in self.found]
+        return {"query": self.query, "run": self.run, "found": found, "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> SearchResult:
+        """Read what :meth:`to_json` gives."""
+        rows = [{name: each for name, each in row.items() if name != "in_words"} for row in value["found"]]
+        return cls(value["query"], tuple(map(Neighbour.from_json, rows)), tuple(value["notes"]), value["run"])
+
+    def __str__(self) -> str:
+        lines = [_line(each) for each in self.found] or ["nothing is near"]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        images = Thumbnails(Path(self.run)).get(each.sample for each in self.found)
+        rows = []
+        for each in self.found:
+            image = f"<img src='{images[each.sample]}' alt=''>" if each.sample in images else "no image"
+            rows.append(f"<tr><td>{image}</td><td>{html.escape(_line(each))}</td></tr>")
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return f"<table>{''.join(rows)}</table>{notes}"
+
+
+class Search:
+    """A finished run that answers queries; the look-ups are made at first use and kept in its folder.
+
+    Args:
+        run: The run folder.
+        embedder: The model behind the run's vectors, where it was given to the run as an object.
+        device: Device for torch.
+        source: Where the data lies now, if it moved since the run.
+
+    Raises:
+        DedupkitError: There is no finished run.
+
+    Example::
+
+        search = Search("runs/laion")
+        print(search.image(open("query.jpg", "rb").read()))
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        embedder: Embedder | None = None,
+        device: str | None = None,
+        source: Moved | None = None,
+    ) -> None:
+        self._near = Neighbours(run)
+        self._device, self._moved = device, source
+        self._name = embedder.name if embedder is not None else next(iter(self._near.config.embedders), None)
+        self._model = embedder
+        if embedder is not None and embedder.name not in self._near.vectors:
+            raise DedupkitError(f"the run has no vectors of {embedder.name}")
+
+    def find(self, query: str, top: int = 10) -> SearchResult:
+        """Search for what a text names: an http(s) address, a file, a key of the run, else words for a CLIP.
+
+        Args:
+            query: The text. An address is fetched, because it was named; nothing else is.
+            top: Greatest number of samples.
+
+        Raises:
+            ImageError: What it names is no image.
+            DedupkitError: It names nothing, and no embedder of the run takes text; or the address cannot be fetched.
+            RereadError: The image that a key names cannot be read again.
+        """
+        if top < 1:
+            raise DedupkitError(f"the number of samples must be at least 1, not {top}")
+        if query.startswith(("http://", "https://")):
+            return self.image(_fetched(query), top, query)
+        if "\0" not in query and Path(query).is_file():
+            return self.image(Path(query).read_bytes(), top, query)
+        named = self._near.by_key(query)
+        return self._like(query, named, top) if named else self.text(query, top)
+
+    def image(self, image: ImageLike, top: int = 10, query: str = "an image") -> SearchResult:
+        """Search for an image: a PIL image, an array (h, w) or (h, w, 3) uint8, or the bytes of a file.
+
+        Raises:
+            ImageError: It is no image that can be used.
+        """
+        try:
+            code = hash_of(image)
+        except ImageError as error:
+            raise ImageError(f"{query} cannot be searched for: {error}") from error
+        notes = [] if code is not None else [FLAT]
+        found = [] if code is None else [(at, "pdq", float(bits)) for at, bits in self._near.by_hash(code, _RADIUS)]
+        if self._name is None:
+            notes.append(without_vectors(self._near.config))
+        else:
+            vector = embed_one(self._loaded(self._name), image)
+            found += [(at, self._name, score) for at, score in self._near.by_vector(self._name, vector, 8 * top)]
+        return self._result(query, found, notes, top)
+
+    def text(self, text: str, top: int = 10) -> SearchResult:
+        """Search for what words describe, with the text side of a CLIP.
+
+        Raises:
+            DedupkitError: No embedder of the run takes text.
+        """
+        names = [name for name, spec in self._near.config.embedders.items() if spec.startswith("openclip:")]
+        if self._model is not None and hasattr(self._model, "encode_text"):
+            names = [self._model.name]
+        if not names:
+            raise DedupkitError(
+                f"{text!r} is no file, address or key of the run, and words need vectors of a CLIP: give the run's "
+                "command again with --embed openclip:MODEL/PRETRAINED"
+            )
+        model: Any = self._loaded(names[0])
+        vector = np.asarray(model.encode_text([text])[0], np.float32)
+        found = [(at, names[0], score) for at, score in self._near.by_vector(names[0], vector, 8 * top)]
+        return self._result(text, found, [], top)
+
+    def _loaded(self, name: str) -> Embedder:
+        if self._model is None or self._model.name != name:
+            self._model = model_of(self._near.config, name, self._device)
+        return self._model
+
+    def _like(self, query: str, named: list[int], top: int) -> SearchResult:
+        """The samples that a key names, and their neighbours."""
+        originals = Originals(RunFolder(self._near.folder.path), self._moved)
+        _, data = next(iter(originals.read(named[:1])))
+        near = self.image(data, top, query)
+        itself = tuple(self._near.describe(sample, "key", 0.0) for sample in named)
+        others = tuple(each for each in near.found if each.sample not in named)
+        return SearchResult(query, (itself + others)[:top], near.notes, near.run)
+
+    def _result(self, query: str, found: list[tuple[int, str, float]], notes: list[str], top: int) -> SearchResult:
+        chosen: list[Neighbour] = []
+        groups: set[int] = set()
+        for sample, signal, score in found:
+            each = self._near.describe(sample, signal, score)
+            if each.group is not None and each.group in groups:
+                continue
+            if each.group is not None:
+                groups.add(each.group)
+            chosen.append(each)
+            if len(chosen) == top:
+                break
+        return SearchResult(query, tuple(chosen), tuple(notes), str(self._near.folder.path))
+
+
+def _line(each: Neighbour) -> str:
+    group = "" if each.group_size < 2 else f", in a group of {each.group_size:,} kept as {each.kept_key}"
+    caption = "" if not each.caption else f"  {' '.join(each.caption.split())[:100]}"
+    return f"{each.in_words()}  {each.key}  ({each.verdict}{group}; {each.source}){caption}"
+
+
+def _fetched(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "dedupkit"})  # noqa: S310 - http(s), as was checked
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as reply:  # noqa: S310
+            data: bytes = reply.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise DedupkitError(f"{url} cannot be fetched: {error}; download the image and name its file") from error
+    if len(data) > _MOST_BYTES:
+        raise DedupkitError(f"{url} is larger than {_MOST_BYTES >> 20} MiB; download the image and name its file")
+    return data
