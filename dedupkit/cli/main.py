@@ -20,6 +20,7 @@ from dedupkit.cli.demo import demo
 from dedupkit.cli.metadata import metadata
 from dedupkit.cli.prompts import prompts
 from dedupkit.cli.report import report
+from dedupkit.cli.risk import risk
 from dedupkit.cli.run import run
 from dedupkit.cli.search import search
 from dedupkit.cli.terminal import ensure_streams, log_to_stderr, say
@@ -58,7 +59,7 @@ def _root(
     del version
 
 
-for _command in (run, update, apply, report, calibrate, metadata, prompts, search, demo):
+for _command in (run, update, apply, report, calibrate, metadata, prompts, risk, search, demo):
     app.command()(_command)
 
 

@@ -1,0 +1,159 @@
+"""What of a data set a model is likely to memorize: how often images occur, with which captions, and what remains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dedupkit.errors import DedupkitError
+from dedupkit.runfolder import RunFolder
+from dedupkit.store import read_columns
+
+__all__ = ["SOURCES", "Copies", "Repeated", "Risk", "measure_risk"]
+
+SOURCES = (
+    (
+        "Images were extracted from Stable Diffusion by the captions of its most duplicated images; most of them had "
+        "100 copies or more.",
+        "Carlini et al., arXiv 2301.13188",
+    ),
+    (
+        "Images that a diffusion model copied are duplicated more often than others.",
+        "Somepalli et al., arXiv 2212.03860",
+    ),
+    (
+        "A caption repeated with its image raises memorization; several captions lower it.",
+        "Somepalli et al., arXiv 2305.20086",
+    ),
+    (
+        "Templates are reproduced too, and removing near-identical pairs does not remove them.",
+        "Webster, arXiv 2305.08694",
+    ),
+)
+"""What is known, and where it is published."""
+
+_BOUNDS = (2, 10, 100, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """The duplicate groups of at least some size.
+
+    Attributes:
+        at_least: Least number of samples in a group.
+        groups: Number of such groups.
+        samples: Number of samples in them.
+        one_caption: Number of these groups in which one caption occurs at least so often.
+        remaining: Number of these groups of which the rule in force keeps at least so many samples.
+    """
+
+    at_least: int
+    groups: int
+    samples: int
+    one_caption: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A group among the largest.
+
+    Attributes:
+        group: Its number in the manifest.
+        size: Number of its samples.
+        kept: Number of samples that the rule in force keeps.
+        captions: Number of its distinct captions.
+        caption: The most frequent caption.
+        caption_count: How often that occurs in the group.
+    """
+
+    group: int
+    size: int
+    kept: int
+    captions: int | None
+    caption: str | None
+    caption_count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What a data set repeats, before training.
+
+    Attributes:
+        rule: The rule in force.
+        samples: Number of samples read.
+        copies: Groups by least size.
+        top: The largest groups.
+    """
+
+    rule: str
+    samples: int
+    copies: tuple[Copies, ...]
+    top: tuple[Repeated, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready object, with the published findings."""
+        sources = [{"finding": finding, "source": source} for finding, source in SOURCES]
+        return asdict(self) | {
+            "copies": [asdict(each) for each in self.copies],
+            "top": [asdict(each) for each in self.top],
+            "sources": sources,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Risk:
+        """Read what :meth:`to_json` gives."""
+        copies = tuple(Copies(**each) for each in value["copies"])
+        return cls(value["rule"], value["samples"], copies, tuple(Repeated(**each) for each in value["top"]))
+
+    def __str__(self) -> str:
+        lines = [f"{self.samples:,} samples; rule {self.rule}", "copies     groups   samples  one caption  remaining"]
+        lines += [
+            f">= {each.at_least:<6,} {each.groups:>7,} {each.samples:>9,} {each.one_caption:>12,} {each.remaining:>10,}"
+            for each in self.copies
+        ]
+        lines += ["", "most repeated (samples, kept, captions, the most frequent caption and its count)"]
+        for each in self.top:
+            caption = "no caption"
+            if each.caption is not None:
+                caption = f"{' '.join(each.caption.split())[:80]} ({each.caption_count or 0:,})"
+            lines.append(f"{each.size:>8,} {each.kept:>6,} {each.captions or 0:>6,}  {caption}")
+        lines += ["", *(f"{finding} ({source})" for finding, source in SOURCES)]
+        return "\n".join(lines)
+
+
+def measure_risk(run: str | Path, top: int = 20) -> Risk:
+    """Count what a finished run repeats.
+
+    Args:
+        run: The run folder.
+        top: Greatest number of groups to list.
+
+    Raises:
+        DedupkitError: There is no finished run, or ``top`` is negative.
+    """
+    if top < 0:
+        raise DedupkitError(f"the number of groups is at least 0, not {top}")
+    folder = RunFolder(run)
+    decision = folder.verdicts()
+    table = read_columns(folder.groups, ["group", "size", "kept", "captions", "caption", "caption_count"])
+    size, kept = (table[name].to_numpy() for name in ("size", "kept"))
+    repeats = table["caption_count"].fill_null(0).to_numpy()
+    copies = tuple(
+        Copies(
+            bound,
+            int((size >= bound).sum()),
+            int(size[size >= bound].sum()),
+            int((repeats >= bound).sum()),
+            int((kept >= bound).sum()),
+        )
+        for bound in _BOUNDS
+    )
+    largest = table.take(pa.array(np.lexsort((table["group"].to_numpy(), -size.astype(np.int64)))[:top]))
+    samples = int(read_columns(folder.manifest, ["sample"]).num_rows)
+    return Risk(decision.rule, samples, copies, tuple(Repeated(**row) for row in largest.to_pylist()))
