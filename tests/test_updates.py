@@ -23,7 +23,7 @@ from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, known_signals, requested_signals
 from dedupkit.signals.columns import Scanned, read_column
 from dedupkit.sources.blocklist import read_blocklist
-from dedupkit.stages.decide import _policy_columns
+from dedupkit.stages.decide import keep_order
 
 CAPTIONED = "pdq<=31 and caption>=0.5"
 ANGLES = (None, 0, 0, 10, 25, 40, 62, 90)
@@ -100,7 +100,7 @@ def test_a_chain_of_updates_gives_what_one_decision_gives_in_which_old_kept_samp
     rule = parse_rule(whole.config["rule_expanded"], known_signals(["vectors"]))
     signals = {name: find_signal(name).matches(Scanned(home, 3)) for name in rule.signals}
     policy = parse_policy(DEFAULT_POLICY)
-    order = policy.order(_policy_columns(home, 3, policy), len(rows))
+    order = keep_order(home, 3, policy, len(rows))
     readable = read_column(home, 3, "error")["error"].is_null().to_numpy()
     kept = np.zeros(len(rows), bool)
     for number in range(3):
