@@ -61,6 +61,10 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="Address of the Ray cluster; RAY_ADDRESS or a Ray on this machine by default.")
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only say what the run would take: tasks, bytes, time, memory; write nothing."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
     device: Device = None,
     target_recall: Annotated[
@@ -95,6 +99,15 @@ def run(
         "engine": engine,
         "address": address,
     }
+    if plan:
+        from dedupkit.workflows.plan import plan_run
+
+        planned = plan_run(source, rule=rule, embed=embed or (), hashes=hashes or (), workers=workers, device=device)
+        if json_output:
+            say_json(planned.to_json())
+        else:
+            say_rows(planned.rows())
+        return
     finished = dedup(source, out, rule=rule, embed=embed or (), keep=keep, **options)
     show_run(finished, json_output=json_output, strict=strict)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     EmbedLike = str | Embedder | Precomputed | ArrayWithIds
 
-__all__ = ["dedup"]
+__all__ = ["choose_embedders", "dedup", "hashes_to_scan"]
 
 _DEFAULT_EMBEDDER = "lite"
 
@@ -120,7 +120,7 @@ def dedup(
     folder = RunFolder(out)
     # What an earlier call computed stays, so that one can go back and forth between rules.
     before = folder.earlier()
-    embedders, given = _embedders(embed, rule, before.embedders if before else {})
+    embedders, given = choose_embedders(embed, rule, before.embedders if before else {})
     parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
     mode = CaptionMode.parse(captions)
     if mode.kind == "pair":
@@ -130,9 +130,9 @@ def dedup(
     references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder.path)
     compared = parsed if against_rule is None else parse_against_rule(against_rule, embedders)
     sets = any(reference.role == "against" for reference in references.named)
-    requested = _hashes_to_scan(parsed, [*hashes, *references.hashes])
+    requested = hashes_to_scan(parsed, [*hashes, *references.hashes])
     if sets:
-        requested = _hashes_to_scan(compared, requested)
+        requested = hashes_to_scan(compared, requested)
     shards = find_shards(sources)
     named = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     read = [*named, *(shard.source for shard in shards), *(reference.path for reference in references.named)]
@@ -172,7 +172,7 @@ def _open(path: Path, keeper: TemporaryFolder | None) -> Run:
     return Run(path, keeper=keeper)
 
 
-def _embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+def choose_embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
     """Signal name to specification: those named now, then those of earlier calls; and the objects among those named."""
     if not embed and needs_embedder(rule) and not before:
         embed = _DEFAULT_EMBEDDER
@@ -190,7 +190,8 @@ def _embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[dict[s
     return {**embedders, **{name: spec for name, spec in before.items() if name not in embedders}}, objects
 
 
-def _hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
+def hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
+    """The hashes that the scan computes for a rule, and further ones; in the order of the table of signals."""
     unknown = [name for name in extra if name not in SIGNALS or not SIGNALS[name].finds_pairs]
     if unknown:
         known = [name for name, signal in SIGNALS.items() if signal.finds_pairs]

@@ -1,0 +1,50 @@
+"""What ``run --plan`` says, against what then happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from helpers import command, encode, run, write_tar
+from PIL import Image
+
+from dedupkit.workflows.plan import plan_run
+
+
+def test_a_plan_states_tasks_and_bytes_and_is_near_what_happens(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for shard in range(4):  # more samples than are measured, of different sizes
+        members = []
+        for number in range(400):
+            pixels = random.integers(0, 256, (6, 6, 3), np.uint8)
+            image = Image.fromarray(pixels).resize((96 + 16 * shard, 96), Image.Resampling.BICUBIC)
+            members.append((f"{shard}{number:04d}.jpg", encode(image, quality=85)))
+            members.append((f"{shard}{number:04d}.txt", b"a caption"))
+        write_tar(tmp_path / "in" / f"{shard:05d}.tar", members)
+    size = sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
+    planned = plan_run(tmp_path / "in", workers=1)
+    assert planned.tasks == {"scan": 4, "match": 1, "decide": 1}
+    assert planned.bytes == size
+    assert planned.sampled == 900
+    assert 800 <= planned.samples <= 3200
+    began = time.perf_counter()
+    finished = run(tmp_path / "in", tmp_path / "out")
+    took = time.perf_counter() - began
+    assert finished.summary["samples"] == 1600
+    assert took / 6 < planned.seconds["total"] < took * 6  # generous: the machine does other things too
+    said = command("run", tmp_path / "in", "--out", tmp_path / "none", "--plan", "--json", "--workers", "1")
+    assert json.loads(said.stdout)["bytes"] == size
+    assert "samples" in command("run", tmp_path / "in", "--out", tmp_path / "none", "--plan").stdout
+    assert not (tmp_path / "none").exists()
+
+
+def test_small_shards_are_counted_exactly(photo: Image.Image, tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [(f"{number}.jpg", encode(photo.resize((64, 64)))) for number in range(7)])
+    assert plan_run(tmp_path / "a.tar", workers=1).samples == 7
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.jpg").write_bytes(encode(photo.resize((64, 64 + number))))
+    assert plan_run(folder, workers=1).samples == 5
