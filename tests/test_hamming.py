@@ -234,3 +234,23 @@ def test_comparing_all_with_all_finds_the_same_pairs(hashes):
         flat, joined = flat_dihedral_pairs(hashes, radius), dihedral_pairs(hashes, radius)
         assert (flat.a.tolist(), flat.b.tolist()) == (joined.a.tolist(), joined.b.tolist())
         assert flat.distance.tolist() == joined.distance.tolist()
+
+
+@pytest.mark.parametrize("radius", [0, 31, 60])
+def test_two_sets_of_pdq_hashes_are_joined_exactly_in_every_orientation(radius):
+    from dedupkit.neighbors.hamming.flat import flat_dihedral_pairs_of_two, orientations
+
+    draw = np.random.default_rng(radius)
+    one, other = (draw.integers(0, 256, (count, 32), dtype=np.uint8) for count in (90, 140))
+    for row, view in enumerate(orientations(one)[draw.integers(8, size=90), np.arange(90)]):
+        changed = np.unpackbits(view)
+        changed[draw.choice(256, draw.integers(0, 70), replace=False)] ^= 1
+        other[row] = np.packbits(changed)
+    i, j = (axis.ravel() for axis in np.meshgrid(np.arange(90), np.arange(140), indexing="ij"))
+    distance = dihedral_distance(one[i], other[j])
+    near = distance <= radius
+    expected = list(zip(i[near], j[near], distance[near], strict=True))
+    joins = [dihedral_pairs(one, radius, other, _chunks=chunks) for chunks in (None, 0, 3)]
+    for found in (*joins, flat_dihedral_pairs_of_two(one, other, radius)):
+        assert list(zip(found.a, found.b, found.distance, strict=True)) == expected
+    assert expected
