@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from dedupkit.cli.apply import apply
+from dedupkit.cli.audit import audit
 from dedupkit.cli.calibrate import calibrate
 from dedupkit.cli.demo import demo
 from dedupkit.cli.metadata import metadata
@@ -59,7 +60,7 @@ def _root(
     del version
 
 
-for _command in (run, update, apply, report, calibrate, metadata, prompts, risk, search, demo):
+for _command in (run, update, apply, report, calibrate, metadata, prompts, risk, search, audit, demo):
     app.command()(_command)
 
 

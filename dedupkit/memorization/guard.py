@@ -67,7 +67,7 @@ class CopyGuard:
         max_distance: Largest distance of PDQ hashes of a copy, in bits.
         min_cosine: Least cosine of the vectors of a copy. By default the bound that the rule of the run states for the
             embedder alone, or 0.75 for SSCD; other models have none, and their vectors decide nothing until you
-            give one (``dedupkit audit --real`` measures it).
+            give one (``dedupkit audit --real`` measures its false-alarm rate).
         embedder: The model behind the run's vectors, where it was given to the run as an object; False for hashes only.
         device: Device for torch, e.g. ``cuda``.
 
@@ -136,7 +136,7 @@ class CopyGuard:
             if self._min_cosine is None:
                 notes.append(
                     f"no threshold is known for vectors of {self._name}: give min_cosine=; dedupkit audit --real "
-                    "measures one"
+                    "measures its false-alarm rate"
                 )
         else:
             notes.append(without_vectors(self._near.config))
