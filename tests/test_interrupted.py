@@ -70,9 +70,13 @@ def server_for(folder: Path) -> AbstractContextManager[killing.Server]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, but for the lock and what depends on when a manifest was written."""
+    """Every file below a folder, but for the lock and what holds times."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if not name.startswith((".lock", ".done/applied"))}
+    return {
+        name: path.read_bytes()
+        for name, path in files.items()
+        if not name.startswith((".lock", ".done/applied", "progress.json"))
+    }
 
 
 def restore(folder: Path, before: Path | None) -> None:
