@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import encode, run, write_tar
+from helpers import ROOT, encode, python, run, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -137,3 +137,12 @@ def test_what_is_no_image_is_one_error_below_the_base(training, tmp_path):
             guard.check(bad)
     with pytest.raises(dk.DedupkitError, match="no run"):
         dk.CopyGuard(tmp_path)
+
+
+def test_the_example_filters_a_generation_loop(training, tmp_path, photos):
+    run(training, tmp_path / "run")
+    (tmp_path / "made").mkdir()
+    ImageOps.mirror(photos["coffee"]).save(tmp_path / "made" / "0.png")
+    photos["camera"].save(tmp_path / "made" / "1.png")
+    done = python(str(ROOT / "examples" / "guard_generations.py"), str(tmp_path / "run"), str(tmp_path / "made"))
+    assert "1 passed, 1 copied" in done.stdout, done.stderr
