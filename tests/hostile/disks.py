@@ -83,5 +83,6 @@ class DisksSection(Section):
         if said.get("again") != "0":
             return {}, int(said.get("status", 99)), done.stderr + json.dumps(said), []
         digests = dict(reversed(line.split("  ", 1)) for line in lines if "  ./" in line)
+        digests.pop("./progress.json", None)  # it holds times
         left = [line for line in lines if line.startswith("left ")]
         return digests, int(said["status"]), done.stderr, left
