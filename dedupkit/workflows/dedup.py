@@ -105,27 +105,13 @@ def dedup(
         MissingExtraError: An embedder needs a package that is not installed.
         OSError: The run folder cannot be written. What was done is kept.
     """
-    keeper = None
-    images = images_in(sources)
-    if images is not None and engine != "local":
-        raise DedupkitError(
-            f"engine {engine!r} takes shards or folders that every machine can read, not images in memory"
-        )
-    if images is not None:
-        keeper = TemporaryFolder()
-        lay_down(images, keeper.path / "images")
-        sources, out = keeper.path / "images", keeper.path / "run" if out is None else out
-    if out is None:
-        raise DedupkitError("name a folder for the run: dedup(sources, out)")
+    sources, out, keeper = _on_disk(sources, out, engine)
     folder = RunFolder(out)
     # What an earlier call computed stays, so that one can go back and forth between rules.
     before = folder.earlier()
     embedders, given = choose_embedders(embed, rule, before.embedders if before else {})
-    parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
     mode = CaptionMode.parse(captions)
-    if mode.kind == "pair":
-        paired = parse_rule(mode.paired(str(parsed)), known_signals(embedders))
-        parsed = Rule(parsed.text, paired.clauses)
+    parsed = _parsed(rule, mode, embedders)
     policy = parse_policy(keep)
     references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder.path)
     compared = parsed if against_rule is None else parse_against_rule(against_rule, embedders)
@@ -135,8 +121,10 @@ def dedup(
         requested = hashes_to_scan(compared, requested)
     shards = find_shards(sources)
     named = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
-    read = [*named, *(shard.source for shard in shards), *(reference.path for reference in references.named)]
-    refuse_inside(folder.path, read)
+    refuse_inside(
+        folder.path,
+        [*named, *(shard.source for shard in shards), *(reference.path for reference in references.named)],
+    )
     listed = [text_of(name) for name in named]
     folder.refuse_foreign(listed)
     workers = (os.cpu_count() or 1) if workers is None else workers
@@ -164,6 +152,30 @@ def dedup(
             match_references(job, done, references, compared, place, compute_missing)
         _decide(folder, config, parsed, policy)
     return _open(folder.path, keeper)
+
+
+def _on_disk(sources: Any, out: str | Path | None, engine: str) -> tuple[Any, str | Path, TemporaryFolder | None]:
+    """The sources and the run folder; of images in memory, those in a temporary folder, and what keeps it alive."""
+    images, keeper = images_in(sources), None
+    if images is not None:
+        if engine != "local":
+            raise DedupkitError(
+                f"engine {engine!r} takes shards or folders that every machine can read, not images in memory"
+            )
+        keeper = TemporaryFolder()
+        lay_down(images, keeper.path / "images")
+        sources, out = keeper.path / "images", keeper.path / "run" if out is None else out
+    if out is None:
+        raise DedupkitError("name a folder for the run: dedup(sources, out)")
+    return sources, out, keeper
+
+
+def _parsed(rule: str, mode: CaptionMode, embedders: Mapping[str, str]) -> Rule:
+    """The rule over these embedders, under which captions must agree too where the mode says so."""
+    parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
+    if mode.kind != "pair":
+        return parsed
+    return Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
 
 
 def _open(path: Path, keeper: TemporaryFolder | None) -> Run:
