@@ -102,7 +102,7 @@ def grouped_by_tarfile(path: Path) -> list[tuple[str, dict[str, bytes]]]:
     found: list[tuple[str, dict[str, bytes]]] = []
     with tarfile.open(path) as archive:
         for member in archive:
-            assert tarfile.data_filter(member, "/tmp/unpacked").name == member.name
+            assert tarfile.data_filter(member, str(path.parent / "unpacked")).name == member.name
             key, _, extension = member.name.rpartition(".")
             if not found or found[-1][0] != key:
                 found.append((key, {}))
