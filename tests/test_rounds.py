@@ -217,3 +217,39 @@ def test_a_pair_above_the_bound_of_another_alternative_needs_no_list(tmp_path, s
     kept = [row["sample"] for row in both.kept.to_pylist()]
     for i, j in itertools.combinations(kept, 2):
         assert vectors[i] @ vectors[j] < 0.9905
+
+
+def test_what_an_earlier_run_removes_stands_for_nothing_in_rounds(tmp_path, short_lists, files):
+    short_lists(1)
+    old, freed, like = ("astronaut", "as it is"), ("astronaut", "small"), ("astronaut", "crop")
+    best, other = ("astronaut", "other crop"), ("coffee", "as it is")
+    assert same(files[old], files[best]) and same(files[best], files[freed]) and same(files[freed], files[like])
+    (tmp_path / "old").mkdir()
+    source, embed, _ = made(tmp_path / "old", [old], files, [0])
+    before = run(source, tmp_path / "before", rule=RULE, embed=embed)
+    # The old image reaches only the best new one, for which the next would go; its other copy stands behind a list.
+    source, embed, keys = made(tmp_path, [best, freed, like, other], files, [60, 110, 165, 175])
+    alone = manifest(run(source, tmp_path / "alone", rule=RULE, embed=embed))
+    assert [alone[key]["verdict"] for key in keys] == ["keep", "remove", "keep", "keep"]
+    after = manifest(dk.update(before.path, source, tmp_path / "after", embed=embed, workers=0))
+    assert [after[key]["verdict"] for key in keys] == ["remove", "remove", "keep", "keep"]
+    assert after[keys[0]]["kept_source"] == str(before.path)
+    assert after[keys[1]]["kept_key"] == keys[2]
+
+
+@pytest.mark.parametrize("how", ["update", "against"])
+def test_a_copy_of_an_old_image_behind_more_neighbours_than_a_list_holds_is_found(tmp_path, short_lists, files, how):
+    short_lists(1)
+    (tmp_path / "old").mkdir()
+    strangers = [("coffee", "as it is"), ("chelsea", "as it is"), ("coffee", "crop"), ("chelsea", "crop")]
+    source, embed, _ = made(tmp_path / "old", [*strangers, ("astronaut", "as it is")], files, [10, 40, 11, 41, 50])
+    before = run(source, tmp_path / "before", rule="exact", embed=embed)
+    source, embed, keys = made(tmp_path, [("astronaut", "crop"), ("coffee", "turned")], files, [5, 80])
+    options = {"rule": RULE, "embed": embed, "workers": 0}
+    if how == "update":
+        after = manifest(dk.update(before.path, source, tmp_path / "after", **options))
+        assert [after[key]["verdict"] for key in keys] == ["remove", "remove"]
+    else:
+        after = manifest(dk.dedup(source, tmp_path / "after", against=str(before.path), **options))
+        assert [after[key]["verdict"] for key in keys] == ["blocked", "blocked"]
+    assert after[keys[0]]["kept_key"] == "0004"

@@ -23,7 +23,7 @@ from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, known_signals, requested_signals
 from dedupkit.signals.columns import Scanned, read_column
 from dedupkit.sources.blocklist import read_blocklist
-from dedupkit.stages.decide import keep_order
+from dedupkit.stages.whole import keep_order
 
 CAPTIONED = "pdq<=31 and caption>=0.5"
 ANGLES = (None, 0, 0, 10, 25, 40, 62, 90)

@@ -20,78 +20,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dedupkit.clustering import Matches, decide, pairs_of_clauses
-from dedupkit.clustering.rules import Clause
+from dedupkit.clustering import Matches, decide
 from dedupkit.signals import find_signal
-from dedupkit.signals.columns import Scanned, read_column
-from dedupkit.signals.edges import pair_scores
-from dedupkit.signals.signal import JoinSettings
-from dedupkit.signals.vectors import nearest_among
-from dedupkit.stages.decide import keep_order
+from dedupkit.signals.columns import read_column
+from dedupkit.stages.candidates import Candidates
+from dedupkit.stages.neighbor_lists import NeighborLists
 from dedupkit.stages.plan import Job
 from dedupkit.stages.verify_pairs import PairVerifier
+from dedupkit.stages.whole import keep_order
 
-__all__ = ["Candidates", "Seen", "look_in_rounds"]
+__all__ = ["Seen", "look_in_rounds"]
 
 _LEAST_BATCH, _BATCHES = 4096, 8
 """Pairs of a batch, at least; and batches of a round, at most."""
-_LONGEST = 32
-"""Neighbours that an image seeks at once, at most."""
 
 Ints = NDArray[np.int64]
-_EDGES = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32())])
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """Pairs whose verdict depends on looking at the images.
-
-    Attributes:
-        a: (m,) int64 samples, the first of their bytes; the smaller one.
-        b: (m,) int64 samples.
-        first: (n,) int32, for each sample the first with the same bytes, -1 where it has no image.
-        signals: What the other signals of the rule say.
-        certain: (m,) bool, those that a clause proposes of which all pairs are there.
-    """
-
-    a: Ints
-    b: Ints
-    first: NDArray[np.int32]
-    signals: Mapping[str, Matches]
-    certain: NDArray[np.bool_]
-
-    @property
-    def images(self) -> int:
-        """Number of different images."""
-        return int((self.first == np.arange(len(self.first))).sum())
-
-    @classmethod
-    def of(cls, job: Job, tested: list[Clause], settled: list[Clause]) -> Candidates:
-        """The pairs that a tested clause proposes and no settled one decides."""
-        scanned = Scanned(job.folder, len(job.shards))
-        names = {atom.signal for clause in (*settled, *tested) for atom in clause}
-        signals = {name: find_signal(name).matches(scanned) for name in names}
-        first = find_signal("exact").labels(scanned)  # equal bytes are looked at once
-        leaders = np.flatnonzero(first == np.arange(len(first))).astype(np.int32)
-        if any(matches.origin == "sample" for matches in signals.values()):
-            leaders = np.flatnonzero(first >= 0).astype(np.int32)
-        count = len(first)
-
-        def keys_of(clauses: list[Clause]) -> Ints:
-            a, b = pairs_of_clauses(clauses, signals, leaders)
-            return a.astype(np.int64) * count + b
-
-        def of_images(keys: Ints) -> Ints:
-            a, b = first[keys // max(count, 1)].astype(np.int64), first[keys % max(count, 1)].astype(np.int64)
-            found: Ints = np.unique(np.minimum(a, b)[a != b] * count + np.maximum(a, b)[a != b])
-            return found
-
-        done = keys_of(settled)
-        proposed = keys_of(tested)
-        keys = of_images(proposed[~np.isin(proposed, done)])
-        ranked = job.ranked
-        sure = keys_of([clause for clause in tested if len(clause) > 1 or clause[0].signal not in ranked])
-        return cls(keys // max(count, 1), keys % max(count, 1), first, signals, np.isin(keys, of_images(sure)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +58,11 @@ class Seen:
 
 
 def look_in_rounds(
-    job: Job, candidates: Candidates, full: Mapping[str, Mapping[str, Any]], verifier: PairVerifier
+    job: Job,
+    candidates: Candidates,
+    full: Mapping[str, Mapping[str, Any]],
+    verifier: PairVerifier,
+    settled: NDArray[np.bool_] | None = None,
 ) -> Seen:
     """Look at the candidates, in rounds where lists of nearest neighbours are full.
 
@@ -124,12 +71,15 @@ def look_in_rounds(
         candidates: The pairs to begin with.
         full: What the join says of each signal whose lists are full for some image.
         verifier: Looks at pairs.
+        settled: (n,) bool, samples that duplicate a kept sample of an earlier run or a reference set: they go whatever
+            the others do, so none of the others goes for them.
     """
     if not full:
         table, unseen = verifier.verify(candidates.a, candidates.b)
         counts = {"candidates": len(candidates.a), "looked_at": len(candidates.a), "verified": table.num_rows}
         return Seen(table, unseen, {}, {**counts, "capped": 0, "rounds": 1})
-    state = _State(job, candidates, [_Lists(name, facts, job, candidates) for name, facts in full.items()])
+    lists = [NeighborLists(name, facts, job, candidates.signals[name]) for name, facts in full.items()]
+    state = _State(job, candidates, lists, settled)
     rounds = 0
     while len(fresh := state.fresh()) or state.search():
         rounds += len(fresh) > 0
@@ -160,7 +110,8 @@ class _State:
 
     job: Job
     start: Candidates
-    lists: list[_Lists]
+    lists: list[NeighborLists]
+    settled: NDArray[np.bool_] | None
     a: Ints = field(init=False)
     b: Ints = field(init=False)
     priority: NDArray[np.float32] = field(init=False)
@@ -169,7 +120,7 @@ class _State:
     witness: NDArray[np.int32] = field(init=False)
     table: pa.Table = field(init=False)
     order: Ints = field(init=False)
-    readable: NDArray[np.bool_] = field(init=False)
+    part: NDArray[np.bool_] = field(init=False)
     unseen: int = 0
 
     def __post_init__(self) -> None:
@@ -183,8 +134,9 @@ class _State:
         self.priority[start.certain] = np.inf
         self.looked = np.zeros(len(self.a), bool)
         shards = len(job.shards)
-        self.readable = read_column(job.folder, shards, "error")["error"].is_null().to_numpy()
-        self.order = keep_order(job.folder, shards, job.policy, len(self.readable))
+        readable = read_column(job.folder, shards, "error")["error"].is_null().to_numpy()
+        self.part = readable if self.settled is None else readable & ~self.settled
+        self.order = keep_order(job.folder, shards, job.policy, len(readable))
         self.table = pa.table({"a": pa.array([], pa.int64()), "b": pa.array([], pa.int64())})
         self._decide()
 
@@ -243,120 +195,11 @@ class _State:
         for name in self.job.rule.signals:
             if find_signal(name).stage == "verify":
                 signals[name] = Matches(first, a, b, np.ones(len(a), np.float32))
-        decision = decide(self.job.rule, signals, self.order, self.readable)
+        if self.settled is not None:
+            signals = {name: matches.restricted(self.part) for name, matches in signals.items()}
+        decision = decide(self.job.rule, signals, self.order, self.part)
         self.kept = np.zeros(len(first), bool)
-        self.kept[first[self.readable & (decision.witness < 0)]] = True
+        self.kept[first[self.part & (decision.witness < 0)]] = True
         removed = (decision.witness >= 0) & (first == np.arange(len(first))) & ~self.kept
         self.witness = np.full(len(first), -1, np.int32)
         self.witness[removed] = first[decision.witness[removed]]
-
-
-class _Lists:
-    """The nearest neighbours under one signal, as far as they are known.
-
-    Args:
-        name: The signal.
-        facts: What its join says.
-        job: What is computed.
-        candidates: The pairs to begin with, and what the signal says.
-    """
-
-    def __init__(self, name: str, facts: Mapping[str, Any], job: Job, candidates: Candidates) -> None:
-        how = job.computing
-        self.name, self.complete = name, np.float32(facts["bound"])
-        self._length = int(facts["ranks"]["k"])
-        self._k, self._floor = int(facts["ranks"]["k"]), float(facts["ranks"]["floor"])
-        self._settings = JoinSettings(np.inf, how.threads, how.target_recall, how.seed, how.device, self._floor)
-        self._scanned = Scanned(job.folder, len(job.shards))
-        self._joined = candidates.signals[name]
-        near = self._joined.score >= np.float32(self._floor)
-        self._a, self._b = self._joined.a[near].astype(np.int64), self._joined.b[near].astype(np.int64)
-        self._score = self._joined.score[near]
-        self._base = len(self._a)
-        labels = self._joined.first
-        self.has_vector = labels == np.arange(len(labels))
-        self._reach = self._ends()
-
-    def _ends(self) -> NDArray[np.float32]:
-        """(n,) the score of each image's k-th neighbour; minus infinity where it has fewer, so that none is missing."""
-        ends = np.concatenate([self._a, self._b])
-        score = np.tile(self._score, 2)
-        order = np.lexsort((-score, ends))
-        ends, score = ends[order], score[order]
-        reach = np.full(len(self.has_vector), -np.inf, np.float32)
-        _, start = np.unique(ends, return_index=True)
-        rank = np.arange(len(ends)) - np.repeat(start, np.diff(np.append(start, len(ends))))
-        reach[ends[rank == self._k - 1]] = score[rank == self._k - 1]
-        return reach
-
-    def scores_of(self, a: Ints, b: Ints) -> NDArray[np.float32]:
-        """The scores of given pairs, (m,); NaN where a pair is not known."""
-        count = len(self.has_vector)
-        keys = np.minimum(self._a, self._b) * count + np.maximum(self._a, self._b)
-        order = np.argsort(keys)
-        wanted, score = a * count + b, np.full(len(a), np.nan, np.float32)
-        if len(keys):
-            at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
-            known = keys[at] == wanted
-            score[known] = self._score[at[known]]
-        return score
-
-    def capped(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which kept images have as many neighbours as were sought, so that there may be more."""
-        found: NDArray[np.bool_] = kept & self.has_vector & np.isfinite(self._reach)
-        return found
-
-    def short(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which kept images know fewer than k kept neighbours, and may have more."""
-        held = kept[self._a] & kept[self._b]
-        count = np.zeros(len(kept), np.int64)
-        for end in (self._a, self._b):
-            count += np.bincount(end[held & (self._score >= self._reach[end])], minlength=len(kept))
-        return self.capped(kept) & (count < self._k)
-
-    def search(self, kept: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.float32]]:
-        """Seek the nearest kept images of those that are short of them; pairs a < b, with scores.
-
-        Twice as many as the last time, for in a dense neighbourhood each removal would leave a few short of one.
-        """
-        wanted, samples = self.short(kept), np.flatnonzero(kept & self.has_vector)
-        self._length = min(max(_LONGEST, self._k), 2 * self._length)
-        found = nearest_among(
-            self.name, self._scanned, samples, self._settings, np.flatnonzero(wanted[samples]), self._length
-        )
-        self._reach[samples[wanted[samples]]] = found.last[wanted[samples]]
-        return self._add(samples[found.a], samples[found.b], found.score)
-
-    def offer(self, a: Ints, b: Ints) -> tuple[Ints, Ints, NDArray[np.float32]]:
-        """Add those of some pairs a < b that reach the floor and are not known; returns them with their scores."""
-        keys = np.unique(a * len(self.has_vector) + b)
-        a, b = keys // len(self.has_vector), keys % len(self.has_vector)
-        both = self.has_vector[a] & self.has_vector[b]
-        a, b = a[both], b[both]
-        if not len(a):
-            return a, b, np.empty(0, np.float32)
-        score = pair_scores(find_signal(self.name), self._scanned, a, b)
-        near = score >= np.float32(self._floor)
-        return self._add(a[near], b[near], score[near])
-
-    def _add(self, a: Ints, b: Ints, score: NDArray[np.float32]) -> tuple[Ints, Ints, NDArray[np.float32]]:
-        new = np.isnan(self.scores_of(a, b))
-        self._a, self._b = np.concatenate([self._a, a[new]]), np.concatenate([self._b, b[new]])
-        self._score = np.concatenate([self._score, score[new]])
-        return a[new], b[new], score[new]
-
-    def matches(self) -> Matches:
-        """The signal with what was found since."""
-        joined, a, b = self._joined, self._a[self._base :], self._b[self._base :]
-        return Matches(
-            joined.first,
-            np.concatenate([joined.a, a.astype(np.int32)]),
-            np.concatenate([joined.b, b.astype(np.int32)]),
-            np.concatenate([joined.score, self._score[self._base :]]),
-            joined.origin,
-        )
-
-    def table(self) -> pa.Table:
-        """The pairs that were found since, sorted."""
-        columns = [self._a[self._base :], self._b[self._base :], self._score[self._base :]]
-        return pa.table(columns, schema=_EDGES).sort_by([("a", "ascending"), ("b", "ascending")])

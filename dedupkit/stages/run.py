@@ -14,13 +14,14 @@ from typing import Any
 
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.errors import DedupkitError
+from dedupkit.runfolder import RunConfig
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.sources.sample import paths_to_ask
 from dedupkit.stages.plan import Job, loosest_unranked
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
 from dedupkit.store import remove_tree, stamps
 
-__all__ = ["run_stages", "scan_and_embed"]
+__all__ = ["match_samples", "run_stages", "scan_and_embed", "verify_samples"]
 
 _SAMPLES_FORMAT = 4  # raise it when the columns of samples/ or the meaning of a hash change
 
@@ -35,18 +36,46 @@ def run_stages(job: Job, engine: Engine) -> dict[str, str]:
     Returns:
         As :func:`scan_and_embed`.
     """
-    known = known_signals(job.embedders)
-    signals = [known[name] for name in job.rule.signals]
+    done = match_samples(job, engine)
+    verify_samples(job, done, engine)
+    return done
+
+
+def match_samples(job: Job, engine: Engine) -> dict[str, str]:
+    """All stages but verification; arguments and result as those of :func:`run_stages`."""
     done = scan_and_embed(job, engine)
-    embedded = {name: done[name] for name in job.embedders}
-    joined = [signal for signal in signals if signal.stage == "match"]
-    keys = {signal.name: embedded.get(signal.name) or done["scan"] for signal in joined}
-    _match(job, joined, keys)
-    if any(signal.stage == "verify" for signal in signals):
+    _match(job, _joined(job), _keys(job, done))
+    return done
+
+
+def verify_samples(job: Job, done: Mapping[str, str], engine: Engine, config: RunConfig | None = None) -> None:
+    """Verify the pairs on which the rule's verdict depends.
+
+    Args:
+        job: What is to be computed.
+        done: What :func:`match_samples` returned.
+        engine: Where pairs are verified.
+        config: What was asked of a run whose samples were joined with references: what duplicates one of these is
+            settled.
+    """
+    if any(known_signals(job.embedders)[name].stage == "verify" for name in job.rule.signals):
         from dedupkit.stages.verify import verify_candidates
 
-        verify_candidates(job, cache_key({**keys, **embedded}), engine)
-    return done
+        key = cache_key({**_keys(job, done), **{name: done[name] for name in job.embedders}})
+        verify_candidates(job, key, engine, config)
+
+
+def _joined(job: Job) -> list[Signal]:
+    """The signals of the rule that have a join."""
+    known = known_signals(job.embedders)
+    return [known[name] for name in job.rule.signals if known[name].stage == "match"]
+
+
+def _keys(job: Job, done: Mapping[str, str]) -> dict[str, str]:
+    """By joined signal the digest of what its fingerprints were made from."""
+    return {
+        signal.name: (signal.name in job.embedders and done[signal.name]) or done["scan"] for signal in _joined(job)
+    }
 
 
 def scan_and_embed(job: Job, engine: Engine) -> dict[str, str]:

@@ -6,22 +6,27 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from dedupkit.engine import Engine, cache_key
 from dedupkit.engine.marker import write_marker
 from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import require
+from dedupkit.runfolder import RunConfig
 from dedupkit.signals.columns import Scanned
+from dedupkit.stages.candidates import Candidates
 from dedupkit.stages.clauses import as_json, candidate_clauses, complete_clauses, settled_clauses
 from dedupkit.stages.plan import Job
 from dedupkit.stages.planted import listed_share, plant
-from dedupkit.stages.rounds import Candidates, Seen, look_in_rounds
+from dedupkit.stages.rounds import Seen, look_in_rounds
 from dedupkit.stages.verify_pairs import PairVerifier
+from dedupkit.stages.whole import duplicates_outside
 from dedupkit.store import remove_tree, write_table
 
 __all__ = ["verify_candidates"]
 
 
-def verify_candidates(job: Job, key: str, engine: Engine | None = None) -> None:
+def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: RunConfig | None = None) -> None:
     """Verify every pair for which the rule's verdict depends on it; pairs that another clause settles are left out.
 
     Candidates of an alternative ``(embedder>=floor and verified)`` are each image's nearest neighbours. Where their
@@ -32,17 +37,25 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None) -> None:
         job: What is computed.
         key: Digest of what the fingerprints were made from.
         engine: Where pairs are verified; processes of this machine by default.
+        config: What was asked of a run that has references, which were joined before: rounds leave out the samples
+            that duplicate one.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
     """
     folder = job.folder
-    tested, settled = candidate_clauses(job.rule), settled_clauses(job.rule)
+    tested, spared = candidate_clauses(job.rule), settled_clauses(job.rule)
     ranks = {name: folder.joined(name) or {} for name in job.ranked}
     full = {name for name, facts in ranks.items() if facts.get("ranks", {}).get("full")}
     asked: list[Any] = [key, [list(map(str, clause)) for clause in job.rule.clauses]]
     asked += [[name, facts.get("ranks"), facts.get("bound")] for name, facts in sorted(ranks.items())]
-    key = cache_key([*asked, str(job.policy)] if full else asked)
+    settled = None
+    if full:
+        asked.append(str(job.policy))
+        if config is not None and config.references:
+            settled = duplicates_outside(folder, config, job.rule, job.policy)
+            asked.append(np.flatnonzero(settled).tolist())
+    key = cache_key(asked)
     parts = folder.parts("verified")
     if folder.joined("verified", key) is not None:
         remove_tree(parts)  # of a run that was killed after it had written its marker
@@ -50,14 +63,14 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None) -> None:
     require("cv2", "verify")
     for name in job.rule.signals:
         folder.ranked(name).unlink(missing_ok=True)
-    candidates = Candidates.of(job, tested, settled)
+    candidates = Candidates.of(job, tested, spared)
     logging.getLogger(LOGGER).info(
         "verify: %s candidate pairs, %.1f for each of %s images", f"{len(candidates.a):,}",
         len(candidates.a) / max(candidates.images, 1), f"{candidates.images:,}",
     )  # fmt: skip
     workers = job.computing.threads if engine is None else engine
     verifier = PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, workers=workers)
-    seen = look_in_rounds(job, candidates, {name: ranks[name] for name in full}, verifier)
+    seen = look_in_rounds(job, candidates, {name: ranks[name] for name in full}, verifier, settled)
     write_table(folder.edges("verified"), seen.table)
     for name, more in seen.found.items():
         write_table(folder.ranked(name), more)
@@ -67,7 +80,7 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None) -> None:
         "edges": seen.table.num_rows,
         "unseen": seen.unseen,
         "tested": [as_json(clause) for clause in complete_clauses(tested, bounds)],
-        "settled": [as_json(clause) for clause in settled],
+        "settled": [as_json(clause) for clause in spared],
         "verification": seen.counts,
     }
     if full:

@@ -23,7 +23,7 @@ from dedupkit.sources import find_shards
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.memory import TemporaryFolder, images_in, lay_down
 from dedupkit.stages.plan import Computing, Job
-from dedupkit.stages.run import run_stages
+from dedupkit.stages.run import match_samples, verify_samples
 from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import refuse_inside
 from dedupkit.workflows.against import find_references, match_references, parse_against_rule
@@ -147,9 +147,10 @@ def dedup(
             against_rule=str(compared) if sets else "",
         )
         folder.write_config(config)
-        done = run_stages(job, place)
+        done = match_samples(job, place)
         if references.named:
             match_references(job, done, references, compared, place, compute_missing)
+        verify_samples(job, done, place, config)
         _decide(folder, config, parsed, policy)
     return _open(folder.path, keeper)
 

@@ -1,0 +1,137 @@
+"""Lists of nearest neighbours under one signal, which rounds of verification make longer among what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dedupkit.clustering import Matches
+from dedupkit.signals import find_signal
+from dedupkit.signals.columns import Scanned
+from dedupkit.signals.edges import pair_scores
+from dedupkit.signals.signal import JoinSettings
+from dedupkit.signals.vectors import nearest_among
+from dedupkit.stages.plan import Job
+
+__all__ = ["NeighborLists"]
+
+_LONGEST = 32
+"""Neighbours that an image seeks at once, at most."""
+
+Ints = NDArray[np.int64]
+_EDGES = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32())])
+
+
+class NeighborLists:
+    """The nearest neighbours under one signal, as far as they are known.
+
+    Args:
+        name: The signal.
+        facts: What its join says.
+        job: What is computed.
+        joined: What the join found.
+    """
+
+    def __init__(self, name: str, facts: Mapping[str, Any], job: Job, joined: Matches) -> None:
+        how = job.computing
+        self.name, self.complete = name, np.float32(facts["bound"])
+        self._length = int(facts["ranks"]["k"])
+        self._k, self._floor = int(facts["ranks"]["k"]), float(facts["ranks"]["floor"])
+        self._settings = JoinSettings(np.inf, how.threads, how.target_recall, how.seed, how.device, self._floor)
+        self._scanned = Scanned(job.folder, len(job.shards))
+        self._joined = joined
+        near = self._joined.score >= np.float32(self._floor)
+        self._a, self._b = self._joined.a[near].astype(np.int64), self._joined.b[near].astype(np.int64)
+        self._score = self._joined.score[near]
+        self._base = len(self._a)
+        labels = self._joined.first
+        self.has_vector = labels == np.arange(len(labels))
+        self._reach = self._ends()
+
+    def _ends(self) -> NDArray[np.float32]:
+        """(n,) the score of each image's k-th neighbour; minus infinity where it has fewer, so that none is missing."""
+        ends = np.concatenate([self._a, self._b])
+        score = np.tile(self._score, 2)
+        order = np.lexsort((-score, ends))
+        ends, score = ends[order], score[order]
+        reach = np.full(len(self.has_vector), -np.inf, np.float32)
+        _, start = np.unique(ends, return_index=True)
+        rank = np.arange(len(ends)) - np.repeat(start, np.diff(np.append(start, len(ends))))
+        reach[ends[rank == self._k - 1]] = score[rank == self._k - 1]
+        return reach
+
+    def scores_of(self, a: Ints, b: Ints) -> NDArray[np.float32]:
+        """The scores of given pairs, (m,); NaN where a pair is not known."""
+        count = len(self.has_vector)
+        keys = np.minimum(self._a, self._b) * count + np.maximum(self._a, self._b)
+        order = np.argsort(keys)
+        wanted, score = a * count + b, np.full(len(a), np.nan, np.float32)
+        if len(keys):
+            at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+            known = keys[at] == wanted
+            score[known] = self._score[at[known]]
+        return score
+
+    def capped(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which kept images have as many neighbours as were sought, so that there may be more."""
+        found: NDArray[np.bool_] = kept & self.has_vector & np.isfinite(self._reach)
+        return found
+
+    def short(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which kept images know fewer than k kept neighbours, and may have more."""
+        held = kept[self._a] & kept[self._b]
+        count = np.zeros(len(kept), np.int64)
+        for end in (self._a, self._b):
+            count += np.bincount(end[held & (self._score >= self._reach[end])], minlength=len(kept))
+        return self.capped(kept) & (count < self._k)
+
+    def search(self, kept: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.float32]]:
+        """Seek the nearest kept images of those that are short of them; pairs a < b, with scores.
+
+        Twice as many as the last time, for in a dense neighbourhood each removal would leave a few short of one.
+        """
+        wanted, samples = self.short(kept), np.flatnonzero(kept & self.has_vector)
+        self._length = min(max(_LONGEST, self._k), 2 * self._length)
+        found = nearest_among(
+            self.name, self._scanned, samples, self._settings, np.flatnonzero(wanted[samples]), self._length
+        )
+        self._reach[samples[wanted[samples]]] = found.last[wanted[samples]]
+        return self._add(samples[found.a], samples[found.b], found.score)
+
+    def offer(self, a: Ints, b: Ints) -> tuple[Ints, Ints, NDArray[np.float32]]:
+        """Add those of some pairs a < b that reach the floor and are not known; returns them with their scores."""
+        keys = np.unique(a * len(self.has_vector) + b)
+        a, b = keys // len(self.has_vector), keys % len(self.has_vector)
+        both = self.has_vector[a] & self.has_vector[b]
+        a, b = a[both], b[both]
+        if not len(a):
+            return a, b, np.empty(0, np.float32)
+        score = pair_scores(find_signal(self.name), self._scanned, a, b)
+        near = score >= np.float32(self._floor)
+        return self._add(a[near], b[near], score[near])
+
+    def _add(self, a: Ints, b: Ints, score: NDArray[np.float32]) -> tuple[Ints, Ints, NDArray[np.float32]]:
+        new = np.isnan(self.scores_of(a, b))
+        self._a, self._b = np.concatenate([self._a, a[new]]), np.concatenate([self._b, b[new]])
+        self._score = np.concatenate([self._score, score[new]])
+        return a[new], b[new], score[new]
+
+    def matches(self) -> Matches:
+        """The signal with what was found since."""
+        joined, a, b = self._joined, self._a[self._base :], self._b[self._base :]
+        return Matches(
+            joined.first,
+            np.concatenate([joined.a, a.astype(np.int32)]),
+            np.concatenate([joined.b, b.astype(np.int32)]),
+            np.concatenate([joined.score, self._score[self._base :]]),
+            joined.origin,
+        )
+
+    def table(self) -> pa.Table:
+        """The pairs that were found since, sorted."""
+        columns = [self._a[self._base :], self._b[self._base :], self._score[self._base :]]
+        return pa.table(columns, schema=_EDGES).sort_by([("a", "ascending"), ("b", "ascending")])
