@@ -2,39 +2,264 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+import shutil
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from browsing import evaluate, opened
 from helpers import command, encode, one_line, run, write_tar
-from PIL import ImageOps
+from PIL import Image, ImageFilter, ImageOps
+from test_guard import Colours
 
 import dedupkit as dk
-from dedupkit.workflows.audit import AuditResult, audit
+from dedupkit.memorization.extraction import Filter
+from dedupkit.workflows.audit import AuditOptions, AuditResult, audit
+
+HOSTILE = "<script>alert(1)</script>"
 
 
-def test_copies_are_named_counted_and_listed_and_a_floor_that_overlaps_is_refused(photos, tmp_path):
-    train = [(f"{name}.jpg", encode(photos[name].convert("RGB"))) for name in ("astronaut", "coffee", "rocket")]
-    train.append(("small.jpg", encode(photos["coffee"].resize((240, 160)))))
-    finished = run(write_tar(tmp_path / "train.tar", train), tmp_path / "run")
-    made = [("a.jpg", encode(ImageOps.mirror(photos["coffee"]))), ("a.txt", b"a cup"), ("b.jpg", b"broken")]
-    made.append(("c.png", encode(photos["camera"], "PNG")))
-    generated = write_tar(tmp_path / "made.tar", made)
-    real = write_tar(tmp_path / "real.tar", [("moon.jpg", encode(photos["coins"]))])
-    done = command("audit", generated, "--against", finished.path, "--out", tmp_path / "out", "--real", real, "--json")
+@pytest.fixture(scope="module")
+def train(photos, tmp_path_factory):
+    """A run over four photos, one with three copies under two captions."""
+    folder = tmp_path_factory.mktemp("train")
+    members = []
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        members += [(f"{name}.jpg", encode(photos[name].convert("RGB"))), (f"{name}.txt", HOSTILE.encode())]
+    for number, words in enumerate((HOSTILE, "a mug")):
+        image = photos["coffee"].resize((240 + number, 160))
+        members += [(f"coffee{number}.jpg", encode(image)), (f"coffee{number}.txt", words.encode())]
+    return run(write_tar(folder / "train.tar", sorted(members)), folder / "run")
+
+
+@pytest.fixture(scope="module")
+def generated(photos, tmp_path_factory):
+    """A mirrored copy, a photo that was never trained on, a broken file, and two that have no prompt."""
+    made = [("a.jpg", encode(ImageOps.mirror(photos["coffee"]))), ("a.txt", HOSTILE.encode()), ("b.jpg", b"broken")]
+    made += [("c.png", encode(photos["camera"], "PNG")), ("d.png", encode(photos["coins"].convert("RGBA"), "PNG"))]
+    return write_tar(tmp_path_factory.mktemp("made") / "made.tar", made)
+
+
+def rows(folder):
+    return {row["key"]: row for row in pq.read_table(folder / "audit.parquet").to_pylist()}
+
+
+def test_copies_are_named_and_counted_and_the_page_shows_them_blurred(train, generated, photos, tmp_path):
+    real = write_tar(tmp_path / "real.tar", [("moon.jpg", encode(photos["moon"]))])
+    out = tmp_path / "out"
+    done = command("audit", generated, "--against", train.path, "--out", out, "--real", real, "--json")
     assert done.returncode == 0, done.stderr
     found = AuditResult.from_json(json.loads(done.stdout))
-    assert (found.generated, found.unreadable, found.copies, found.groups, found.takedown) == (2, 1, 1, 1, 2)
-    assert (found.real, found.false_alarms) == (1, 0)
-    assert json.loads((tmp_path / "out" / "audit.json").read_text()) == json.loads(done.stdout)
-    rows = {row["key"]: row for row in pq.read_table(tmp_path / "out" / "audit.parquet").to_pylist()}
-    assert rows["a"]["copy"]
-    assert (rows["a"]["kept_key"], rows["a"]["group_size"], rows["a"]["prompt"]) == ("coffee", 2, "a cup")
-    assert not rows["c"]["copy"]
-    assert rows["b"]["error"]
-    assert all(len(line) == 64 for line in (tmp_path / "out" / "takedown.txt").read_text().split())
-    with pytest.raises(dk.DedupkitError, match="are in the training set"):
-        audit(generated, finished.path, tmp_path / "out", real=tmp_path / "train.tar")
+    assert (found.generated, found.unreadable, found.copies.count, found.groups, found.takedown) == (3, 1, 1, 1, 3)
+    assert found.copies.low < found.copies.share < found.copies.high
+    assert (found.floor.images, found.floor.false_alarms.count, found.floor.false_alarms.of) == (1, 0, 1)
+    assert (found.left.one, found.left.several, found.eidetic) == (1, 0, {"1": 0, "10": 1, "100": 1})
+    assert json.loads((out / "audit.json").read_text()) == json.loads(done.stdout)
+    row = rows(out)["a"]
+    assert row["copy"]
+    assert row["verified"]
+    assert "mirrored" in row["relation"]
+    assert (row["kept_key"], row["group_size"], row["group_kept"], row["one_left"]) == ("coffee", 3, 1, True)
+    assert (row["captions"], row["caption"], row["caption_count"], row["floor"]) == (2, HOSTILE, 2, 0)
+    assert rows(out)["b"]["error"]
+    assert not rows(out)["c"]["copy"]
+    with (out / "audit.csv").open(newline="") as stream:
+        assert [line["key"] for line in csv.DictReader(stream)] == ["a", "b", "c", "d"]
+    page = (out / "audit.html").read_text("utf-8")
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    assert "&lt;script" in page
+    assert page.count("<img ") == 2 * found.shown == 2
+    assert "0 of 1 real images are as near" in page
+    assert "the rule in force keeps one" in page
+    again = command("audit", generated, "--against", train.path, "--out", out, "--real", real)
+    assert "1 of 3 generated images copy" in again.stdout
+
+
+def test_only_the_training_images_on_the_page_are_read(train, generated, tmp_path):
+    shutil.copytree(train.path, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "run.json").read_text())
+    found = audit(generated, tmp_path / "run", tmp_path / "none", options=AuditOptions(show=0))
+    assert (found.copies.count, found.shown) == (1, 0)
+    assert "<img" not in (tmp_path / "none" / "audit.html").read_text()
+    assert config["sources"]
+    moved = audit(generated, tmp_path / "run", tmp_path / "none", source=tmp_path / "run")
+    assert moved.copies.count == 1
+    assert any("cannot be looked at" in note or "could be looked at" in note for note in moved.notes)
+
+
+def test_a_held_out_set_that_overlaps_is_refused_and_its_images_are_listed(train, generated, photos, tmp_path):
+    crop = photos["astronaut"].crop((60, 40, 470, 440))  # too much for the hash; local features know it
+    members = [("x.jpg", encode(crop)), ("y.jpg", encode(photos["moon"])), ("z.jpg", encode(photos["rocket"]))]
+    real = write_tar(tmp_path / "real.tar", members)
+    with pytest.raises(dk.DedupkitError, match=r"1 of 3 real images are in the training set \(z is rocket"):
+        audit(generated, train.path, tmp_path / "out", real=real)
+    assert (tmp_path / "out" / "overlap.txt").read_text() == "z\n"
+    with_vectors = run(train.config["sources"], tmp_path / "run", embed=Colours())
+    with pytest.raises(dk.DedupkitError, match="2 of 3 real images"):
+        audit(generated, with_vectors.path, tmp_path / "out2", real=real, embed=Colours())
+    assert (tmp_path / "out2" / "overlap.txt").read_text() == "x\nz\n"
+
+
+def test_vectors_find_crops_by_a_threshold_that_real_images_choose(train, photos, tmp_path):
+    crop = photos["chelsea"].crop((40, 30, 400, 270))
+    made = write_tar(tmp_path / "made.tar", [("crop.png", encode(crop, "PNG"))])
+    names = ("camera", "coins", "moon", "retina", "brick", "grass")
+    real = write_tar(tmp_path / "real.tar", [(f"{name}.jpg", encode(photos[name].convert("RGB"))) for name in names])
+    finished = run(train.config["sources"], tmp_path / "run", embed=Colours())
+    undecided = audit(made, finished.path, tmp_path / "out", embed=Colours())
+    assert undecided.copies.count == 0
+    assert "--real" in " ".join(undecided.notes)
+    verified = audit(made, finished.path, tmp_path / "out", embed=Colours(), options=AuditOptions(verify=True))
+    assert verified.copies.count == verified.verified == 1
+    assert "crop" in rows(tmp_path / "out")["crop"]["relation"]
+    found = audit(made, finished.path, tmp_path / "out", real=real, embed=Colours(), options=AuditOptions(verify=True))
+    assert (found.floor.calibrated_on, found.floor.false_alarms.of) == (3, 3)
+    assert "3 real images reach" in found.threshold.origin
+    assert 0 <= rows(tmp_path / "out")["crop"]["floor"] <= 1
+    with pytest.raises(dk.DedupkitError, match="no vectors of lite"):
+        audit(made, finished.path, tmp_path / "out", embed="lite")
+    given = audit(made, finished.path, tmp_path / "out2")
+    assert "--embed" in " ".join(given.notes)
+
+
+class Descriptor(Colours):
+    """An embedder that bears the name of a copy descriptor."""
+
+    name, key = "sscd", "colours-sscd"
+
+
+def test_shares_above_the_published_cosines_are_for_a_copy_descriptor(train, generated, tmp_path):
+    finished = run(train.config["sources"], tmp_path / "run", embed=Descriptor())
+    found = audit(generated, finished.path, tmp_path / "out", embed=Descriptor())
+    assert [each.cosine for each in found.sscd] == [0.5, 0.75]
+    assert found.sscd[0].generated.count >= found.sscd[1].generated.count >= 1
+    assert (found.threshold.cosine, found.threshold.origin) == (0.75, "as published for SSCD (arXiv 2202.10261)")
+    assert "arXiv:2403.03206" in (tmp_path / "out" / "audit.html").read_text()
+
+
+def noisy(image: Image.Image, seed: int) -> Image.Image:
+    pixels = np.asarray(image.convert("RGB").resize((256, 256)), np.int16)
+    noise = np.random.default_rng(seed).normal(0, 6, pixels.shape)
+    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+
+
+def test_generations_that_are_near_copies_of_each_other_are_a_clique(train, photos, tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    square = photos["coffee"].crop((100, 0, 500, 400))
+    for number in range(6):
+        noisy(square, number).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("a cup")
+        photos[("camera", "coins", "moon", "retina", "brick", "grass")[number]].save(folder / f"other{number}.png")
+        (folder / f"other{number}.txt").write_text("anything")
+    (folder / "lonely.txt").write_text("one")
+    noisy(photos["rocket"], 0).save(folder / "lonely.png")
+    done = command("audit", folder, "--against", train.path, "--out", tmp_path / "out", "--clique", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    found = AuditResult.from_json(json.loads(done.stdout)).extraction
+    assert (found.prompts, found.cliques, found.generations, found.too_few) == (2, 1, 6, 0)
+    prompts = {row["prompt"]: row for row in pq.read_table(tmp_path / "out" / "prompts.parquet").to_pylist()}
+    assert (prompts["a cup"]["clique"], prompts["a cup"]["extracted"]) == (6, True)
+    assert not prompts["anything"]["extracted"]
+    assert rows(tmp_path / "out")["0.png"]["clique"] == 6
+    few = audit(folder, train.path, tmp_path / "out")
+    assert few.extraction.too_few == 2
+    assert "too few for a clique" in " ".join(few.notes)
+    assert not (tmp_path / "out" / "prompts.parquet").exists()
+    made = [(f"{n}.png", encode(noisy(photos["astronaut"], n), "PNG")) for n in range(5)]
+    made += [(f"{n}.txt", b"an astronaut") for n in range(5)]
+    near = audit(
+        write_tar(tmp_path / "astronauts.tar", sorted(made)),
+        train.path,
+        tmp_path / "astronauts",
+        options=AuditOptions(filter=Filter(clique=5)),
+    ).extraction
+    assert (near.cliques, near.near_training, near.eidetic["1"]) == (1, 1, 1)
+    page = (tmp_path / "astronauts" / "audit.html").read_text()
+    assert "5 of 5 generations of the prompt are near-copies" in page
+
+
+def test_small_images_are_compared_by_the_adaptive_distance(photos, tmp_path):
+    rng = np.random.default_rng(0)
+    tiles = [np.asarray(photo.convert("RGB").resize((256, 256))) for photo in list(photos.values())[:8]]
+    pieces = [
+        Image.fromarray(tile[y : y + 32, x : x + 32]) for tile in tiles for y in range(0, 256, 64) for x in (0, 96, 192)
+    ]
+    members = [(f"{number:03d}.png", encode(piece, "PNG")) for number, piece in enumerate(pieces)]
+    finished = run(write_tar(tmp_path / "train.tar", members), tmp_path / "run")
+    kept = [row["key"] for row in finished.manifest.to_pylist() if row["verdict"] == "keep"]
+    key = kept[len(kept) // 2]
+    copy = pieces[int(key)].filter(ImageFilter.GaussianBlur(0.4))
+    noise = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    made = write_tar(tmp_path / "made.tar", [("copy.png", encode(copy, "PNG")), ("noise.png", encode(noise, "PNG"))])
+    other = photos["page"].convert("RGB").resize((32, 32)) if "page" in photos else noise
+    real = write_tar(tmp_path / "real.tar", [("real.png", encode(other, "PNG"))])
+    found = audit(made, finished.path, tmp_path / "out", real=real, options=AuditOptions(adaptive=True))
+    assert found.adaptive.real.count == 0
+    assert found.adaptive.generated.count == 1
+    assert rows(tmp_path / "out")["copy"]["adaptive_key"] == key
+    assert rows(tmp_path / "out")["noise"]["adaptive"] > 1
+    large = write_tar(tmp_path / "large.tar", [("a.png", encode(photos["coffee"], "PNG"))])
+    with pytest.raises(dk.DedupkitError, match="--adaptive"):
+        audit(large, finished.path, tmp_path / "out2", options=AuditOptions(adaptive=True))
+
+
+def test_the_takedown_list_blocks_the_copied_images_in_a_run(train, generated, tmp_path):
+    audit(generated, train.path, tmp_path / "out")
+    takedown = tmp_path / "out" / "takedown.txt"
+    assert all(re.fullmatch("[0-9a-f]{64}", line) for line in takedown.read_text().split())
+    done = command("run", *train.config["sources"], "--out", tmp_path / "again", "--against", takedown)
+    assert done.returncode == 0, done.stderr
+    verdicts = {
+        row["key"]: row["verdict"] for row in pq.read_table(tmp_path / "again" / "manifest.parquet").to_pylist()
+    }
+    assert {key for key, verdict in verdicts.items() if verdict == "blocked"} == {"coffee", "coffee0", "coffee1"}
+    assert {verdict for key, verdict in verdicts.items() if not key.startswith("coffee")} == {"keep"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--tiles", "5"), "square number"),
+        (("--clique", "1"), "at least 2"),
+        (("--delta", "0"), "delta"),
+        (("--false-alarms", "1"), "false alarms"),
+        (("--embed", "lite"), "no vectors"),
+    ],
+)
+def test_bad_options_are_one_line(train, generated, tmp_path, options, words):
+    done = command("audit", generated, "--against", train.path, "--out", tmp_path / "out", *options)
+    assert done.returncode == 1
+    assert words in one_line(done.stderr)
+
+
+def test_bad_images_are_one_line(train, generated, tmp_path):
     (tmp_path / "empty").mkdir()
-    failed = command("audit", tmp_path / "empty", "--against", finished.path, "--out", tmp_path / "out")
+    failed = command("audit", tmp_path / "empty", "--against", train.path, "--out", tmp_path / "out")
     assert "nothing to read" in one_line(failed.stderr)
+    broken = write_tar(tmp_path / "broken.tar", [("a.jpg", b"broken")])
+    with pytest.raises(dk.DedupkitError, match="no image of .* can be read"):
+        audit(broken, train.path, tmp_path / "out")
+    with pytest.raises(dk.DedupkitError, match="no false-alarm rate"):
+        audit(generated, train.path, tmp_path / "out2", real=broken)
+    with pytest.raises(dk.DedupkitError, match="no run"):
+        audit(generated, tmp_path / "empty", tmp_path / "out3")
+
+
+def test_the_page_in_a_browser_blurs_its_images_until_it_is_asked(train, generated, tmp_path):
+    audit(generated, train.path, tmp_path / "out")
+    blur = "getComputedStyle(document.querySelector('.frame img')).filter"
+    loaded = "[...document.images].map((each) => each.naturalWidth > 0).join()"
+    with opened((tmp_path / "out" / "audit.html").as_uri(), tmp_path / "profile") as profile:
+        said = evaluate(
+            profile,
+            ("0", blur),
+            ("document.querySelector('.button').click()", f"{blur} === 'none' && 'shown'"),
+            ("0", loaded),
+            ("document.querySelector('.button').click()", f"{blur} !== 'none' && 'blurred'"),
+        )
+    assert said == ["blur(22px)", "shown", "true,true", "blurred"]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from browsing import evaluate, opened
 from helpers import command, encode, one_line, run, write_tar
+from PIL import Image
+from test_calibrate import ask
 
 import dedupkit as dk
 from dedupkit.workflows.search import Search, SearchResult
+from dedupkit.workflows.search_page import search_page, serve_search
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +85,108 @@ def test_words_are_searched_with_the_text_side_of_the_embedder(photos, tmp_path)
     found = Search(done.path, embedder=Words()).find("red")
     assert [each.key for each in found.found] == ["retina", "rocket"]
     assert found.found[0].signal == "words"
+
+
+@pytest.fixture
+def page(finished):
+    """The page of the search, served in a thread."""
+    served = search_page(Search(finished.path))
+    thread = threading.Thread(target=served.serve, daemon=True)
+    thread.start()
+    yield served
+    served.finished.set()
+    thread.join(5)
+
+
+def sent(url, body, kind="application/octet-stream"):
+    status, reply, _ = ask(url, "search", body, Content_Type=kind)
+    return status, json.loads(reply) if reply.startswith(b"{") else reply.decode()
+
+
+class TestPage:
+    def test_an_image_and_a_key_are_answered_with_thumbnails(self, page, photos):
+        status, html, headers = ask(page.url)
+        assert status == 200
+        assert b"5 samples of" in html
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert ask(page.url, "images/0")[0] == 404  # nothing was found yet
+        status, found = sent(page.url, encode(photos["coffee"].rotate(180)))
+        assert status == 200
+        assert [each["group_size"] for each in found["found"]] == [2]
+        sample = found["found"][0]["sample"]
+        status, data, headers = ask(page.url, f"images/{sample}")
+        assert (status, headers["Content-Type"]) == (200, "image/jpeg")
+        assert max(Image.open(io.BytesIO(data)).size) == 240
+        keyed = sent(page.url, b'{"text": "rocket"}', "application/json")[1]
+        assert keyed["found"][0]["in_words"] == "named by its key"
+
+    def test_text_opens_no_file_and_fetches_no_address(self, page, photos, tmp_path):
+        photos["rocket"].save(tmp_path / "rocket.jpg")
+        for text in (str(tmp_path / "rocket.jpg"), "http://127.0.0.1:1/a.jpg", "a red bicycle"):
+            status, found = sent(page.url, json.dumps({"text": text}).encode(), "application/json")
+            assert status == 200
+            assert "no file, address or key" in found["error"]
+
+    @pytest.mark.parametrize(
+        ("body", "kind", "status"),
+        [
+            (b"no image", "application/octet-stream", 200),
+            (b"{}", "application/json", 400),
+            (b'{"text": " "}', "application/json", 400),
+            (b"[1]", "application/json", 400),
+            (b"x", "text/plain", 415),
+            (b'{"text": "' + b"x" * 5000 + b'"}', "application/json", 413),
+        ],
+    )
+    def test_nonsense_is_refused_or_said(self, page, body, kind, status):
+        assert ask(page.url, "search", body, Content_Type=kind)[0] == status
+
+    def test_a_foreign_page_or_host_is_refused(self, page):
+        assert ask(page.url, Host="evil.example")[0] == 403
+        assert ask(page.url, Origin="http://evil.example")[0] == 403
+        assert ask(page.url.replace(page.token, "guess"))[0] == 404
+        for path in ("images/../run.json", "run.json", "images/-1"):
+            assert ask(page.url, path)[0] == 404
+        assert ask(page.url, "other", b"x", Content_Type="application/octet-stream")[0] == 404
+
+    def test_in_a_browser_an_image_is_dropped_and_a_key_typed(self, page, photos, tmp_path):
+        data = base64.b64encode(encode(photos["chelsea"].convert("RGB").resize((300, 200)))).decode()
+        drop = (
+            f"(() => {{ const bytes = Uint8Array.from(atob('{data}'), (one) => one.charCodeAt(0));"
+            "const given = new DataTransfer(); given.items.add(new File([bytes], 'a.jpg', {type: 'image/jpeg'}));"
+            "document.dispatchEvent(new DragEvent('drop', {dataTransfer: given, bubbles: true})); })()"
+        )
+        type_key = "get('text').value = 'rocket'; get('ask').requestSubmit(); 0"
+        keys = "[...document.querySelectorAll('#found .key')].map((each) => each.textContent).join()"
+        loaded = "[...document.querySelectorAll('#found img')].every((each) => each.naturalWidth)"
+        shown = "!get('query').hidden && get('query').naturalWidth"
+        words = "get('text').value = 'no such key'; get('ask').requestSubmit(); 0"
+        with opened(page.url, tmp_path / "profile") as profile:
+            said = evaluate(
+                profile,
+                (drop, keys),
+                ("0", f"{loaded} && {shown}"),
+                ("0", "get('said').textContent"),
+                (type_key, f"{keys} === 'rocket'"),
+                (words, "get('notes').textContent"),
+            )
+        assert said[0] == "chelsea"
+        assert said[1] == 300
+        assert said[2].startswith("1 sample, in ")
+        assert said[3] is True
+        assert "words need vectors of a CLIP" in said[4]
+
+
+def test_the_page_is_served_until_it_is_stopped(finished):
+    told = []
+
+    def tell(url):
+        told.append(url)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        serve_search(Search(finished.path), tell=tell)
+    assert told[0].startswith("http://127.0.0.1:")
+    both = command("search", finished.path, "rocket", "--serve")
+    assert both.returncode == 2

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from dedupkit.embedding import Embedder
 from dedupkit.errors import DedupkitError
-from dedupkit.images import ImageError
+from dedupkit.images import ImageError, open_image, thumbnail
 from dedupkit.memorization.guard import without_vectors
 from dedupkit.memorization.neighbours import Neighbour, Neighbours
 from dedupkit.memorization.queries import FLAT, ImageLike, embed_one, hash_of, model_of
@@ -98,6 +99,7 @@ class Search:
     ) -> None:
         self._near = Neighbours(run)
         self._device, self._moved = device, source
+        self._originals: Originals | None = None
         self._name = embedder.name if embedder is not None else next(iter(self._near.config.embedders), None)
         self._model = embedder
         if embedder is not None and embedder.name not in self._near.vectors:
@@ -121,8 +123,17 @@ class Search:
             return self.image(_fetched(query), top, query)
         if "\0" not in query and Path(query).is_file():
             return self.image(Path(query).read_bytes(), top, query)
-        named = self._near.by_key(query)
-        return self._like(query, named, top) if named else self.text(query, top)
+        return self.named(query, top)
+
+    def named(self, query: str, top: int = 10) -> SearchResult:
+        """Search for a key of the run, else for what words describe; no file is opened and no address fetched.
+
+        Raises:
+            DedupkitError: It is no key, and no embedder of the run takes text.
+            RereadError: The image that a key names cannot be read again.
+        """
+        keyed = self._near.by_key(query)
+        return self._like(query, keyed, top) if keyed else self.text(query, top)
 
     def image(self, image: ImageLike, top: int = 10, query: str = "an image") -> SearchResult:
         """Search for an image: a PIL image, an array (h, w) or (h, w, 3) uint8, or the bytes of a file.
@@ -149,9 +160,7 @@ class Search:
         Raises:
             DedupkitError: No embedder of the run takes text.
         """
-        names = [name for name, spec in self._near.config.embedders.items() if spec.startswith("openclip:")]
-        if self._model is not None and hasattr(self._model, "encode_text"):
-            names = [self._model.name]
+        names = self._text_names()
         if not names:
             raise DedupkitError(
                 f"{text!r} is no file, address or key of the run, and words need vectors of a CLIP: give the run's "
@@ -162,6 +171,45 @@ class Search:
         found = [(at, names[0], score) for at, score in self._near.by_vector(names[0], vector, 8 * top)]
         return self._result(text, found, [], top)
 
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self._near.folder.path
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that are searched."""
+        return self._near.samples
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether words can be searched for."""
+        return bool(self._text_names())
+
+    def load(self) -> None:
+        """Load the model and compile the loops, so that the first answer takes no longer than the next."""
+        self.image(Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)))
+
+    def thumbnail(self, sample: int, side: int = 240) -> bytes:
+        """A sample as a small JPEG file.
+
+        Raises:
+            RereadError: It cannot be read again.
+            ImageError: It cannot be shown.
+        """
+        return thumbnail(open_image(self._read(sample)), side)
+
+    def _read(self, sample: int) -> bytes:
+        if self._originals is None:
+            self._originals = Originals(RunFolder(self._near.folder.path), self._moved)
+        _, data = next(iter(self._originals.read([sample])))
+        return data
+
+    def _text_names(self) -> list[str]:
+        if self._model is not None and hasattr(self._model, "encode_text"):
+            return [self._model.name]
+        return [name for name, spec in self._near.config.embedders.items() if spec.startswith("openclip:")]
+
     def _loaded(self, name: str) -> Embedder:
         if self._model is None or self._model.name != name:
             self._model = model_of(self._near.config, name, self._device)
@@ -169,8 +217,7 @@ class Search:
 
     def _like(self, query: str, named: list[int], top: int) -> SearchResult:
         """The samples that a key names, and their neighbours."""
-        originals = Originals(RunFolder(self._near.folder.path), self._moved)
-        _, data = next(iter(originals.read(named[:1])))
+        data = self._read(named[0])
         near = self.image(data, top, query)
         itself = tuple(self._near.describe(sample, "key", 0.0) for sample in named)
         others = tuple(each for each in near.found if each.sample not in named)

@@ -1,0 +1,123 @@
+"""Which images an audit takes for copies: generated and real ones by the same conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dedupkit.clustering.rules import parse_rule
+from dedupkit.memorization.again import Again, Seen
+from dedupkit.memorization.audited import Floor, Threshold, share_of
+from dedupkit.memorization.floor import choose_threshold
+from dedupkit.memorization.guard import SSCD_COPY, cosine_bound
+from dedupkit.memorization.nearest import Nearest
+from dedupkit.memorization.neighbours import Neighbours
+from dedupkit.runfolder import RunConfig
+from dedupkit.signals import known_signals
+from dedupkit.store import read_columns
+
+__all__ = [
+    "CANDIDATE", "Conditions", "calibrated_threshold", "candidate_bound", "floor_of", "overlap", "stated_threshold",
+]  # fmt: skip
+
+CANDIDATE = 0.5
+"""Least cosine of a candidate where the rule states none."""
+
+_OVERLAP = 8  # bits of PDQ within which a held-out image is one of the training set
+_LOOKED_AT = 50  # held-out images nearest to the training set
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What makes an image a copy: its hash, its vector, or a candidate that verification confirms.
+
+    Attributes:
+        cosine: Least cosine of a copy; None where no vector is enough.
+        candidate: Least cosine of a candidate that is verified; None where none is.
+    """
+
+    cosine: float | None
+    candidate: float | None = None
+
+    def decide(self, images: Nearest, again: Again) -> tuple[NDArray[np.bool_], dict[tuple[int, int], Seen]]:
+        """Which images are copies, (n,) bool, and the pairs that were looked at for it."""
+        near = np.nan_to_num(images.cosine, nan=-2.0)
+        copy = (images.hash_sample >= 0) | (near >= (3.0 if self.cosine is None else self.cosine))
+        seen: dict[tuple[int, int], Seen] = {}
+        if self.candidate is not None:
+            rows = np.flatnonzero(~copy & (near >= self.candidate))
+            seen = again.look([(row, int(images.vector_sample[row])) for row in rows.tolist()])
+            copy[[row for (row, _), pair in seen.items() if pair.verified]] = True
+        return copy, seen
+
+
+def stated_threshold(config: RunConfig, name: str) -> Threshold | None:
+    """The least cosine of a copy that the rule, or a publication, states; None where nothing does."""
+    bound = cosine_bound(config, name)
+    if bound is None:
+        return None
+    published = bound == SSCD_COPY and f"{name}>=" not in config.rule_expanded
+    origin = "as published for SSCD (arXiv 2202.10261)" if published else "as the rule of the run states"
+    return Threshold(bound, origin)
+
+
+def calibrated_threshold(real: Nearest, rate: float) -> Threshold:
+    """A threshold from every other real image; the others are left to say how often it is wrong."""
+    cosines = real.cosine[real.readable & ~np.isnan(real.cosine)][::2]
+    bound = choose_threshold(cosines, rate)
+    return Threshold(bound, f"which at most {100 * rate:g} % of {len(cosines):,} real images reach")
+
+
+def candidate_bound(config: RunConfig, name: str) -> float:
+    """The cosine from which the rule of a run verifies pairs, 0.5 where it verifies none."""
+    clauses = parse_rule(config.rule_expanded, known_signals(config.embedders)).clauses
+    bounds = [
+        atom.bound
+        for clause in clauses
+        if any(atom.signal == "verified" for atom in clause)
+        for atom in clause
+        if atom.signal == name and atom.bound is not None
+    ]
+    return min(bounds, default=CANDIDATE)
+
+
+def floor_of(real: Nearest, alarms: NDArray[np.bool_], calibrated: bool) -> Floor:
+    """What the search says of real images; those that chose the threshold are not counted again."""
+    counted = real.readable.copy()
+    used = np.flatnonzero(real.readable & ~np.isnan(real.cosine))[::2] if calibrated else np.zeros(0, np.int64)
+    counted[used] = False
+    known = real.cosine[~np.isnan(real.cosine)]
+    return Floor(
+        images=int(real.readable.sum()),
+        unreadable=int((~real.readable).sum()),
+        calibrated_on=len(used),
+        false_alarms=share_of(int((alarms & counted).sum()), int(counted.sum())),
+        highest_cosine=float(known.max()) if len(known) else None,
+    )
+
+
+def overlap(real: Nearest, near: Neighbours, again: Again) -> dict[int, int]:
+    """The real images that are in the training set, with the sample that each is.
+
+    By equal bytes, by a PDQ distance of at most 8 bits, and, among the 50 real images that are nearest to the training
+    set, by verification.
+
+    Args:
+        real: The real images.
+        near: The training set.
+        again: What reads both.
+    """
+    trained = read_columns(near.folder.manifest, ["sha256"])["sha256"]
+    bytes_at = pc.index_in(real.images["sha256"], trained.combine_chunks()).fill_null(-1).to_numpy()
+    bytes_at = np.where(real.readable, bytes_at, -1)
+    same = ((real.bits <= _OVERLAP) | (bytes_at >= 0)) & real.readable
+    at = np.where(bytes_at >= 0, bytes_at, real.sample)
+    found = {row: int(at[row]) for row in np.flatnonzero(same).tolist()}
+    rest = np.flatnonzero(real.readable & ~same & (real.sample >= 0))
+    nearness = np.where(real.hash_sample >= 0, 2.0 - real.bits / 256, np.nan_to_num(real.cosine, nan=-2.0))
+    nearest = rest[np.argsort(-nearness[rest], kind="stable")[:_LOOKED_AT]].tolist()
+    seen = again.look([(row, int(real.sample[row])) for row in nearest])
+    return found | {row: sample for (row, sample), pair in seen.items() if pair.verified}

@@ -1,0 +1,107 @@
+"""Small images, such as CIFAR-10's, by the adaptive distance of arXiv 2301.13188, section 5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import Image
+
+from dedupkit.embedding.pixels import decode_rgb
+from dedupkit.errors import DedupkitError
+from dedupkit.images import ImageError
+from dedupkit.memorization.extraction import adaptive_distance
+from dedupkit.memorization.nearest import Nearest
+from dedupkit.memorization.neighbours import Neighbours
+from dedupkit.sources.reread import Originals
+from dedupkit.store import read_columns
+
+__all__ = ["MOST_SIDE", "Small", "SmallTraining"]
+
+MOST_SIDE = 64
+"""Largest side of a small image, in pixels."""
+
+_MOST_BYTES = 4 << 30
+
+
+class Small(NamedTuple):
+    """How near small images lie to training images.
+
+    Attributes:
+        distance: (n,) float32, the adaptive distance; NaN where an image could not be read.
+        sample: (n,) int64, the training sample; -1 where there is none.
+    """
+
+    distance: NDArray[np.float32]
+    sample: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SmallTraining:
+    """The kept training images at one size: copies count once, or they would hide extraction.
+
+    Attributes:
+        samples: (m,) int64, the samples.
+        images: (m, h, w, 3) uint8.
+    """
+
+    samples: NDArray[np.int64]
+    images: NDArray[np.uint8]
+
+    @classmethod
+    def read(cls, near: Neighbours, originals: Originals, size: tuple[int, int]) -> SmallTraining:
+        """Read the kept training images.
+
+        Args:
+            near: The training set.
+            originals: Its images.
+            size: (width, height) at which images are compared.
+
+        Raises:
+            DedupkitError: The images are not small, are too many, or fewer than two can be read.
+        """
+        if max(size) > MOST_SIDE:
+            raise DedupkitError(
+                f"the distance for small images is for sides of up to {MOST_SIDE} pixels, the generated ones have "
+                f"{size[0]}x{size[1]}; leave --adaptive away"
+            )
+        verdicts = read_columns(near.folder.manifest, ["verdict"])["verdict"]
+        kept = np.flatnonzero(pc.equal(verdicts, "keep").to_numpy())
+        if len(kept) * size[0] * size[1] * 12 > _MOST_BYTES:
+            raise DedupkitError(
+                f"{len(kept):,} training images of {size[0]}x{size[1]} take more than {_MOST_BYTES >> 30} GiB to "
+                "compare; leave --adaptive away"
+            )
+        found = _at_size(((place.sample, data) for place, data in originals.read(kept, lambda *_: None)), size)
+        if len(found) < 2:
+            raise DedupkitError("fewer than two training images can be read again, so none can be compared")
+        return cls(np.array(list(found), np.int64), np.stack(list(found.values())))
+
+    def compare(self, images: Nearest, originals: Originals) -> Small:
+        """The adaptive distance of some images to these."""
+        height, width = self.images.shape[1:3]
+        rows = np.flatnonzero(images.readable)
+        read = ((place.sample, data) for place, data in originals.read(rows, lambda *_: None))
+        found = _at_size(read, (width, height))
+        distance = np.full(len(images.readable), np.nan, np.float32)
+        sample = np.full(len(images.readable), -1, np.int64)
+        if found:
+            at, value = adaptive_distance(np.stack(list(found.values())), self.images)
+            here = np.array(list(found), np.int64)
+            distance[here], sample[here] = value, self.samples[at]
+        return Small(distance, sample)
+
+
+def _at_size(files: Iterable[tuple[int, bytes]], size: tuple[int, int]) -> dict[int, NDArray[np.uint8]]:
+    found = {}
+    for sample, data in files:
+        try:
+            image = decode_rgb(data, min(size))
+        except ImageError:
+            continue
+        found[sample] = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BOX))
+    return found
