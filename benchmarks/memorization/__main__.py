@@ -1,0 +1,109 @@
+"""Run the experiment: plant copies, clean, train, generate, count.
+
+    PYTHONPATH=benchmarks python -m memorization --photos DIR --out OUT [--arm ARM]... [--seed N]... [--results DIR]
+
+Without ``--arm`` the quick preset runs. What is there already is not computed again; ``--tables`` computes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shlex
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
+from pathlib import Path
+
+from memorization.arms import ARMS, QUICK, clean
+from memorization.experiment import Job, run_job
+from memorization.model import Training
+from memorization.page import write_page
+from memorization.photos import made_photos, read_photos
+from memorization.planted import Plan, photos_needed, write_planted
+from memorization.plots import write_plots
+from memorization.summary import as_markdown, read_results, summarise
+
+TINY = Plan(((1, 20), (2, 5), (10, 1)), ((1, 5), (3, 1)))
+
+
+def main() -> None:
+    options = _arguments()
+    out: Path = options.out
+    results: Path = options.results or out / "results"
+    plan = TINY if options.tiny else Plan()
+    if not options.tables:
+        _plant(options.photos, plan, out / "data")
+        said = shlex.join(["python", "-m", "memorization", *_public(sys.argv[1:])])
+        steps = options.steps or (40 if options.tiny else 2000)
+        jobs = [
+            Job(arm, seed, out / "data", out / "arms", results, Training(steps), command=said)
+            for seed, arm in product(options.seed or [0], options.arm or QUICK)
+        ]
+        for arm in dict.fromkeys(job.arm for job in jobs):  # one after another: each takes all processors
+            clean(arm, out / "data", out / "arms")
+        _run(jobs, options.workers)
+    summary = summarise(read_results(results))
+    (results / "summary.json").write_text(json.dumps({"summary": summary}, indent=1, ensure_ascii=False) + "\n")
+    write_plots(summary, results)
+    print(as_markdown(summary))
+    if summary["void"]:
+        print("VOID: raw extracts less than half at k = 100, or the floor is above 1 %")
+    if (out / "arms" / "samples").exists():
+        print(f"plots in {results}; samples beside their originals in {write_page(out, 16)}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of JPEG files with captions.txt or .txt files beside them")
+    parser.add_argument("--out", type=Path, default=Path("build/memorization"), help="folder for everything")
+    parser.add_argument("--results", type=Path, help="folder for the JSON files and plots (OUT/results)")
+    parser.add_argument("--arm", action="append", choices=ARMS, help="arm to run (the quick preset)")
+    parser.add_argument("--seed", action="append", type=int, help="seed to run (0)")
+    parser.add_argument("--steps", type=int, help="steps of training (2,000)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trainings at a time")
+    parser.add_argument("--tables", action="store_true", help="only make the tables and plots again")
+    parser.add_argument("--tiny", action="store_true", help="a handful of images, to see that everything runs")
+    return parser.parse_args()
+
+
+def _public(arguments: list[str]) -> list[str]:
+    """The command line without the folders of this machine."""
+    return [f"…/{Path(argument).name}" if argument.startswith("/") else argument for argument in arguments]
+
+
+def _plant(folder: Path | None, plan: Plan, data: Path) -> None:
+    if (data / "truth.csv").exists():
+        return
+    needed = photos_needed(plan)
+    if folder is None:
+        print(
+            "no photos given: made pictures take their place; for photos, name a folder: make memorization PHOTOS=DIR"
+        )
+        photos = made_photos(needed)
+    else:
+        photos = read_photos(folder)
+    if len(photos) < needed:
+        captions = "captions.txt, or .txt beside"
+        sys.exit(f"{folder} holds {len(photos):,} JPEG files with captions ({captions}); {needed:,} are needed")
+    write_planted(photos, plan, data)
+
+
+def _one_thread() -> None:
+    """Two processes with a thread each finish sooner than two threads that wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _run(jobs: list[Job], workers: int) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, _one_thread, max_tasks_per_child=1) as pool:
+        for done in as_completed([pool.submit(run_job, job) for job in jobs]):
+            print(done.result(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

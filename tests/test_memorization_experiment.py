@@ -1,0 +1,128 @@
+"""The training experiment of benchmarks/memorization: its planted data, its test for copies, and one tiny run."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from memorization.arms import clean
+from memorization.metric import cluster_distances, distances, extracted, mcnemar, proportion, row_ratio
+from memorization.photos import made_photos, read_photos
+from memorization.planted import EDITS, Plan, edited, photos_needed, planted, read_rows, read_truth, write_planted
+
+SMALL = Plan(((1, 14), (2, 3), (3, 1)), ((1, 2), (1, 1)))
+
+
+def test_a_copy_among_copies_is_extracted_by_clusters_and_missed_by_the_usual_ratio():
+    rng = np.random.default_rng(0)
+    photos = rng.uniform(-1, 1, (3, 48))
+    copies = photos[0] + rng.normal(0, 0.05, (20, 48))
+    reference = np.concatenate([photos, copies])
+    cluster = np.array([0, 1, 2] + [0] * 20)
+    sample = photos[:1] + 0.04
+    rows = distances(sample, reference)
+    assert extracted(cluster_distances(rows, cluster, 3), np.array([0])).all()
+    assert not extracted(cluster_distances(rows, cluster, 3), np.array([1])).any()  # it copies, but not its prompt
+    assert row_ratio(rows)[0] > 1 / 3
+    assert row_ratio(distances(sample, photos))[0] < 1 / 3
+
+
+def test_a_mixture_of_two_photos_is_not_extracted():
+    photos = np.random.default_rng(1).uniform(-1, 1, (4, 48))
+    mixed = (photos[:1] + photos[1:2]) / 2
+    by_cluster = cluster_distances(distances(mixed, photos), np.arange(4), 4)
+    assert not extracted(by_cluster, np.array([0])).any()
+
+
+def test_intervals_and_tests_say_what_small_counts_allow():
+    assert proportion(0, 80)["high"] == pytest.approx(0.0458, abs=1e-3)
+    assert proportion(0, 0)["share"] is None
+    assert mcnemar(np.ones(5, bool), np.ones(5, bool))["p"] == 1
+    assert mcnemar(np.array([1] * 10 + [0]), np.array([0] * 10 + [1]))["p"] == pytest.approx(0.01171875)
+
+
+def test_the_plan_of_the_experiment_makes_2000_rows_of_1082_photos():
+    plan = Plan()
+    assert sum(photos * copies for photos, copies in plan.train) == 2000
+    assert sum(photos for photos, _ in plan.train) == 1082
+    assert photos_needed(plan) == 1130
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edits_change_the_bytes_and_give_images(edit: str):
+    photo = made_photos(1)[0]
+    first, extension = edited(photo.data, edit, np.random.default_rng(0))
+    again, _ = edited(photo.data, edit, np.random.default_rng(0))
+    assert first == again != photo.data
+    assert extension in ("jpg", "png", "webp")
+    assert Image.open(io.BytesIO(first)).convert("RGB").size > (30, 30)
+
+
+def test_planted_rows_go_through_all_edits_and_keep_or_change_their_captions():
+    rows = planted(made_photos(photos_needed(SMALL)), SMALL)
+    by_photo: dict[int, list] = {}
+    for row, *_, caption in rows:
+        by_photo.setdefault(row.photo, []).append((row, caption))
+    largest = max(by_photo.values(), key=len)
+    kinds = Counter(row.edit for row, _ in largest)
+    assert kinds["original"] == 1
+    assert set(kinds) == {"original", "exact", *EDITS}
+    captions = {row.captions: len({c for _, c in group}) for group in by_photo.values() for row, _ in group}
+    assert captions["one"] == 1
+    assert captions["several"] == 3
+
+
+def test_shards_hold_what_truth_says_and_exact_hashes_leave_all_but_exact_copies(tmp_path: Path):
+    write_planted(made_photos(photos_needed(SMALL)), SMALL, tmp_path / "data")
+    truth = read_truth(tmp_path / "data" / "truth.csv")
+    rows = read_rows(tmp_path / "data" / "train")
+    assert {key for key, *_ in rows} == {key for key, row in truth.items() if row.part == "train"}
+    left, _ = clean("exact", tmp_path / "data", tmp_path / "arms")
+    exact = sum(row.edit == "exact" and row.part == "train" for row in truth.values())
+    assert exact >= 1
+    assert len(read_rows(left)) == len(rows) - exact
+    originals = {key for key, *_ in read_rows(clean("oracle", tmp_path / "data", tmp_path / "arms")[0])}
+    assert {truth[key].edit for key in originals} == {"original"}
+    assert len(originals) == 6
+
+
+def test_photos_are_read_with_flickr_captions_or_text_files(tmp_path: Path):
+    for number, photo in enumerate(made_photos(3)):
+        (tmp_path / f"{number}.jpg").write_bytes(photo.data)
+    (tmp_path / "captions.txt").write_text('image,caption\n0.jpg,"A dog, running"\n0.jpg,A dog\n')
+    (tmp_path / "1.txt").write_text("a cat\n")
+    assert [(photo.name, photo.captions) for photo in read_photos(tmp_path)] == [
+        ("0.jpg", ("A dog, running", "A dog")),
+        ("1.jpg", ("a cat",)),
+    ]
+
+
+def test_one_arm_trains_is_measured_and_is_not_computed_again(tmp_path: Path):
+    pytest.importorskip("torch")
+    from memorization.experiment import Job, run_job
+    from memorization.model import Training
+    from memorization.summary import as_markdown, read_results, summarise
+
+    write_planted(made_photos(photos_needed(SMALL)), SMALL, tmp_path / "data")
+    training = Training(steps=4, batch=8, width=8, euler=2)
+    jobs = [
+        Job(arm, 0, tmp_path / "data", tmp_path / "arms", tmp_path / "results", training, each=2)
+        for arm in ("raw", "oracle")
+    ]
+    for job in jobs:
+        run_job(job)
+    before = jobs[0].result.read_bytes()
+    assert "there already" in run_job(jobs[0])
+    assert jobs[0].result.read_bytes() == before
+    summary = summarise(read_results(tmp_path / "results"))
+    assert summary["void"] is None or isinstance(summary["void"], bool)
+    assert summary["arms"]["oracle"]["copies_left"]["by_copies"]["14"] == 1
+    assert "| oracle | 6 |" in as_markdown(summary)
