@@ -23,6 +23,7 @@ from PIL import Image
 from dedupkit.errors import DedupkitError
 from dedupkit.images import thumbnail
 from dedupkit.manifest.shown import clip
+from dedupkit.memorization.risk import SOURCES, measure_risk
 from dedupkit.report import write_report
 from dedupkit.report.collect import collect
 from dedupkit.report.facts import ReportFacts
@@ -141,6 +142,19 @@ class TestNumbers:
             assert pair["removed"]["kept_sample"] == pair["witness"]["sample"]
             assert pair["witness"]["verdict"] == "keep"
 
+    def test_what_a_model_may_memorize(self, run: Run, page: str) -> None:
+        facts = collect(run.path)
+        assert facts.risk == measure_risk(run.path, 12)
+        ten = facts.risk.copies[1]
+        assert (ten.at_least, ten.groups, ten.samples, ten.remaining) == (10, 1, COPIES + 2, 0)
+        section = page.partition('<section id="risk">')[2].partition("</section>")[0]
+        assert section.count("<rect ") == sum(
+            value > 0 for each in facts.risk.copies for value in (each.groups, each.one_caption, each.remaining)
+        )
+        assert section.count("<img ") == len(facts.risk.top)
+        assert section.count("https://arxiv.org/abs/") == len(SOURCES)
+        assert HOSTILE not in section
+
     def test_repeated_captions(self, run: Run) -> None:
         captions = collect(run.path).captions
         first = captions.repeated[0]
@@ -203,7 +217,8 @@ class TestNumbers:
 
 class TestPage:
     def test_every_sample_shown_has_its_thumbnail(self, run: Run, page: str) -> None:
-        figures = len(collect(run.path).shown)
+        facts = collect(run.path)
+        figures = len(facts.shown) + len(facts.risk.top)  # the most repeated groups have theirs twice
         images = images_in(page)
         assert len(images) == figures > 10
         assert all(max(image.size) == 160 for image in images if image.size != (150, 100))

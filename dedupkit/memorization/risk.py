@@ -11,31 +11,44 @@ import numpy as np
 import pyarrow as pa
 
 from dedupkit.errors import DedupkitError
+from dedupkit.manifest.shown import clip
 from dedupkit.runfolder import RunFolder
 from dedupkit.store import read_columns
 
-__all__ = ["SOURCES", "Copies", "Repeated", "Risk", "measure_risk"]
+__all__ = ["SOURCES", "Copies", "Repeated", "Risk", "address_of", "measure_risk"]
 
 SOURCES = (
     (
-        "Images were extracted from Stable Diffusion by the captions of its most duplicated images; most of them had "
-        "100 copies or more.",
+        "Of the images that were extracted from Stable Diffusion, most had 100 copies or more in its training set; "
+        "captions of heavily duplicated images were tried, and no others.",
         "Carlini et al., arXiv 2301.13188",
     ),
     (
-        "Images that a diffusion model copied are duplicated more often than others.",
+        "Images that Stable Diffusion copied occur more often in its training set than others.",
         "Somepalli et al., arXiv 2212.03860",
     ),
     (
-        "A caption repeated with its image raises memorization; several captions lower it.",
+        "In fine-tuning experiments, repeating an image together with its caption raised copying; several captions for "
+        "one image lowered it.",
         "Somepalli et al., arXiv 2305.20086",
     ),
     (
-        "Templates are reproduced too, and removing near-identical pairs does not remove them.",
+        "Images of one template, which agree but for a part, are reproduced too, also by models whose training data "
+        "were de-duplicated. The groups counted here do not hold template families.",
         "Webster, arXiv 2305.08694",
     ),
 )
 """What is known, and where it is published."""
+
+
+def address_of(source: str) -> str:
+    """The address of a paper of :data:`SOURCES`.
+
+    >>> address_of("Webster, arXiv 2305.08694")
+    'https://arxiv.org/abs/2305.08694'
+    """
+    return f"https://arxiv.org/abs/{source.rpartition(' ')[2]}"
+
 
 _BOUNDS = (2, 10, 100, 1000)
 
@@ -68,7 +81,7 @@ class Repeated:
         size: Number of its samples.
         kept: Number of samples that the rule in force keeps.
         captions: Number of its distinct captions.
-        caption: The most frequent caption.
+        caption: The most frequent caption as one line, cut after 200 characters.
         caption_count: How often that occurs in the group.
     """
 
@@ -156,4 +169,9 @@ def measure_risk(run: str | Path, top: int = 20) -> Risk:
     )
     largest = table.take(pa.array(np.lexsort((table["group"].to_numpy(), -size.astype(np.int64)))[:top]))
     samples = int(read_columns(folder.manifest, ["sample"]).num_rows)
-    return Risk(decision.rule, samples, copies, tuple(Repeated(**row) for row in largest.to_pylist()))
+    return Risk(
+        decision.rule,
+        samples,
+        copies,
+        tuple(Repeated(**row | {"caption": clip(row["caption"])}) for row in largest.to_pylist()),
+    )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dedupkit.calibration.result import read_calibration
 from dedupkit.manifest.shown import clip
+from dedupkit.memorization.risk import measure_risk
 from dedupkit.report.borderline import nearest_bound
 from dedupkit.report.captions import caption_facts
 from dedupkit.report.facts import (
@@ -41,6 +42,7 @@ from dedupkit.store.schema import from_json
 __all__ = ["collect"]
 
 _GROUPS = 30
+_RISKS = 12  # of these groups, as what a model may memorize
 _SHOWN_REMOVED = 5
 _BORDERLINE = 24
 _UNREADABLE_REASONS = 12
@@ -94,6 +96,7 @@ def collect(run: Path) -> ReportFacts:
         borderline=_borderline(shown, tally.removed, rule),
         captions=caption_facts(folder, summary.get("captions", {})),
         calibration=None if calibration is None else CalibrationState(calibration.facts, calibration.current),
+        risk=measure_risk(run, _RISKS),
         references=tuple(
             from_json(ReferenceFacts, found) for found in reference_facts(folder, summary.get("by_reference", []))
         ),

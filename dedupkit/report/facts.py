@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dedupkit.calibration.facts import Facts as CalibrationFacts
+from dedupkit.memorization.risk import Risk
 from dedupkit.store.schema import from_json, to_json
 
 __all__ = [
@@ -333,6 +334,7 @@ class ReportFacts:
         borderline: The removed samples nearest their bound, one for each kept sample.
         captions: What the captions of the groups are.
         calibration: The calibration; None where there was none.
+        risk: How often images occur, with which captions, and what the rule leaves.
         references: Earlier runs and reference sets.
     """
 
@@ -362,6 +364,7 @@ class ReportFacts:
     borderline: tuple[BorderlinePair, ...]
     captions: Captions
     calibration: CalibrationState | None
+    risk: Risk
     references: tuple[ReferenceFacts, ...] = ()
 
     @property

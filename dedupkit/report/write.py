@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dedupkit.calibration.result import Calibration
+from dedupkit.memorization.risk import SOURCES, address_of
 from dedupkit.report.collect import collect
+from dedupkit.report.plots import risk_plot
 from dedupkit.report.templates import templates
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.report.words import LIMITS, PROMISES, policy_words, read_rule, rule_words, score_words
@@ -53,6 +55,8 @@ def write_report(run: Path, path: str | Path | None = None, *, source: Moved | N
         **context,
         images=images,
         note=thumbnails.note,
+        plot=risk_plot(facts.risk.copies),
+        risk_sources=[(finding, label, address_of(label)) for finding, label in SOURCES],
         score=lambda row: score_words(rule, row.reason, row.score),
     )
     card = environment.get_template("card.md.j2").render(**context)
