@@ -8,7 +8,9 @@ made noisy, compressed, and each of the five also as a decoder may leave it (blu
 audited as if a model had generated them. False alarms: of the real photos in FOLDER, which were not trained on.
 
 Time: a run of so many samples is written in the layout of a run folder, with random hashes and random unit vectors as
-long as the embedder's, and images are looked for in it. No image of it exists, so nothing is read again.
+long as the embedder's, and images are looked for in it. No image of it exists, so nothing is read again. "Of a core" is
+the time that the process computed, all its threads together: it holds on a machine that others use too. For one core:
+OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/audit.py …
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ def quality(run: Path, real: str, photos: int, workers: int) -> None:
         for sample, data in Originals(folder).read(chosen.tolist()):
             image = Image.open(io.BytesIO(data)).convert("RGB")
             for number, change in enumerate(EDITS.values()):
-                change(image).save(made / f"{sample.sample}-{number:02d}.png")
+                change(image).save(made / f"{sample.sample}-{number:02d}.png", compress_level=1)
         for verify in (False, True):
             started = time.perf_counter()
             found = audit(
@@ -189,27 +191,29 @@ def speed(rows: int, generations: int, embed: str | None, place: Path) -> None:
         latency("guard, hash and vector", dk.CopyGuard(folder.path, min_cosine=0.75).check, images)
     search = Search(folder.path)
     search.load()
-    started = time.perf_counter()
-    search.image(images[0])
-    print(f"first answer of a search after loading: {1000 * (time.perf_counter() - started):.0f} ms")
+    took("first answer of a search after loading", lambda: search.image(images[0]))
     latency("search", search.image, images)
 
 
 def took(what: str, call: Callable[[], Any]) -> Any:
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     result = call()
-    print(f"{what}: {time.perf_counter() - started:.1f} s", flush=True)
+    print(f"{what}: {time.perf_counter() - started:.1f} s, of a core {time.process_time() - used:.1f} s", flush=True)
     return result
 
 
 def latency(what: str, call: Callable[[Any], Any], images: list[Image.Image]) -> None:
     call(images[0])
-    taken = []
+    taken, used = [], []
     for image in images:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), time.process_time()
         call(image)
         taken.append(1000 * (time.perf_counter() - started))
-    print(f"{what}: median {np.median(taken):.1f} ms, 90th percentile {np.percentile(taken, 90):.1f} ms", flush=True)
+        used.append(1000 * (time.process_time() - before))
+    median, late = np.percentile(taken, [50, 90])
+    print(
+        f"{what}: median {median:.1f} ms, 90th percentile {late:.1f} ms; of a core {np.median(used):.1f} ms", flush=True
+    )
 
 
 def main() -> None:

@@ -250,6 +250,30 @@ def test_bad_images_are_one_line(train, generated, tmp_path):
         audit(generated, tmp_path / "empty", tmp_path / "out3")
 
 
+def test_prompts_that_fit_no_image_are_said_and_images_of_any_size_and_mode_are_read(train, photos, tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    coffee = photos["coffee"]
+    modes = {
+        "L": coffee.convert("L"),
+        "P": coffee.convert("P"),
+        "RGBA": coffee.convert("RGBA"),
+        "CMYK": coffee.convert("CMYK"),
+    }
+    for mode, image in modes.items():
+        image.save(folder / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    coffee.resize((2000, 30)).save(folder / "wide.png")
+    (folder / "captions.csv").write_text("file_name,text\nL.png,a cup\ngone.png,a dog\n")
+    (folder / "lost.txt").write_text("no image has this name")
+    found = audit(folder, train.path, tmp_path / "out")
+    assert (found.generated, found.copies.count, found.unreadable, found.without_prompt) == (6, 5, 0, 5)
+    notes = " ".join(found.notes)
+    assert "lost.txt" in notes
+    assert "5 generated images have no prompt" in notes
+    assert "too flat" in notes
+
+
 def test_the_page_in_a_browser_blurs_its_images_until_it_is_asked(train, generated, tmp_path):
     audit(generated, train.path, tmp_path / "out")
     blur = "getComputedStyle(document.querySelector('.frame img')).filter"

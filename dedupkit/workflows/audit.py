@@ -146,6 +146,12 @@ class _Audit:
         embed = () if self._model is None else self._model
         done = dedup(images, self.home / part, rule="exact", embed=embed, device=device, workers=workers)
         found = nearest_of(RunFolder(done.path), self.near, self.name)
+        passed_over = RunFolder(done.path).passed_over()
+        if passed_over["count"]:
+            self.notes.append(
+                f"{passed_over['count']:,} files or rows of {images} are no images and belong to none, such as "
+                f"{passed_over['example']}"
+            )
         if not found.readable.any():
             what = "" if part == "generated" else ", so it gives no false-alarm rate"
             raise DedupkitError(f"no image of {images} can be read{what}: {found.images['reason'][0].as_py()}")
