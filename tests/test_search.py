@@ -16,6 +16,7 @@ from PIL import Image
 from test_calibrate import ask
 
 import dedupkit as dk
+from dedupkit.serving import Body
 from dedupkit.workflows.search import Search, SearchResult
 from dedupkit.workflows.search_page import search_page, serve_search
 
@@ -82,9 +83,14 @@ def test_words_are_searched_with_the_text_side_of_the_embedder(photos, tmp_path)
 
     members = [(f"{name}.png", encode(photos[name].convert("RGB"), "PNG")) for name in ("retina", "rocket")]
     done = run(write_tar(tmp_path / "in.tar", members), tmp_path / "run", embed=Words())
-    found = Search(done.path, embedder=Words()).find("red")
+    search = Search(done.path, embedder=Words())
+    found = search.find("red")
     assert [each.key for each in found.found] == ["retina", "rocket"]
     assert found.found[0].signal == "words"
+    page = search_page(search)
+    assert b"A key of the run, or words" in page.get("").body
+    answer = json.loads(page.post("search", Body("application/json", b'{"text": "red"}')).body)
+    assert [each["key"] for each in answer["found"]] == ["retina", "rocket"]
 
 
 @pytest.fixture

@@ -161,6 +161,10 @@ class _Audit:
         """Raise DedupkitError where real images are in the training set, and write their keys into ``overlap.txt``."""
         (self.home / "overlap.txt").unlink(missing_ok=True)
         found = overlap(held, self.near, again)
+        if again.missing is not None:
+            self.notes.append(
+                f"whether a real image is in the training set was judged by hash and bytes alone: {again.missing}"
+            )
         if not found:
             return
         keys = held.images["key"].to_pylist()
