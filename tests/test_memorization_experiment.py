@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -105,24 +108,26 @@ def test_photos_are_read_with_flickr_captions_or_text_files(tmp_path: Path):
     ]
 
 
-def test_one_arm_trains_is_measured_and_is_not_computed_again(tmp_path: Path):
+def test_the_command_trains_measures_and_does_not_compute_again(tmp_path: Path):
     pytest.importorskip("torch")
-    from memorization.experiment import Job, run_job
-    from memorization.model import Training
-    from memorization.summary import as_markdown, read_results, summarise
-
-    write_planted(made_photos(photos_needed(SMALL)), SMALL, tmp_path / "data")
-    training = Training(steps=4, batch=8, width=8, euler=2)
-    jobs = [
-        Job(arm, 0, tmp_path / "data", tmp_path / "arms", tmp_path / "results", training, each=2)
-        for arm in ("raw", "oracle")
-    ]
-    for job in jobs:
-        run_job(job)
-    before = jobs[0].result.read_bytes()
-    assert "there already" in run_job(jobs[0])
-    assert jobs[0].result.read_bytes() == before
-    summary = summarise(read_results(tmp_path / "results"))
-    assert summary["void"] is None or isinstance(summary["void"], bool)
-    assert summary["arms"]["oracle"]["copies_left"]["by_copies"]["14"] == 1
-    assert "| oracle | 6 |" in as_markdown(summary)
+    pytest.importorskip("matplotlib")
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "memorization", "--tiny", "--arm", "raw", "--arm", "oracle", "--steps", "2"]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'benchmarks'}"}
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path), "--workers", "1"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert "raw-0: there already" in done.stdout
+    assert "| oracle | 13 | 2 |" in done.stdout
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        "raw-0.json", "oracle-0.json", "summary.json", "extraction.svg", "steps.svg", "blind.svg",
+    }  # fmt: skip
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())["summary"]
+    assert summary["arms"]["raw"]["copies_left"]["by_copies"]["20"] == 20
+    assert summary["arms"]["oracle"]["copies_left"]["by_copies"]["20"] == 1
+    assert (tmp_path / "page.html").exists()

@@ -18,12 +18,12 @@ from itertools import product
 from pathlib import Path
 
 from memorization.arms import ARMS, QUICK, clean
-from memorization.experiment import Job, run_job
-from memorization.model import Training
+from memorization.experiment import Job, one_thread, run_job
 from memorization.page import write_page
 from memorization.photos import made_photos, read_photos
 from memorization.planted import Plan, photos_needed, write_planted
 from memorization.plots import write_plots
+from memorization.settings import Training
 from memorization.summary import as_markdown, read_results, summarise
 
 TINY = Plan(((1, 20), (2, 5), (10, 1)), ((1, 5), (3, 1)))
@@ -91,16 +91,9 @@ def _plant(folder: Path | None, plan: Plan, data: Path) -> None:
     write_planted(photos, plan, data)
 
 
-def _one_thread() -> None:
-    """Two processes with a thread each finish sooner than two threads that wait for each other."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 def _run(jobs: list[Job], workers: int) -> None:
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _one_thread, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(workers, spawn, one_thread) as pool:
         for done in as_completed([pool.submit(run_job, job) for job in jobs]):
             print(done.result(), flush=True)
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from memorization.arms import clean
 from memorization.metric import SHARE, carlini_ratio, cluster_distances, distances, extracted, row_ratio
-from memorization.model import Trainer, Training, generate, held_out_loss
 from memorization.planted import Row, read_rows, read_truth
+from memorization.settings import Training
 
-__all__ = ["Job", "Reference", "prompted", "read_reference", "run_job"]
+__all__ = ["Job", "Reference", "one_thread", "prompted", "read_reference", "run_job"]
 
 _PACKAGES = ("dedupkit-vision", "imagededup", "torch", "timm", "numpy", "pillow", "opencv-python-headless")
 
@@ -105,6 +105,13 @@ def prompted(reference: Reference, singles: int) -> list[Row]:
     return sorted([*once, *others], key=lambda row: (row.part, -row.copies, row.photo))
 
 
+def one_thread() -> None:
+    """Two processes with a thread each finish sooner than two threads that wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def run_job(job: Job) -> str:
     """Train and measure one arm and seed, unless its file is there already.
 
@@ -155,7 +162,7 @@ def _version(name: str) -> str:
 
 class _Arm:
     def __init__(self, job: Job, reference: Reference, shards: Path) -> None:
-        import torch
+        from memorization.model import Trainer
 
         self.job, self.reference = job, reference
         found = read_rows(shards)
@@ -177,7 +184,6 @@ class _Arm:
         unseen = [n for n, row in enumerate(reference.rows) if row.part == "unseen" and row.edit == "original"]
         self.held_out = _tensor(reference.pixels[unseen]), [reference.captions[n] for n in unseen]
         self.all_rows = _flat(reference.pixels)
-        torch.manual_seed(job.seed)
 
     def images(self) -> list[dict[str, Any]]:
         left: dict[int, Counter[str]] = {}
@@ -196,6 +202,8 @@ class _Arm:
         ]
 
     def measure(self) -> dict[str, Any]:
+        from memorization.model import generate, held_out_loss
+
         job, reference, model = self.job, self.reference, self.trainer.mean
         made = generate(model, self.captions, job.side, job.training.euler, job.seed + 77)
         samples = made.permute(0, 2, 3, 1).numpy()

@@ -9,29 +9,18 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Training", "UNet", "Words", "generate", "held_out_loss", "words"]
+from memorization.settings import Training
+
+__all__ = ["Trainer", "UNet", "Words", "generate", "held_out_loss", "words"]
 
 BUCKETS = 4096
 MOST_WORDS = 32
 _FREQUENCIES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """Settings of training and sampling."""
-
-    steps: int = 2000
-    batch: int = 64
-    rate: float = 4e-4
-    ema: float = 0.995
-    width: int = 32
-    euler: int = 20
 
 
 def words(captions: Sequence[str]) -> Tensor:

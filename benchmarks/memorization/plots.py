@@ -87,7 +87,7 @@ def _blind(summary: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 3))
     arms = summary["arms"]
     for shift, (key, label) in enumerate(tests):
-        shares = [arm["reading"][key]["samples"]["share"] for arm in arms.values()]
+        shares = [arm["reading"][key]["samples"]["share"] or 0 for arm in arms.values()]
         axes.bar([place + (shift - 1) * 0.27 for place in range(len(arms))], shares, 0.25, label=label)
     axes.set_xticks(range(len(arms)), [_LABELS[name].replace(" ", "\n") for name in arms], fontsize=7)
     axes.set(ylabel="samples called copies, k ≥ 50", ylim=(0, 1.03))
