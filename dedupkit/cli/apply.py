@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ __all__ = ["apply"]
 
 def apply(
     directory: RunDirectory,
-    to: Annotated[Path, typer.Option(help="Folder for the cleaned data.")],
+    to: Annotated[str, typer.Option(help="Folder for the cleaned data.")],
     format: Annotated[str, typer.Option(help="webdataset, parquet, urls, datacomp or keys.")] = "webdataset",
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Samples per cleaned shard; about the source's size by default.")

@@ -15,7 +15,7 @@ __all__ = ["audit"]
 
 def audit(
     generated: Annotated[list[str], typer.Argument(help="Folders or shards of generated images.")],
-    against: Annotated[Path, typer.Option(help="A finished run over the training set.")],
+    against: Annotated[str, typer.Option(help="A finished run over the training set.")],
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
     real: Annotated[
         list[str] | None,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 __all__ = ["Against", "AgainstRule", "ComputeMissing", "Device", "Json", "RunDirectory", "Source", "Workers"]
 
-RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A finished run folder.")]
+RunDirectory = Annotated[str, typer.Argument(metavar="DIR", help="A finished run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Number of processes; all cores by default.")]
 Device = Annotated[

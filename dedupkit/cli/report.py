@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dedupkit.cli.options import Json, RunDirectory, Source
 from dedupkit.cli.terminal import say, say_json
+from dedupkit.store import join
 
 __all__ = ["report"]
 
@@ -12,8 +13,9 @@ def report(directory: RunDirectory, source: Source = None, json_output: Json = F
     """Write report.html, report.json and DATASET_CARD.md into DIR."""
     from dedupkit.workflows.run import Run
 
-    path = Run(directory).report(source=source or None)
+    run = Run(directory)
+    path = join(run.shown, run.report(source=source or None).name)
     if json_output:
-        say_json({"report": str(path)})
+        say_json({"report": path})
     else:
         say(f"wrote {path}")

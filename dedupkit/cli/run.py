@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from dedupkit.cli.options import Against, AgainstRule, ComputeMissing, Device, Json, Workers
 from dedupkit.cli.terminal import say, say_json, say_rows
 from dedupkit.engine.choice import ENGINES
+from dedupkit.store import join
 
 if TYPE_CHECKING:
     from dedupkit.workflows.run import Run
@@ -26,7 +26,7 @@ def run(
             help="Tars, Parquet files or folders; braces ({00000..00099}) and globs; local or s3://, hf://, …"
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Run folder. After an interruption the same command continues there.")],
+    out: Annotated[str, typer.Option(help="Run folder. After an interruption the same command continues there.")],
     rule: Annotated[
         str, typer.Option(help="Preset (copies, exact, crops, thorough, …) or a rule such as 'exact or pdq<=20'.")
     ] = "copies",
@@ -125,7 +125,7 @@ def show_run(finished: Run, *, json_output: bool, strict: bool) -> None:
     else:
         from dedupkit.runfolder import Layout
 
-        say_rows([*finished.rows(), ("manifest", Layout(finished.path).manifest)])
-        say(f"\nnext: dedupkit report {finished.path}   or   dedupkit apply {finished.path} --to CLEAN")
+        say_rows([*finished.rows(), ("manifest", join(finished.shown, Layout(finished.path).manifest.name))])
+        say(f"\nnext: dedupkit report {finished.shown}   or   dedupkit apply {finished.shown} --to CLEAN")
     if strict and finished.summary["shard_problems"]:
         raise typer.Exit(_LOST_SHARDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,9 @@ __all__ = ["update"]
 
 
 def update(
-    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder; nothing in it changes.")],
+    directory: Annotated[str, typer.Argument(metavar="RUN", help="A finished run folder; nothing in it changes.")],
     source: Annotated[list[str], typer.Argument(help="The new tars, Parquet files or folders, as for run.")],
-    out: Annotated[Path, typer.Option(help="Run folder for the new part.")],
+    out: Annotated[str, typer.Option(help="Run folder for the new part.")],
     rule: Annotated[str | None, typer.Option(help="Preset or rule; that of RUN by default.")] = None,
     embed: Annotated[
         list[str] | None, typer.Option(help="Embedder, as for run (repeatable); those of RUN by default.")

@@ -24,10 +24,12 @@ class Cost:
     Attributes:
         seconds: Time from taking the task to its marker.
         retries: How often it was begun again because its process or machine was lost.
+        requests: How often another process that executed it asked a store again for what failed and may pass.
     """
 
     seconds: float
     retries: int = 0
+    requests: int = 0
 
 
 Observe = Callable[[Task, Cost], None]

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from dedupkit.engine.engine import Cost, Engine, Observe, OnDone, Summary, ThisProcess, in_this_process, run_waiting
 from dedupkit.engine.process import WorkerDied, WorkerProcess
-from dedupkit.engine.task import Task, execute, mark_done
+from dedupkit.engine.task import Task, execute_counted, mark_done
 
 __all__ = ["LocalProcesses", "Take", "local_engine", "run_tasks"]
 
@@ -161,7 +161,7 @@ class _Lane(threading.Thread):
         super().__init__(daemon=True)
         self._work, self._process = work, process
         self._dead = False
-        self._deaths = 0  # in this task
+        self._deaths = self._requests = 0  # in this task
         self._replacing = threading.Lock()
 
     def run(self) -> None:
@@ -172,13 +172,13 @@ class _Lane(threading.Thread):
                     return
                 index, task = job
                 began = time.monotonic()
-                self._deaths = 0
+                self._deaths = self._requests = 0
                 result: Summary | BaseException
                 try:
                     result = self._do(task)
                 except BaseException as error:
                     result = error
-                self._work.done.put((index, task, result, Cost(time.monotonic() - began, self._deaths)))
+                self._work.done.put((index, task, result, Cost(time.monotonic() - began, self._deaths, self._requests)))
                 if isinstance(result, BaseException):
                     return
         finally:
@@ -191,10 +191,11 @@ class _Lane(threading.Thread):
         self.join()
 
     def _do(self, task: Task) -> Summary:
-        call = partial(execute, replace(task, rescue=None), self._work.out)
+        call = partial(execute_counted, replace(task, rescue=None), self._work.out)
         for _ in range(2):
             try:
-                return dict(self._ask(call))
+                result, self._requests = self._ask(call)
+                return dict(result)
             except WorkerDied as death:
                 ending = death
         if task.rescue is None or self._work.stop.is_set():

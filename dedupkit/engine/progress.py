@@ -13,7 +13,7 @@ from typing import Any
 
 from dedupkit.engine.engine import Cost
 from dedupkit.engine.task import Task
-from dedupkit.store import read_json, write_json
+from dedupkit.store import read_json, retried, write_json
 
 __all__ = ["LOGGER", "Progress"]
 
@@ -45,7 +45,8 @@ class Progress:
         self._label, self._total, self._unit, self._every = label, total, unit, every
         self._tasks = self._count = 0
         self._path, self._written = path, 0.0
-        self._executed = self._retries = 0
+        self._executed = self._retries = self._requests = 0
+        self._requests_before = retried()
         self._slowest: list[tuple[float, str]] = []  # a heap
         self._started = time.monotonic()
         self._ended = threading.Event()
@@ -76,6 +77,7 @@ class Progress:
         """Note what a task took that was executed now; see :meth:`dedupkit.engine.Engine.run`."""
         self._executed += 1
         self._retries += cost.retries
+        self._requests += cost.requests
         shown = task.label or f"{task.stage}/{task.name}"
         push = heapq.heappush if len(self._slowest) < _SLOWEST else heapq.heappushpop
         push(self._slowest, (cost.seconds, shown))
@@ -91,6 +93,8 @@ class Progress:
         self._ended.set()
         if self._executed:
             self._write_file()
+        if again := self._asked_again():
+            _log("%s: stores were asked again %s times, for what failed and may pass", self._label, f"{again:,}")
         if self._bar is not None:
             with suppress(OSError, ValueError):
                 self._bar.close()
@@ -117,6 +121,7 @@ class Progress:
             "done": self._tasks,
             "executed": self._executed,
             "retries": self._retries,
+            "requests_retried": self._asked_again(),
             "unit": self._unit,
             "count": self._count,
             "per_second": round(self._count / max(seconds, 1e-9), 1),
@@ -128,6 +133,9 @@ class Progress:
         with suppress(OSError):  # what it says is not worth a run
             write_json(self._path, {"stage": self._label, "stages": {**(stages or {}), self._label: stage}})
         self._written = time.monotonic()
+
+    def _asked_again(self) -> int:
+        return self._requests + retried() - self._requests_before
 
     def _rate(self) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-9)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from dedupkit.engine.marker import marker_path, read_marker, write_marker
+from dedupkit.store import mirror_of, retried
 
-__all__ = ["Task", "cache_key", "done_result", "execute", "mark_done"]
+__all__ = ["Task", "cache_key", "done_result", "execute", "execute_counted", "mark_done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Task:
         label: What the task is about, for messages: a shard's name, "512 pairs".
         outputs: The files that it writes, or folders for its files alone; where one is missing or not as the task
             wrote it, the task is not done.
+        inputs: The files of the run folder that it reads; an engine brings them to where the task runs.
         isolated: Whether it must not run in the process that owns the engine, because it reads what may crash a
             decoder.
         alone: Whether it uses all threads, or the GPU, of its process, and leaves there what the next such task needs
@@ -46,6 +48,7 @@ class Task:
     key: str
     label: str = ""
     outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     isolated: bool = False
     alone: bool = False
     rescue: Callable[[Callable[[Callable[[], Any]], Any]], dict[str, Any]] | None = None
@@ -102,6 +105,15 @@ def execute(task: Task, out: Path) -> dict[str, Any]:
     return result
 
 
+def execute_counted(task: Task, out: Path) -> tuple[dict[str, Any], int]:
+    """As :func:`execute`, with how often a store was asked again meanwhile."""
+    before = retried()
+    return execute(task, out), retried() - before
+
+
 def mark_done(task: Task, out: Path, result: dict[str, Any]) -> None:
-    """Write the task's marker, after everything else that it writes."""
+    """Write the task's marker, after everything else that it writes; in an object store too, if the run lies in one."""
     write_marker(task.marker(out), task.key, result, out, task.outputs)
+    mirror = mirror_of(out)
+    if mirror is not None:
+        mirror.push([*task.outputs, task.marker(out)])

@@ -33,7 +33,7 @@ from dedupkit.manifest.target import Target
 from dedupkit.runfolder import DecisionRecord, RunFolder
 from dedupkit.sources.again import Moved, moved_to
 from dedupkit.sources.reread import Originals
-from dedupkit.store import read_columns, refuse_inside, stamp
+from dedupkit.store import is_remote, read_columns, refuse_inside, stamp
 
 __all__ = ["FORMATS", "ShardSizes", "apply"]
 
@@ -57,8 +57,9 @@ def apply(
 
     Args:
         run: A finished run folder.
-        to: A new or empty folder, or one that this run was applied to before (then the call goes on, or replaces what
-            it wrote). Files that dedupkit did not write there are neither replaced nor removed.
+        to: A new or empty folder, or its URL in an object store, or one that this run was applied to before (then the
+            call goes on, or replaces what it wrote). Files that dedupkit did not write there are neither replaced nor
+            removed.
         format: ``webdataset`` (tars, ``sizes.json``, ``_stats.json``), ``parquet`` (with the images), ``urls``,
             ``datacomp`` or ``keys``.
         workers: Number of processes; all cores by default. The files do not depend on it.
@@ -86,12 +87,13 @@ def apply(
     sizes = ShardSizes(shard_size, shards)
     if format in LISTS and sizes != ShardSizes():
         raise DedupkitError(f"{format} is one file; a shard size or number is for {' and '.join(SHARD_WRITERS)}")
-    folder, target = RunFolder(run), Target(Path(to))
+    folder, target = RunFolder(run), Target(to)
     config = folder.read_config()
     decision = folder.verdicts()
-    refuse_inside(target.path, [*config.sources, *config.shards, *moved_to(source)])
-    claim = folder.applied(cache_key(str(target.path.resolve())))
+    refuse_inside(target.shown, [*config.sources, *config.shards, *moved_to(source)])
+    claim = folder.applied(cache_key(target.shown if is_remote(target.shown) else str(target.path.resolve())))
     with folder.shared(), target.claimed(claim, format):
+        folder.push([claim])
         _check_same(folder, decision)
         if format in LISTS:
             samples, files = _write_list(folder, target, format), 1
@@ -105,7 +107,7 @@ def apply(
 
 def _check_same(folder: RunFolder, decision: DecisionRecord) -> None:
     if DecisionRecord.read(folder.decision) != decision:
-        raise DedupkitError(f"{folder.path} was decided again meanwhile; give the same command again")
+        raise DedupkitError(f"{folder.shown} was decided again meanwhile; give the same command again")
 
 
 def _write_list(folder: RunFolder, target: Target, format: str) -> int:

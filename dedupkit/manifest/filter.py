@@ -10,6 +10,7 @@ from dedupkit.errors import DedupkitError, UnknownSampleError
 from dedupkit.manifest.calls import RowNumbers, batch_size, ends_in_number, is_batch, is_sequence
 from dedupkit.manifest.identity import Example, Row
 from dedupkit.runfolder import RunFolder, manifest_in
+from dedupkit.store import is_remote
 
 if TYPE_CHECKING:
     from dedupkit.manifest.verdicts import Rows, Verdicts
@@ -44,9 +45,10 @@ def keep_filter(run: str | Path, *, input_columns: str | Sequence[str] | None = 
         wds.WebDataset("laion/{00000..00099}.tar").select(keep).decode("pil")
         load_dataset("parquet", data_files="urls.parquet", split="train").filter(keep, input_columns=["url"])
     """
-    if Path(run).is_dir():
-        RunFolder(run).verdicts()
-    path = manifest_in(Path(run).absolute())
+    local = Path(run) if not is_remote(str(run)) else RunFolder(run).path
+    if local.is_dir():
+        RunFolder(local).verdicts()
+    path = manifest_in(local.absolute())
     if not path.exists():
         raise DedupkitError(f"{path} does not exist; a finished run has a manifest.parquet")
     return KeepFilter(path, (input_columns,) if isinstance(input_columns, str) else input_columns)

@@ -8,7 +8,6 @@ files, holds what it was made from and the size and SHA-256 of each file.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dedupkit.errors import DedupkitError
-from dedupkit.store import atomic_path, is_temporary, read_sealed, sweep, write_json, write_sealed
+from dedupkit.manifest.files import files_in
+from dedupkit.store import atomic_path, is_temporary, local_home, read_sealed, sweep, write_json, write_sealed
 
 __all__ = ["Target"]
 
@@ -28,13 +28,20 @@ class Target:
     """Files written by ``apply`` and what is known of them.
 
     Args:
-        path: The folder.
+        path: The folder, or the URL of one in an object store.
+
+    Attributes:
+        path: The folder on this machine into which files are written; those of a remote folder are put into its store
+            by :meth:`record`, and leave this one.
+        shown: The folder as messages name it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.state = path / _STATE
+    def __init__(self, path: str | Path) -> None:
+        self.path = local_home(path)
+        self.state = self.path / _STATE
         self._plan = self.state / "plan.json"
+        self._files = files_in(self.path, self.state)
+        self.shown = self._files.shown
 
     @contextmanager
     def claimed(self, claim: Path, format: str) -> Iterator[None]:
@@ -47,20 +54,23 @@ class Target:
         Raises:
             DedupkitError: The folder is a file, holds something else (then nothing in it was touched) or is in use.
         """
+        self._files.look()
         self._refuse_foreign(claim, format)
         self.state.mkdir(parents=True, exist_ok=True)
-        with (self.state / "lock").open("ab") as lock:
+        with (self.state / ".lock").open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DedupkitError(
-                    f"another process is writing into {self.path}; wait for it or choose another --to"
+                    f"another process is writing into {self.shown}; wait for it or choose another --to"
                 ) from None
-            self._refuse_foreign(claim, format)  # another process may have come first
-            sweep(self.path)
-            sweep(self.state, recursive=True)
-            write_json(claim, {"format": format})
-            yield
+            with self._files.held():
+                self._files.look()
+                self._refuse_foreign(claim, format)  # another process may have come first
+                sweep(self.path)
+                sweep(self.state, recursive=True)
+                write_json(claim, {"format": format})
+                yield
 
     def begin(self, format: str, names: Sequence[str]) -> None:
         """Remember what is written, and remove what an earlier call wrote and this one does not.
@@ -73,37 +83,42 @@ class Target:
             DedupkitError: A file with one of these names, or one that would be removed, is not as dedupkit wrote it.
         """
         ours = self._ours()
-        foreign = [name for name in names if name not in ours and _exists(self.path / name)]
+        there = self._files.names()
+        foreign = [name for name in names if name not in ours and name in there]
         if foreign:
             raise DedupkitError(
-                f"{self.path / foreign[0]} was not written by dedupkit; move it away or choose another --to"
+                f"{self.shown}/{foreign[0]} was not written by dedupkit; move it away or choose another --to"
             )
         former = sorted(ours.difference(names))
         facts = self._facts() if former else {}
         for name in former:
-            if name in facts and _exists(self.path / name) and not _matches(self.path / name, facts[name]):
-                raise DedupkitError(f"{self.path / name} was changed since dedupkit wrote it; move it away")
-        write_sealed(self._plan, {"format": format, "files": list(names), "former": former})
+            if name in facts and name in there and not self._files.holds(name, facts[name]):
+                raise DedupkitError(f"{self.shown}/{name} was changed since dedupkit wrote it; move it away")
+        self._write_plan({"format": format, "files": list(names), "former": former})
         for name in former:
-            (self.path / name).unlink(missing_ok=True)
-            self._receipt(name).unlink(missing_ok=True)
-        write_sealed(self._plan, {"format": format, "files": list(names), "former": []})
+            self._files.remove(name)
+            self.forget(name)
+        self._write_plan({"format": format, "files": list(names), "former": []})
 
     def is_whole(self, name: str, key: str) -> bool:
         """Whether a shard was written from the same input, and all its files are as they were written."""
         receipt = read_sealed(self._receipt(name))
         if receipt is None or receipt["key"] != key:
             return False
-        return all(_matches(self.path / file, facts) for file, facts in receipt["files"].items())
+        return all(self._files.holds(file, facts) for file, facts in receipt["files"].items())
 
     def forget(self, name: str) -> None:
         """Drop a shard's receipt before its files are replaced."""
-        self._receipt(name).unlink(missing_ok=True)
+        receipt = self._receipt(name)
+        if receipt.exists():
+            receipt.unlink()
+            self._files.keep_state(receipt)
 
     def record(self, name: str, key: str, files: Iterable[str]) -> None:
-        """Write a shard's receipt after its files."""
-        facts = {file: _facts(self.path / file) for file in files}
+        """Write a shard's receipt after its files, which go into their store now if they are for one."""
+        facts = {file: self._files.keep(file) for file in files}
         write_sealed(self._receipt(name), {"key": key, "files": facts})
+        self._files.keep_state(self._receipt(name))
 
     def write_beside(self, files: dict[str, bytes]) -> None:
         """Write small files that belong to no single shard."""
@@ -114,9 +129,12 @@ class Target:
 
     def work_folder(self) -> Path:
         """A folder for the markers of this call's tasks; empty."""
-        folder = self.state / "tasks"
-        shutil.rmtree(folder, ignore_errors=True)
-        return folder
+        shutil.rmtree(self._files.work, ignore_errors=True)
+        return self._files.work
+
+    def _write_plan(self, plan: dict[str, Any]) -> None:
+        write_sealed(self._plan, plan)
+        self._files.keep_state(self._plan)
 
     def _ours(self) -> set[str]:
         """Names of the files that were ever begun and are not yet removed; a name that leaves the folder is none."""
@@ -133,31 +151,15 @@ class Target:
 
     def _refuse_foreign(self, claim: Path, format: str) -> None:
         try:
-            present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set[str]()
+            present = self._files.names()
         except NotADirectoryError:
-            raise DedupkitError(f"{self.path} is a file; --to takes a folder") from None
+            raise DedupkitError(f"{self.shown} is a file; --to takes a folder") from None
         if self.state.is_symlink():
             raise DedupkitError(f"{self.state} is a link, which dedupkit does not make; choose another --to")
         present = {name for name in present if name != _STATE and not is_temporary(name)}
         plan = read_sealed(self._plan)
         if present and (plan is None or not claim.exists()):
-            raise DedupkitError(f"{self.path} is not empty and was not written from this run; choose another --to")
+            raise DedupkitError(f"{self.shown} is not empty and was not written from this run; choose another --to")
         earlier = (plan or {}).get("format", format)
         if present and earlier != format:
-            raise DedupkitError(f"{self.path} holds this run as {earlier}; choose another --to for {format}")
-
-
-def _exists(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _matches(path: Path, facts: dict[str, Any]) -> bool:
-    """Whether a regular file has the size and digest that a receipt states."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != facts.get("size"):
-        return False
-    return _facts(path) == facts
+            raise DedupkitError(f"{self.shown} holds this run as {earlier}; choose another --to for {format}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 
 from dedupkit.clustering.rules import parse_rule
@@ -93,7 +92,7 @@ class CopyGuard:
     ) -> None:
         if not 0 <= max_distance <= 128 or not (min_cosine is None or -1 <= min_cosine <= 1):
             raise DedupkitError("max_distance lies between 0 and 128 bits, min_cosine between -1 and 1")
-        path = Path(fspath(run if isinstance(run, str | PathLike) else run.path))
+        path = fspath(run if isinstance(run, str | PathLike) else run.path)
         self._keeper = run  # a run of images in memory lies in a folder that goes away with it
         self._near = Neighbours(path)
         self._max_distance = max_distance

@@ -18,7 +18,7 @@ from dedupkit.store import atomic_path, write_json
 __all__ = ["write_report"]
 
 
-def write_report(run: Path, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
+def write_report(run: str | Path, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
     """Write ``report.html``, ``report.json`` and ``DATASET_CARD.md`` of a finished run.
 
     The same run gives the same files. Where the source has moved, placeholders stand for the images.
@@ -35,8 +35,8 @@ def write_report(run: Path, path: str | Path | None = None, *, source: Moved | N
         DedupkitError: There is no finished run.
         OSError: A file cannot be written.
     """
-    run = Path(run)
     folder = RunFolder(run)
+    run = folder.path
     page = folder.report_page if path is None else Path(path)
     facts = collect(run)
     thumbnails = Thumbnails(run, moved=source)
@@ -63,6 +63,7 @@ def write_report(run: Path, path: str | Path | None = None, *, source: Moved | N
     _write(page, document)
     write_json(folder.report_facts, facts.to_json())
     _write(folder.card, card)
+    folder.push([folder.report_facts, folder.card, *([page] if page == folder.report_page else [])])
     return page
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from dedupkit.engine.marker import Marker, read_marker
 from dedupkit.errors import DamagedError, DedupkitError
 from dedupkit.runfolder.config import LAYOUT, RunConfig
 from dedupkit.runfolder.decision import DecisionRecord, decision_digest, file_states
-from dedupkit.runfolder.layout import Layout
+from dedupkit.runfolder.placed import Placed
 from dedupkit.store import digest_of, is_temporary, read_json, remove_tree, sweep, write_json
 
 __all__ = ["RunFolder"]
@@ -20,11 +19,14 @@ __all__ = ["RunFolder"]
 _AGAIN = "run the same command again to go on"
 
 
-class RunFolder(Layout):
+class RunFolder(Placed):
     """A run folder: its paths, its configuration, its lock and its verdicts.
 
     Args:
-        path: The folder; it need not exist.
+        path: The folder, or the URL of one in an object store; it need not exist.
+
+    Raises:
+        DedupkitError: The store cannot be used, or another process of this machine writes into the folder.
     """
 
     # What was asked ---------------------------------------------------------------------------------------------------
@@ -36,16 +38,18 @@ class RunFolder(Layout):
             DedupkitError: There is no run here, its ``run.json`` is damaged, or its layout is of another version.
         """
         if not self.config.exists():
-            raise DedupkitError(f"{self.path} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR")
+            raise DedupkitError(
+                f"{self.shown} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR"
+            )
         config = self.earlier()
         if config is None:
             raise DedupkitError(
-                f"{self.config} is damaged; give the command that made the run again (dedupkit run SOURCE "
-                f"--out {self.path}), only what is missing is computed"
+                f"{self.shown}/{self.config.name} is damaged; give the command that made the run again (dedupkit run "
+                f"SOURCE --out {self.shown}), only what is missing is computed"
             )
         if config.layout != LAYOUT:
             raise DedupkitError(
-                f"{self.path} was written by dedupkit {config.dedupkit} in layout {config.layout}, this version reads "
+                f"{self.shown} was written by dedupkit {config.dedupkit} in layout {config.layout}, this version reads "
                 f"layout {LAYOUT}; give the command that made the run again, and it is made anew in the same folder"
             )
         return config
@@ -60,7 +64,7 @@ class RunFolder(Layout):
         layout = value.get("layout") if isinstance(value, dict) else None
         if isinstance(layout, int) and layout > LAYOUT:
             raise DedupkitError(
-                f"{self.path} was written in layout {layout} by a later version of dedupkit, this one reads up to "
+                f"{self.shown} was written in layout {layout} by a later version of dedupkit, this one reads up to "
                 f"{LAYOUT}; update dedupkit or choose another --out"
             )
         try:
@@ -71,6 +75,7 @@ class RunFolder(Layout):
     def write_config(self, config: RunConfig) -> None:
         """Write ``run.json``; verdicts that answer something else no longer count."""
         write_json(self.config, config.to_json())
+        self.push([self.config])
 
     # What the tasks said ----------------------------------------------------------------------------------------------
 
@@ -195,7 +200,9 @@ class RunFolder(Layout):
             summary=summary,
         )
         verdicts.write(self.staged / self.decision.name)  # from here on the next process would finish
+        self.push()
         self._finish_publishing()
+        self.push()
 
     def _verdict_files(self) -> tuple[str, ...]:
         return self.manifest.name, self.groups.name, self.templates.name
@@ -225,7 +232,7 @@ class RunFolder(Layout):
                 pass
         config = self.read_config()
         verdicts = DecisionRecord.read(self.decision)
-        unfinished = f"the run in {self.path} is not finished; {_AGAIN}"
+        unfinished = f"the run in {self.shown} is not finished; {_AGAIN}"
         if verdicts is None:
             raise DedupkitError(unfinished)
         if (verdicts.rule, verdicts.keep) != (config.rule_expanded, config.keep):
@@ -237,7 +244,7 @@ class RunFolder(Layout):
             raise DedupkitError(f"{unfinished}: its verdicts are of another run.json than the one that is there")
         damaged = verdicts.damaged(self.path)
         if damaged is not None:
-            raise DedupkitError(f"{self.path / damaged} is missing or damaged; {_AGAIN}, it is made anew")
+            raise DedupkitError(f"{self.shown}/{damaged} is missing or damaged; {_AGAIN}, it is made anew")
         if self.inputs(verdicts.signals) != verdicts.inputs:
             raise DedupkitError(f"{unfinished}: its verdicts are of other samples or pairs than those that are there")
         return verdicts
@@ -261,16 +268,16 @@ class RunFolder(Layout):
         try:
             present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set[str]()
         except NotADirectoryError:
-            raise DedupkitError(f"{self.path} is a file; --out takes a folder") from None
+            raise DedupkitError(f"{self.shown} is a file; --out takes a folder") from None
         before = self.earlier()
         if before is None:
             foreign = {name for name in present if not is_temporary(name)} - {self.lock.name}
             # run.json was lost or damaged, and nothing but parts of a run is there
             if foreign and not (foreign <= self._own_names and read_marker(self.scan_marker(0))):
-                raise DedupkitError(f"{self.path} is not empty and holds no run of dedupkit; choose another --out")
+                raise DedupkitError(f"{self.shown} is not empty and holds no run of dedupkit; choose another --out")
         elif sources is not None and before.sources != tuple(sources):
             raise DedupkitError(
-                f"{self.path} holds a run over other sources ({', '.join(before.sources)}); choose another --out"
+                f"{self.shown} holds a run over other sources ({', '.join(before.sources)}); choose another --out"
             )
 
     @contextmanager
@@ -286,13 +293,7 @@ class RunFolder(Layout):
         """
         self.refuse_foreign(sources)
         self.path.mkdir(parents=True, exist_ok=True)
-        with self.lock.open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DedupkitError(
-                    f"another run is writing into {self.path}; wait for it or choose another --out"
-                ) from None
+        with self._held(alone=True), self._leased():
             self.refuse_foreign(sources)  # another process may have come first
             self._sweep()
             self._finish_publishing()
@@ -300,23 +301,10 @@ class RunFolder(Layout):
                 yield
             finally:
                 self._sweep()  # a worker that was ended in the middle of a file could not remove it
+            self.push()
 
     def _sweep(self) -> None:
         """Remove what is half-written."""
         sweep(self.path)
         for folder in self._own_folders:
             sweep(folder, recursive=True)
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Hold the folder while reading from it, together with others, so that nobody decides again meanwhile.
-
-        Raises:
-            DedupkitError: Another process is writing into it.
-        """
-        with self.lock.open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DedupkitError(f"another process is writing into {self.path}; wait for it") from None
-            yield

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dedupkit.engine.board import ranks_folder
 from dedupkit.engine.marker import done_folder, marker_path
+from dedupkit.store import local_home
 
 __all__ = ["Layout", "manifest_in"]
 
@@ -16,14 +17,17 @@ class Layout:
     """Paths of everything in a run folder.
 
     Args:
-        path: The folder; it need not exist.
+        path: The folder, or the URL of one in an object store, for which a local folder stands; it need not exist.
+
+    Attributes:
+        path: The folder on this machine.
 
     >>> Layout("/runs/first").edges("pdq").as_posix()
     '/runs/first/edges/pdq/00000.parquet'
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()  # a later change of directory does not move it
+        self.path = local_home(path).absolute()  # a later change of directory does not move it
         self.lock = self.path / ".lock"
         self.config = self.path / "run.json"
         self.manifest = self.path / _MANIFEST

@@ -77,10 +77,9 @@ class TarShard:
         if self._is_compressed():
             yield from as_shard_errors(self._fetch_in_one_pass(places))
             return
-        with store.open_binary(self.path) as stream:
-            for place in sorted(places, key=lambda place: place.offset or 0):
-                stream.seek(place.offset or 0)
-                yield place, stream.read(min(place.nbytes or 0, MAX_IMAGE_BYTES))
+        ordered = sorted(places, key=lambda place: place.offset or 0)
+        ranges = [(place.offset or 0, min(place.nbytes or 0, MAX_IMAGE_BYTES)) for place in ordered]
+        yield from zip(ordered, store.read_ranges(self.path, ranges), strict=True)
 
     def _fetch_in_one_pass(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
         wanted = {place.key: place for place in places}

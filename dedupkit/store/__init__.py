@@ -1,10 +1,13 @@
 """One way to files, local or remote, for inputs and outputs."""
 
+from dedupkit.store.bucket import Bucket
 from dedupkit.store.guard import refuse_inside
+from dedupkit.store.lease import Lease
 from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, stamps, walk_files
-from dedupkit.store.paths import is_remote, join, local_path
+from dedupkit.store.mirror import HELD, Mirror, local_home, mirror_of
+from dedupkit.store.paths import is_http, is_remote, join, local_path
 from dedupkit.store.patterns import expand_braces
-from dedupkit.store.reading import open_binary
+from dedupkit.store.reading import open_binary, read_ranges
 from dedupkit.store.records import (
     FileState,
     digest_of,
@@ -15,12 +18,16 @@ from dedupkit.store.records import (
     write_json,
     write_sealed,
 )
-from dedupkit.store.remote import is_refused
+from dedupkit.store.remote import is_refused, retried
 from dedupkit.store.tables import count_rows, parquet_writer, read_columns, write_table
 from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
 
 __all__ = [
+    "HELD",
+    "Bucket",
     "FileState",
+    "Lease",
+    "Mirror",
     "atomic_path",
     "count_rows",
     "digest_of",
@@ -28,6 +35,7 @@ __all__ = [
     "expand_braces",
     "file_state",
     "is_dir",
+    "is_http",
     "is_intact",
     "is_refused",
     "is_remote",
@@ -35,14 +43,18 @@ __all__ = [
     "join",
     "list_dir",
     "list_glob",
+    "local_home",
     "local_path",
+    "mirror_of",
     "open_binary",
     "parquet_writer",
     "read_columns",
     "read_json",
+    "read_ranges",
     "read_sealed",
     "refuse_inside",
     "remove_tree",
+    "retried",
     "stamp",
     "stamps",
     "sweep",

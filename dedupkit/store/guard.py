@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dedupkit.errors import DedupkitError
-from dedupkit.store.paths import local_path
+from dedupkit.store.paths import is_remote, local_path
 from dedupkit.store.patterns import expand_braces
 
 __all__ = ["refuse_inside"]
@@ -16,20 +16,25 @@ __all__ = ["refuse_inside"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def refuse_inside(path: Path, sources: Sequence[str]) -> None:
+def refuse_inside(path: str | Path, sources: Sequence[str]) -> None:
     """Refuse a place to write that lies in a folder that is read, however either of them is spelled.
 
     Folders are compared as the file system knows them: links, ``..``, a scheme such as ``file://`` and URLs chained to
     a local folder make no difference.
 
     Args:
-        path: What is to be written.
+        path: What is to be written, a path or a URL.
         sources: Paths as the user named them, with braces, and the shards found.
 
     Raises:
         DedupkitError: The path is one of these folders or lies below one.
     """
-    target = path.resolve()
+    if is_remote(str(path)):
+        for name in dict.fromkeys(name for source in sources for name in expand_braces(source)):
+            if is_remote(name) and f"{str(path).rstrip('/')}/".startswith(f"{name.rstrip('/')}/"):
+                raise DedupkitError(f"{path} lies inside the source {name}; choose a folder outside")
+        return
+    target = Path(path).resolve()
     above = [state for folder in (target, *target.parents) if (state := _state(str(folder))) is not None]
     for name in dict.fromkeys(name for source in sources for name in expand_braces(source)):
         for local in _local_ends(name):

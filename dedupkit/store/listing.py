@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import glob as _glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dedupkit.store.paths import is_remote, local_path
-from dedupkit.store.remote import as_oserror, filesystem, patiently
+from dedupkit.store.remote import at_once, filesystem, patiently
 
-__all__ = ["exists", "is_dir", "list_dir", "list_glob", "stamp", "stamps", "walk_files"]
-
-_AT_ONCE = 32
+__all__ = ["exists", "is_dir", "list_dir", "list_glob", "stamp", "stamps", "state_of", "walk_files"]
 
 
 def exists(path: str) -> bool:
@@ -47,8 +45,7 @@ def is_dir(path: str) -> bool:
     if path.startswith(("http://", "https://")):  # asking costs a download there, and a URL names a file
         return path.endswith("/")
     fs, inner, _ = filesystem(path)
-    with as_oserror(path):
-        return bool(fs.isdir(inner))
+    return bool(patiently(path, lambda: fs.isdir(inner)))
 
 
 def list_dir(folder: str) -> list[str]:
@@ -57,8 +54,8 @@ def list_dir(folder: str) -> list[str]:
     if local is not None:
         return sorted(os.listdir(local))
     fs, inner, _ = filesystem(folder)
-    with as_oserror(folder):
-        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inner, detail=False))
+    names = patiently(folder, lambda: fs.ls(inner, detail=False))
+    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in names)
 
 
 def list_glob(pattern: str) -> list[str]:
@@ -67,8 +64,7 @@ def list_glob(pattern: str) -> list[str]:
     if local is not None:
         return sorted(_glob.glob(local, recursive=True))
     fs, inner, full = filesystem(pattern)
-    with as_oserror(pattern):
-        return sorted(full(name) for name in fs.glob(inner))
+    return sorted(full(name) for name in patiently(pattern, lambda: fs.glob(inner)))
 
 
 def walk_files(
@@ -88,10 +84,9 @@ def walk_files(
     if local is None:
         fs, inner, _ = filesystem(folder)
         prefix = inner.rstrip("/") + "/"
-        with as_oserror(folder):
-            found = fs.find(inner, detail=True)
+        found = patiently(folder, lambda: fs.find(inner, detail=True))
         if states is not None:
-            states |= {name.removeprefix(prefix): _state(info) for name, info in found.items()}
+            states |= {name.removeprefix(prefix): state_of(info) for name, info in found.items()}
         yield from sorted(name.removeprefix(prefix) for name in found)
         return
     folder, names = local, []
@@ -114,7 +109,7 @@ def stamp(path: str) -> list[Any]:
     local = local_path(path)
     if local is None:
         try:
-            return _state(_info(path))
+            return state_of(_info(path))
         except OSError:
             return []
     try:
@@ -128,13 +123,11 @@ def stamps(paths: Sequence[str]) -> list[list[Any]]:
     """:func:`stamp` of each path; stores are asked for many at once."""
     if not any(map(is_remote, paths)):
         return [stamp(path) for path in paths]
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(stamp, paths))
+    return at_once(stamp, paths)
 
 
-def _state(info: dict[str, Any]) -> list[Any]:
+def state_of(info: Mapping[str, Any]) -> list[Any]:
+    """Size and tag, or time of modification, in what a store says of an object."""
     tags = (info.get(name) for name in ("ETag", "etag", "md5Hash", "Content-MD5", "Digest"))
     times = (
         info.get(name) for name in ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import io as _io
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from stat import S_ISREG
 from typing import IO, Any
 
 from dedupkit.store.paths import is_http, local_path
-from dedupkit.store.remote import as_oserror, filesystem, patiently
+from dedupkit.store.remote import as_oserror, at_once, filesystem, is_beyond_end, patiently
 
-__all__ = ["open_binary"]
+__all__ = ["open_binary", "read_ranges"]
+
+_RANGES_AT_ONCE = 16
 
 
 def open_binary(path: str) -> IO[bytes]:
@@ -31,6 +34,38 @@ def open_binary(path: str) -> IO[bytes]:
 
         return _io.BufferedReader(HttpFile(fs, inner), 1 << 20)
     return _io.BufferedReader(_Remote(path, patiently(path, lambda: fs.open(inner, "rb"))), 1 << 20)
+
+
+def read_ranges(path: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Read parts of a file, offset and number of bytes each; shorter ones where the file ends.
+
+    Of an object several are read at once, and nothing around them.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+    """
+    if local_path(path) is not None or is_http(path):
+        with open_binary(path) as stream:
+            for offset, nbytes in ranges:
+                stream.seek(offset)
+                yield stream.read(nbytes)
+        return
+    fs, inner, _ = filesystem(path)
+
+    def read(part: tuple[int, int]) -> bytes:
+        start, nbytes = part
+        if not nbytes:
+            return b""
+        try:
+            data: bytes = patiently(path, lambda: fs.cat_file(inner, start=start, end=start + nbytes))
+        except OSError as error:
+            if is_beyond_end(error):
+                return b""
+            raise
+        return data
+
+    for first in range(0, len(ranges), _RANGES_AT_ONCE):
+        yield from at_once(read, ranges[first : first + _RANGES_AT_ONCE])
 
 
 def _open_regular(path: str) -> IO[bytes]:

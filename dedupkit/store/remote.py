@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from dedupkit.errors import DedupkitError
 
-__all__ = ["as_oserror", "filesystem", "is_refused", "is_transient", "patiently"]
+__all__ = ["as_oserror", "at_once", "filesystem", "is_beyond_end", "is_refused", "is_transient", "patiently", "retried"]
 
-PAUSES = (0.1, 0.5, 2.0)
+PAUSES = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Seconds before another attempt."""
 
+_AT_ONCE = 32
+_BROKEN = {
+    "ClientPayloadError", "ServerDisconnectedError", "ClientOSError",  # aiohttp's
+    "HTTPClientError", "EndpointConnectionError", "IncompleteReadError", "ResponseParserError",  # botocore's
+}  # fmt: skip
+_counting = threading.Lock()
+_retried = 0
+
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -22,10 +32,26 @@ def filesystem(path: str) -> tuple[Any, str, Callable[[str], str]]:
     import fsspec
 
     try:
-        filesystem, inner = fsspec.core.url_to_fs(path)
+        filesystem, inner = fsspec.core.url_to_fs(path, **_options(path))
     except (ImportError, ValueError) as error:
         raise DedupkitError(f"cannot open {path}: {error}") from error
+    if _is_s3(path):
+        filesystem.retries = 1  # of s3fs itself
     return filesystem, inner, filesystem.unstrip_protocol
+
+
+def _is_s3(path: str) -> bool:
+    return path.startswith(("s3://", "s3a://"))
+
+
+def _options(path: str) -> Mapping[str, Any]:
+    """Options that leave it to :func:`patiently` to try again, which counts how often."""
+    if not _is_s3(path):
+        return {}
+    import fsspec
+
+    given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"retries": {"total_max_attempts": 1}, **given}}
 
 
 @contextmanager
@@ -67,8 +93,28 @@ def patiently(path: str, action: Callable[[], T], recover: Callable[[], None] | 
                 recover()
             if pause is None or not is_transient(error):
                 raise
+            _count_retry()
             time.sleep(pause)
     raise AssertionError("unreachable")
+
+
+def retried() -> int:
+    """How often this process has asked a store again for something that failed for a reason that may pass."""
+    return _retried
+
+
+def _count_retry() -> None:
+    global _retried
+    with _counting:
+        _retried += 1
+
+
+def at_once(action: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """Do something for each item, many at once, and return what it gives in order; the first error ends it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(action, items))
 
 
 def is_transient(error: BaseException) -> bool:
@@ -76,8 +122,9 @@ def is_transient(error: BaseException) -> bool:
     causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None and len(causes) < 10:
         causes.append(causes[-1].__cause__)
-    broken = ("ClientPayloadError", "ServerDisconnectedError", "ClientOSError")
-    if any(isinstance(cause, (ConnectionError, TimeoutError)) or type(cause).__name__ in broken for cause in causes):
+    if any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in causes):
+        return True
+    if any(_BROKEN.intersection(kind.__name__ for kind in type(cause).__mro__) for cause in causes):
         return True
     statuses = [status for status in map(_status, causes) if status is not None]
     return bool(statuses) and statuses[0] in (408, 425, 429, 500, 502, 503, 504)
@@ -88,6 +135,11 @@ def is_refused(error: BaseException) -> bool:
     return isinstance(error, PermissionError) or any(
         _status(cause) in (401, 403) for cause in (error, error.__cause__) if cause is not None
     )
+
+
+def is_beyond_end(error: BaseException) -> bool:
+    """Whether the store answered that an object ends before what was asked of it."""
+    return any(_status(cause) == 416 for cause in (error, error.__cause__) if cause is not None)
 
 
 def _status(error: BaseException) -> int | None:

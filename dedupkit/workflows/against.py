@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dedupkit import store
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError, RuleError
-from dedupkit.runfolder import Reference, RunFolder
+from dedupkit.runfolder import Layout, Reference, RunFolder
 from dedupkit.signals import SIGNALS, known_signals
 from dedupkit.sources.blocklist import LIST_KINDS, Blocklist, is_blocklist, read_blocklist
 
@@ -54,7 +54,7 @@ class References:
         return [name for name in SIGNALS if SIGNALS[name].scan_columns and name in kinds]
 
 
-def find_references(earlier: Sequence[Path], against: Sequence[str | Path], out: Path) -> References:
+def find_references(earlier: Sequence[str | Path], against: Sequence[str | Path], out: Layout) -> References:
     """Look at what a user named.
 
     Args:
@@ -66,7 +66,7 @@ def find_references(earlier: Sequence[Path], against: Sequence[str | Path], out:
     Raises:
         DedupkitError: A run that is not finished or of another layout, a list without a usable line, nothing there.
     """
-    named = [_run("earlier", str(path), Path(path), out) for path in earlier]
+    named = [_run("earlier", str(path), out) for path in earlier]
     lists: dict[int, Blocklist] = {}
     for given in against:
         text = str(given)
@@ -75,8 +75,8 @@ def find_references(earlier: Sequence[Path], against: Sequence[str | Path], out:
             reads, path = (kind, rest) if kind in LIST_KINDS else ("", text)
             lists[len(named)] = read_blocklist(path, reads)
             named.append(Reference("against", "list", text, path, _content(path), reads))
-        elif not store.is_remote(text) and RunFolder(text).config.exists():
-            named.append(_run("against", text, Path(text), out))
+        elif _is_run(text):
+            named.append(_run("against", text, out))
         else:
             from dedupkit.sources import find_shards
 
@@ -130,11 +130,17 @@ def match_references(
     join_references(job, own_keys, opened, rules)
 
 
-def _run(role: str, name: str, path: Path, out: Path) -> Reference:
-    if path.resolve() == out.resolve():
+def _is_run(path: str) -> bool:
+    if not store.is_remote(path):
+        return Layout(path).config.exists()
+    return not store.is_http(path) and store.exists(store.join(path, Layout(path).config.name))
+
+
+def _run(role: str, name: str, out: Layout) -> Reference:
+    folder = RunFolder(name)
+    if folder.path.resolve() == out.path.resolve():
         raise DedupkitError(f"{name} is the folder of this run itself; choose another --out")
-    decision = RunFolder(path).verdicts()
-    return Reference(role, "run", name, str(path.absolute()), decision.digest)
+    return Reference(role, "run", name, folder.shown, folder.verdicts().digest)
 
 
 def _content(path: str) -> str:

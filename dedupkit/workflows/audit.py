@@ -197,7 +197,7 @@ class _Audit:
         extraction = prompted.result(self.near)
         readable = int(made.readable.sum())
         result = AuditResult(
-            run=str(self.near.folder.path),
+            run=self.near.folder.shown,
             rule=self.near.config.rule_expanded,
             samples=self.near.samples,
             generated=readable,

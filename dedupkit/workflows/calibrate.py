@@ -76,7 +76,7 @@ def calibrate(
     """
     if sample < 1 or per_band < 1 or seed < 0 or not 0 < precision < 1:
         raise DedupkitError("sample and per-band are at least 1, the seed 0, and the precision lies between 0 and 1")
-    known = _open(Path(run), seed, workers or os.cpu_count() or 1)
+    known = _open(run, seed, workers or os.cpu_count() or 1)
     originals = Originals(known.folder, source)
     with known.folder.locked():
         synthetic = _synthetic(known, originals, sample, device, keep_copies=keep_copies)
@@ -92,7 +92,7 @@ def calibrate(
     return done
 
 
-def _open(path: Path, seed: int, workers: int) -> Known:
+def _open(path: str | Path, seed: int, workers: int) -> Known:
     folder = RunFolder(path)
     config = folder.read_finished()
     embedders = dict(config.embedders)

@@ -56,7 +56,7 @@ def dedup(
     against: str | Path | Sequence[str | Path] = (),
     against_rule: str | None = None,
     compute_missing: bool = False,
-    earlier: Sequence[Path] = (),
+    earlier: Sequence[str | Path] = (),
     engine: str = "local",
     address: str | None = None,
 ) -> Run:
@@ -66,9 +66,9 @@ def dedup(
         sources: Tars, Parquet files, folders, brace patterns or globs, local or remote; see
             :func:`dedupkit.sources.find_shards`. Or images in memory: a list of PIL images, of arrays or of the bytes
             of files, one array, a Hugging Face ``Dataset``, or :class:`dedupkit.Images` with keys and captions.
-        out: Run folder. An interrupted run continues where it stopped; the same call with another rule or
-            policy decides again and computes only what is missing. Images in memory need none: the run then lies in
-            a temporary folder, which goes away with the run object.
+        out: Run folder, or its URL in an object store. An interrupted run continues where it stopped; the same call
+            with another rule or policy decides again and computes only what is missing. Images in memory need none: the
+            run then lies in a temporary folder, which goes away with the run object.
         rule: A preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
         embed: One or more embedders; each is a signal that the rule can name. A specification
             (:data:`dedupkit.embedding.FORMS`), an object (:class:`dedupkit.embedding.Embedder`, or what
@@ -113,7 +113,7 @@ def dedup(
     mode = CaptionMode.parse(captions)
     parsed = _parsed(rule, mode, embedders)
     policy = parse_policy(keep)
-    references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder.path)
+    references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder)
     compared = parsed if against_rule is None else parse_against_rule(against_rule, embedders)
     sets = any(reference.role == "against" for reference in references.named)
     requested = hashes_to_scan(parsed, [*hashes, *references.hashes])
@@ -122,7 +122,7 @@ def dedup(
     shards = find_shards(sources)
     named = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     refuse_inside(
-        folder.path,
+        folder.shown,
         [*named, *(shard.source for shard in shards), *(reference.path for reference in references.named)],
     )
     listed = [text_of(name) for name in named]

@@ -179,7 +179,7 @@ class Run(Verdicts):
         return super().rows() + ([] if self.calibration is None else self.calibration.rows())
 
     def __repr__(self) -> str:
-        return f"<dedupkit run {self.path}: {self._counts()}>"
+        return f"<dedupkit run {self._folder.shown}: {self._counts()}>"
 
 
 class Draft(Verdicts):
@@ -214,12 +214,12 @@ class Draft(Verdicts):
         return Run(self.path, keeper=self._keeper)
 
     def __repr__(self) -> str:
-        return f"<verdicts not saved to {self.path}: {self._counts()}>"
+        return f"<verdicts not saved to {self._folder.shown}: {self._counts()}>"
 
 
 def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
     return {
-        "out": str(folder.path),
+        "out": folder.shown,
         "rule": config["rule_expanded"],
         **counts,
         "shards": len(config["shards"]),

@@ -235,7 +235,7 @@ class Search:
             chosen.append(each)
             if len(chosen) == top:
                 break
-        return SearchResult(query, tuple(chosen), tuple(notes), str(self._near.folder.path))
+        return SearchResult(query, tuple(chosen), tuple(notes), self._near.folder.shown)
 
 
 def _line(each: Neighbour) -> str:

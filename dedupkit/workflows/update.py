@@ -66,20 +66,20 @@ def update(
         "captions": config.captions if captions is None else captions,
         "hashes": [*config.hashes, *options.pop("hashes", ())],
     }
-    return dedup(sources, out, earlier=earlier_runs(Path(run), config), **defaults, **options)
+    return dedup(sources, out, earlier=earlier_runs(run, config), **defaults, **options)
 
 
-def earlier_runs(run: Path, config: RunConfig) -> list[Path]:
+def earlier_runs(run: str | Path, config: RunConfig) -> list[str]:
     """A run and those that it updated, the oldest first.
 
     Raises:
         DedupkitError: One of them is gone.
     """
-    before = [Path(reference.path) for reference in config.references if reference.role == "earlier"]
+    before = [reference.path for reference in config.references if reference.role == "earlier"]
     for path in before:
         if not RunFolder(path).config.exists():
             raise DedupkitError(f"{run} is an update of {path}, which is gone; put that run folder back")
-    return [*before, run]
+    return [*before, str(run)]
 
 
 def _embedders(config: RunConfig) -> list[str]:

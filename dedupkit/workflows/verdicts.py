@@ -67,6 +67,7 @@ class Verdicts:
     ) -> None:
         self._folder, self._rows, self._keeper = folder, rows, keeper
         self.path = folder.path
+        self.shown = folder.shown
         self.config = config
         self.summary = summary
 
@@ -194,7 +195,7 @@ class Verdicts:
             f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:right'>{escape(value)}</td></tr>"
             for name, value in self.rows()
         )
-        return f"<table><caption>{escape(str(self.path))}</caption>{rows}</table>"
+        return f"<table><caption>{escape(self.shown)}</caption>{rows}</table>"
 
 
 def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:

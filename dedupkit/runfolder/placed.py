@@ -1,0 +1,91 @@
+"""Where a run folder lies, on this machine or in an object store, and who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dedupkit.engine.progress import LOGGER
+from dedupkit.errors import DedupkitError
+from dedupkit.runfolder.layout import Layout
+from dedupkit.store import Lease, is_remote, mirror_of, retried
+
+__all__ = ["Placed"]
+
+
+class Placed(Layout):
+    """A run folder where it lies.
+
+    Args:
+        path: The folder, or the URL of one in an object store; it need not exist. What lies in the store is copied to
+            this machine first.
+
+    Raises:
+        DedupkitError: The store cannot be used, or another process of this machine writes into the folder.
+
+    Attributes:
+        remote: The folder in an object store that the one on this machine stands for, if any.
+        shown: The folder as messages name it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        mirror = mirror_of(self.path)
+        self.remote = mirror if mirror is not None and mirror.home == self.path else None
+        self.shown = str(self.path) if self.remote is None else self.remote.url
+        self._lease: Lease | None = None
+        if self.remote is not None and is_remote(str(path)):
+            self.remote.bucket.refuse_absent()
+            with self._held(alone=True):
+                self.remote.pull()
+
+    def push(self, paths: Iterable[Path] | None = None) -> None:
+        """Put files into the store of a remote run folder, by default all that differ; for a local one do nothing."""
+        if self.remote is not None:
+            if self._lease is not None:
+                self._lease.check()
+            self.remote.push(paths)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the folder while reading from it, together with others, so that nobody decides again meanwhile.
+
+        Other machines are not kept from a folder in an object store: what is read is the copy on this one.
+
+        Raises:
+            DedupkitError: Another process is writing into it.
+        """
+        with self._held(alone=False):
+            if self.remote is not None:
+                Lease.refuse_held(self.remote.bucket)
+            yield
+
+    @contextmanager
+    def _held(self, *, alone: bool) -> Iterator[None]:
+        """Hold this machine's lock."""
+        with self.lock.open("ab") as lock:
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                other, hint = ("run", " or choose another --out") if alone else ("process", "")
+                raise DedupkitError(f"another {other} is writing into {self.shown}; wait for it{hint}") from None
+            yield
+
+    @contextmanager
+    def _leased(self) -> Iterator[None]:
+        """Hold the folder in its store alone, if it lies in one, and have here what lies there."""
+        if self.remote is None:
+            yield
+            return
+        before = retried()
+        with Lease(self.remote.bucket) as self._lease:
+            self.remote.pull()
+            try:
+                yield
+            finally:
+                self._lease = None
+                if again := retried() - before:
+                    logging.getLogger(LOGGER).info("%s: this process asked again %s times", self.shown, f"{again:,}")

@@ -1,0 +1,238 @@
+"""A local folder that stands for one in an object store: files are worked on here, and objects put whole.
+
+The store holds what counts. :meth:`Mirror.pull` makes the local folder like it, :meth:`Mirror.push` the other way; both
+move only what differs, many at once, and a note of what was moved lies beside the folder. A file that vouches for
+others comes after them: completion markers, then ``decision.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from dedupkit.errors import DedupkitError
+from dedupkit.store.bucket import Bucket, State
+from dedupkit.store.paths import is_remote
+from dedupkit.store.records import read_json, write_json
+from dedupkit.store.remote import at_once
+from dedupkit.store.whole import is_temporary
+
+__all__ = ["HELD", "LOCK", "Mirror", "local_home", "mirror_of"]
+
+HELD = ".held"
+"""Folder of the objects by which a process holds a remote folder."""
+LOCK = ".lock"
+"""Name of the file that is locked on this machine."""
+
+_NOTE, _LOG = "remote.json", "objects.jsonl"
+
+
+class _Moved(NamedTuple):
+    """A file and its object when one was made from the other."""
+
+    size: int
+    mtime_ns: int
+    state: State
+
+
+def local_home(path: str | Path) -> Path:
+    """The local folder that stands for a remote one, in ``DEDUPKIT_SCRATCH``; a local path stays as it is.
+
+    Raises:
+        DedupkitError: The folder for such copies belongs to another user.
+    """
+    if not is_remote(str(path)):
+        return Path(path)
+    url = str(path).rstrip("/")
+    scratch = os.environ.get("DEDUPKIT_SCRATCH")
+    above = Path(scratch) if scratch else Path(tempfile.gettempdir(), f"dedupkit-{os.getuid()}")
+    above.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if above.stat().st_uid != os.getuid():
+        raise DedupkitError(f"{above} belongs to another user; name a folder of yours in DEDUPKIT_SCRATCH")
+    home = above.absolute() / hashlib.sha256(url.encode()).hexdigest()[:16] / "folder"
+    home.mkdir(parents=True, exist_ok=True)
+    if read_json(home.parent / _NOTE) != {"url": url}:
+        write_json(home.parent / _NOTE, {"url": url})
+    return home
+
+
+def mirror_of(path: Path) -> Mirror | None:
+    """The mirror that a local path lies in, if any."""
+    for folder in (path, *path.parents):
+        if folder.name == "folder" and (folder.parent / _NOTE).is_file():
+            return _opened(folder, read_json(folder.parent / _NOTE)["url"])
+    return None
+
+
+@lru_cache(maxsize=16)
+def _opened(home: Path, url: str) -> Mirror:
+    return Mirror(home, url)
+
+
+class Mirror:
+    """A local folder and the remote one that it stands for.
+
+    Args:
+        home: The local folder, from :func:`local_home`.
+        url: The remote one.
+
+    Attributes:
+        home: The local folder.
+        bucket: The objects.
+    """
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.home, self.bucket = home, Bucket(url)
+        self._moves: dict[str, _Moved] = {}
+        self._read_to = 0  # byte of the note
+        self._reading = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """The remote folder."""
+        return self.bucket.url
+
+    def pull(self, folder: Path | None = None) -> None:
+        """Make the local folder, or one in it, like the remote one.
+
+        Raises:
+            OSError: The store cannot be read.
+        """
+        found = self.bucket.find("" if folder is None else self.name(folder))
+        there = {name: state for name, state in found.items() if not _is_ours_alone(name)}
+        local = set(self._below(folder or self.home)) if (folder or self.home).is_dir() else set[str]()
+        missing = sorted(local - there.keys())
+        known = self._known()
+        moved = [name for name in missing if name in known]  # a listing may be older than they are
+        there |= {name: state for name, state in zip(moved, at_once(self.bucket.state, moved), strict=True) if state}
+        for name in missing:
+            if name not in there:
+                (self.home / name).unlink()
+        self._fetch(there)
+
+    def bring(self, paths: Iterable[str | Path]) -> None:
+        """Make some files or folders like their objects, as a task that another machine has done left them."""
+        wanted = list(dict.fromkeys(map(self.name, paths)))
+        there: dict[str, State] = {}
+        for name, state in zip(wanted, at_once(self.bucket.state, wanted), strict=True):
+            if state is not None:
+                there[name] = state
+            else:  # a folder is no object; those in it have its name in theirs
+                there |= self.bucket.find(name)
+        self._fetch(there)
+
+    def push(self, paths: Iterable[str | Path] | None = None) -> None:
+        """Put files into the store.
+
+        Args:
+            paths: The files, or folders of them; None for all that are not as they were when they were put or fetched
+                last, then objects are removed that no file here stands for any more.
+
+        Raises:
+            OSError: The store cannot be written.
+        """
+        known = self._known() if paths is None else {}
+        if paths is None:
+            names = [name for name in self._below(self.home) if not self._is_same(name, known.get(name))]
+        else:
+            names = [name for path in paths for name in self._below(Path(path))]
+        for rank in range(3):
+            at_once(self._put, [name for name in names if _rank(name) == rank])
+        if paths is None:
+            gone = [name for name in known if not (self.home / name).exists()]
+            self.bucket.remove(gone)
+            self._note([(name, None) for name in gone])
+
+    def name(self, path: str | Path) -> str:
+        """The name of an object from the local path."""
+        return Path(path).relative_to(self.home).as_posix()
+
+    def _fetch(self, there: dict[str, State]) -> None:
+        known = self._known()
+
+        def fetch(name: str) -> None:
+            path = self.home / name
+            for folder in path.parents:
+                if folder != self.home and folder.is_file():
+                    folder.unlink()
+            state = self.bucket.fetch(name, path)
+            if state is not None:
+                self._note([(name, _moved(path, state))])
+
+        at_once(fetch, [name for name, state in there.items() if not self._is_same(name, known.get(name), state)])
+
+    def _put(self, name: str) -> None:
+        before = (self.home / name).stat()
+        state = self.bucket.put(name, self.home / name)
+        self._note([(name, _Moved(before.st_size, before.st_mtime_ns, state))])
+
+    def _is_same(self, name: str, moved: _Moved | None, state: State | None = None) -> bool:
+        """Whether a file, and its object if its state is given, are as they were when one was made from the other."""
+        if moved is None or (state is not None and moved.state != state):
+            return False
+        try:
+            return _moved(self.home / name, moved.state) == moved
+        except OSError:
+            return False
+
+    def _below(self, path: Path) -> Iterator[str]:
+        if not path.is_dir():
+            yield self.name(path)
+            return
+        for folder, folders, files in os.walk(path):
+            folders[:] = [name for name in folders if not is_temporary(name)]
+            names = (self.name(Path(folder, file)) for file in files if not is_temporary(file))
+            yield from (name for name in names if not _is_ours_alone(name))
+
+    def _known(self) -> dict[str, _Moved]:
+        """What was moved, by name; what other processes of this machine have noted too."""
+        with self._reading:
+            try:
+                with (self.home.parent / _LOG).open("rb") as log:
+                    if log.seek(0, os.SEEK_END) < self._read_to:  # it was removed
+                        self._moves, self._read_to = {}, 0
+                    log.seek(self._read_to)
+                    new = log.read()
+            except FileNotFoundError:
+                self._moves, self._read_to = {}, 0
+                return {}
+            whole = new[: new.rfind(b"\n") + 1]
+            self._read_to += len(whole)
+            for line in whole.splitlines():
+                with suppress(ValueError):  # a process was killed in the middle of a line
+                    name, moved = json.loads(line)
+                    self._moves.pop(name, None)
+                    if moved is not None:
+                        self._moves[name] = _Moved(*moved)
+            return dict(self._moves)
+
+    def _note(self, moved: Iterable[tuple[str, _Moved | None]]) -> None:
+        """Append to the note; in one write, so that processes do not mix their lines."""
+        text = "".join(json.dumps(each) + "\n" for each in moved)
+        with (self.home.parent / _LOG).open("ab", buffering=0) as log:
+            log.write(text.encode())
+
+
+def _moved(path: Path, state: State) -> _Moved:
+    status = path.stat()
+    return _Moved(status.st_size, status.st_mtime_ns, state)
+
+
+def _is_ours_alone(name: str) -> bool:
+    """Whether a file or object has no counterpart."""
+    parts = name.split("/")
+    return parts[-1] == LOCK or HELD in parts
+
+
+def _rank(name: str) -> int:
+    """When a file is put among others: 0 before 1 before 2."""
+    parts = name.split("/")
+    return 2 if parts[-1] == "decision.json" else 1 if ".done" in parts else 0

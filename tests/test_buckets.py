@@ -1,0 +1,327 @@
+"""Run folders and cleaned shards in an object store: a real S3 server on loopback, with its faults."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import command, encode, environment, jpegs, one_line, run, tar_bytes, write_tar
+from PIL import Image
+from s3 import S3, boto, serving
+
+import dedupkit as dk
+from dedupkit.errors import DedupkitError
+from dedupkit.manifest.export import apply
+from dedupkit.runfolder import RunFolder
+from dedupkit.sources.reread import Originals
+from dedupkit.store import Bucket, Lease, lease, read_ranges, remote
+from dedupkit.store.bucket import State
+
+pytest.importorskip("moto", reason="could not import moto")
+pytest.importorskip("s3fs", reason="could not import s3fs")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[S3]:
+    with serving() as server:
+        server.make("bucket")
+        yield server
+
+
+@pytest.fixture
+def server(running: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The server without faults, and a scratch folder of this test's own."""
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(remote, "PAUSES", (0.01,) * 8)
+    monkeypatch.setattr(lease, "EVERY", 0.2)
+    monkeypatch.setattr(lease, "PATIENCE", 1.0)
+    running.calm()
+    yield running
+    running.calm()
+
+
+@pytest.fixture(scope="module")
+def shards(photos: dict[str, Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tars of a few photos, with copies across them."""
+    folder = tmp_path_factory.mktemp("shards")
+    small = [photo.convert("RGB").resize((160, 120)) for photo in list(photos.values())[:6]]
+    for shard in range(6):
+        members = [
+            (f"{shard}{number}.jpg", encode(small[(shard + number) % 6], quality=90 - 5 * shard)) for number in range(4)
+        ]
+        write_tar(folder / f"{shard:05d}.tar", members)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run and its cleaned shards on a local disk."""
+    out = tmp_path_factory.mktemp("local")
+    run(shards, out / "run")
+    apply(out / "run", out / "clean", workers=1)
+    return out
+
+
+RESULTS = ("manifest.parquet", "groups.parquet", "samples/00003.parquet", "edges/pdq/00000.parquet")
+
+
+def same(server: S3, url: str, local: Path, names: tuple[str, ...] = RESULTS) -> None:
+    """The results in the store are those on the disk, byte for byte."""
+    there = server.objects(url)
+    for name in names:
+        assert there[name] == (local / name).read_bytes(), name
+
+
+def cleaned(local: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in (local / "clean").iterdir() if path.is_file()))
+
+
+def test_a_run_and_its_cleaned_shards_in_a_bucket_are_those_of_a_local_disk(
+    server: S3, shards: Path, local: Path, tmp_path: Path
+) -> None:
+    out, clean = "s3://bucket/first/run", "s3://bucket/first/clean"
+    finished = run(shards, out, workers=2)
+    assert finished.summary["out"] == out
+    assert out in repr(finished)
+    same(server, out, local / "run")
+    finished.report()
+    dk.Run(out).apply(clean, workers=2)
+    same(server, clean, local / "clean", cleaned(local))
+    there = server.objects(out)
+    assert {"report.html", "report.json", "DATASET_CARD.md", "run.json", "decision.json"} <= there.keys()
+    assert not [name for name in there if ".tmp" in name or name.startswith(".next")]
+    left = list((tmp_path / "scratch").rglob("*.tar"))
+    assert not left, "cleaned shards leave this machine once they are put"
+    assert dk.keep_filter(out)({"__key__": "00", "__url__": str(shards / "00000.tar")}) in (True, False)
+
+
+def test_faults_of_the_server_change_nothing_but_a_number(server: S3, shards: Path, tmp_path: Path) -> None:
+    """Sources, run folder and cleaned shards in a bucket whose server fails, cuts, and lists what was."""
+    source = "s3://bucket/faults/data"
+    for path in shards.iterdir():
+        boto().upload_file(str(path), "bucket", f"faults/data/{path.name}")
+    run(source, tmp_path / "run")
+    apply(tmp_path / "run", tmp_path / "clean", workers=1)
+    server.busy, server.cut, server.stale = 0.05, 0.2, 0.3
+    before = remote.retried()
+    out, clean = "s3://bucket/faults/run", "s3://bucket/faults/clean"
+    run(source, out, workers=2)
+    apply(out, clean, workers=1)
+    faults = dict(server.faults)
+    server.calm()
+    assert faults.keys() == {"503", "503 after", "cut", "stale"}
+    same(server, out, tmp_path / "run")
+    same(server, clean, tmp_path / "clean", cleaned(tmp_path))
+    scanned = json.loads(server.objects(out)["progress.json"])["stages"]["scan"]
+    assert remote.retried() - before + scanned["requests_retried"] >= faults["503"] + faults["503 after"]
+
+
+def test_another_machine_goes_on_and_reads_nothing_again(
+    server: S3, shards: Path, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = "s3://bucket/machines/run"
+    run(shards, out)
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "other"))
+    dates = server.dates(out)
+    run(shards, out)
+    again = server.dates(out)
+    assert {name for name in again if again[name] != dates.get(name) and ".done/scan" in name} == set()
+    dk.Run(out).rethreshold("exact")
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "scratch"))
+    assert dk.Run(out).summary["rule"] == "exact"
+    dk.Run(out).rethreshold("copies")
+    same(server, out, local / "run")
+
+
+def test_a_command_that_is_killed_at_any_object_is_made_up_for_by_the_same_one(
+    server: S3, shards: Path, local: Path
+) -> None:
+    """Killed at the 4th object that it puts, then at the 10th that the next one puts, and so on until one ends."""
+    out, kills, at = "s3://bucket/killed/run", 0, 4
+    while True:
+        arguments = [sys.executable, "-m", "dedupkit.cli", "run", shards, "--out", out, "--workers", "2"]
+        process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
+        count = itertools.count(1)
+
+        def kill(_: str, process: subprocess.Popen[str] = process, count: Iterator[int] = count, at: int = at) -> None:
+            if next(count) == at:
+                process.kill()
+
+        server.on_put = kill
+        _, said = process.communicate(timeout=100)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, said
+        kills, at = kills + 1, at + 6
+    server.on_put = None
+    assert kills >= 2
+    same(server, out, local / "run")
+
+
+def test_damage_and_loss_in_the_store_are_mended(server: S3, shards: Path, local: Path) -> None:
+    out = "s3://bucket/damage/run"
+    run(shards, out)
+    boto().put_object(Bucket="bucket", Key="damage/run/samples/00003.parquet", Body=b"no Parquet")
+    boto().delete_object(Bucket="bucket", Key="damage/run/edges/pdq/00000.parquet")
+    with pytest.raises(DedupkitError, match="damaged|missing"):
+        dk.Run(out).rethreshold("exact")
+    run(shards, out)
+    same(server, out, local / "run")
+    clean = "s3://bucket/damage/clean"
+    apply(out, clean, workers=1)
+    boto().put_object(Bucket="bucket", Key="damage/clean/00000.tar", Body=b"no tar")
+    apply(out, clean, workers=1)
+    same(server, clean, local / "clean", cleaned(local))
+    boto().put_object(Bucket="bucket", Key="damage/clean/mine.tar", Body=b"of another")
+    apply(out, clean, workers=1)
+    assert server.objects(clean)["mine.tar"] == b"of another"
+    with pytest.raises(DedupkitError, match="choose another --to for keys"):
+        apply(out, clean, format="keys")
+
+
+def test_an_update_and_a_reference_set_in_a_bucket(server: S3, shards: Path, tmp_path: Path) -> None:
+    old, new = shards / "{00000..00003}.tar", shards / "{00004..00005}.tar"
+    run(str(old), "s3://bucket/update/old")
+    remote_one = dk.update("s3://bucket/update/old", str(new), "s3://bucket/update/new", workers=0)
+    run(str(old), tmp_path / "old")
+    local_one = dk.update(tmp_path / "old", str(new), tmp_path / "new", workers=0)
+    ours = ["sample", "verdict", "kept_sample", "kept_key"]
+    assert remote_one.manifest.select(ours).equals(local_one.manifest.select(ours))
+    assert "s3://bucket/update/old" in set(remote_one.manifest["kept_source"].to_pylist())
+    against = run(str(new), "s3://bucket/update/against", against="s3://bucket/update/old")
+    assert against.summary["references"][0]["name"] == "s3://bucket/update/old"
+
+
+def test_a_second_look_at_an_image_reads_that_image_alone(server: S3, photos: dict[str, Image.Image]) -> None:
+    images = jpegs(photos, 6, 96)
+    filling = [(f"{number:02d}.bin", bytes([number]) * 1_500_000) for number in range(6)]
+    data = tar_bytes(sorted([*filling, *((f"{number:02d}.jpg", image) for number, image in enumerate(images))]))
+    boto().put_object(Bucket="bucket", Key="look/0.tar", Body=data)
+    finished = run("s3://bucket/look/0.tar", "s3://bucket/look/run")
+    before = server.sent
+    found = {place.sample: data for place, data in Originals(RunFolder(finished.path)).read([4, 1])}
+    assert found == {4: images[4], 1: images[1]}
+    assert server.sent - before < len(data) / 10
+    with_end = list(read_ranges("s3://bucket/look/0.tar", [(len(data) - 5, 100), (len(data) + 5, 10), (3, 0), (0, 4)]))
+    assert with_end == [data[-5:], b"", b"", data[:4]]
+
+
+class TestBadInput:
+    def test_no_such_bucket(self, server: S3, shards: Path) -> None:
+        said = command("run", shards, "--out", "s3://nowhere/run", "--workers", "1")
+        assert said.returncode == 1
+        assert "s3://nowhere/run: The specified bucket does not exist; make the bucket first" in one_line(said.stderr)
+
+    def test_no_credentials(self, server: S3, shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+        said = command("run", shards, "--out", "s3://bucket/run", "--workers", "1")
+        assert said.returncode == 1
+        assert "credentials" in one_line(said.stderr)
+
+    def test_credentials_that_expire_in_the_middle_lose_nothing(
+        self, server: S3, shards: Path, local: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = "s3://bucket/expired/run"
+        put, count = Bucket.put, [0]
+
+        def putting(self: Bucket, name: str, content: bytes | Path) -> State:
+            count[0] += 1
+            if count[0] == 8:
+                server.refused = ("400 Bad Request", "ExpiredToken", "The provided token has expired.")
+            return put(self, name, content)
+
+        monkeypatch.setattr(Bucket, "put", putting)
+        with pytest.raises(OSError, match="expired"):
+            run(shards, out)
+        server.calm()
+        assert any(name.startswith(".done/scan") for name in server.objects(out))
+        assert "manifest.parquet" not in server.objects(out)
+        run(shards, out)
+        same(server, out, local / "run")
+
+    def test_two_commands_on_one_run_folder(
+        self, server: S3, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = "s3://bucket/two/run"
+        run(shards, out)
+        with RunFolder(out).locked():
+            monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "elsewhere"))
+            before = server.objects(out)
+            for act in (lambda: run(shards, out), lambda: dk.Run(out).rethreshold("exact")):
+                with pytest.raises(DedupkitError, match="another run is writing into s3://bucket/two/run"):
+                    act()
+            after = server.objects(out)
+            assert {name for name in after if after[name] != before.get(name)} <= {
+                name for name in after if ".held" in name
+            }
+        run(shards, out)
+
+    def test_a_holder_that_died_is_taken_over_and_a_lost_folder_is_not_written(self, server: S3) -> None:
+        bucket = Bucket("s3://bucket/lease/run")
+        bucket.create(".held/00000001", b'{"token": "dead", "host": "another", "process": 1}')
+        with Lease(bucket) as held:
+            held.check()
+            bucket.create(".held/00000003", b'{"token": "late", "host": "another", "process": 1}')
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                try:
+                    held.check()
+                except DedupkitError:
+                    break
+                time.sleep(0.05)
+            with pytest.raises(DedupkitError, match="another process has taken s3://bucket/lease/run"):
+                held.check()
+
+    def test_of_many_that_take_a_folder_at_once_one_gets_it(self, server: S3) -> None:
+        bucket = Bucket("s3://bucket/many/run")
+        taken, refused = [], []
+
+        def take() -> None:
+            try:
+                with Lease(bucket):
+                    taken.append(1)
+                    ready.wait(10)
+            except DedupkitError:
+                refused.append(1)
+                ready.set() if len(refused) == 5 else None
+
+        ready = threading.Event()
+        threads = [threading.Thread(target=take) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(taken), len(refused)) == (1, 5)
+
+    def test_a_later_layout_something_else_and_a_source_around_it(self, server: S3, shards: Path) -> None:
+        boto().put_object(Bucket="bucket", Key="later/run.json", Body=b'{"layout": 99}')
+        boto().put_object(Bucket="bucket", Key="else/notes.txt", Body=b"mine")
+        for folder, said in (("later", "in layout 99 by a later version"), ("else", "is not empty and holds no run")):
+            before = server.objects(f"s3://bucket/{folder}")
+            with pytest.raises(DedupkitError, match=said):
+                run(shards, f"s3://bucket/{folder}")
+            assert server.objects(f"s3://bucket/{folder}") == before
+        with pytest.raises(DedupkitError, match="lies inside the source"):
+            boto().upload_file(str(shards / "00000.tar"), "bucket", "inside/0.tar")
+            run("s3://bucket/inside", "s3://bucket/inside/run")
+
+    def test_a_shard_that_changes_between_scan_and_apply(self, server: S3, shards: Path) -> None:
+        boto().upload_file(str(shards / "00000.tar"), "bucket", "changes/data/0.tar")
+        run("s3://bucket/changes/data", "s3://bucket/changes/run")
+        boto().upload_file(str(shards / "00001.tar"), "bucket", "changes/data/0.tar")
+        with pytest.raises(DedupkitError, match="s3://bucket/changes/data/0.tar"):
+            apply("s3://bucket/changes/run", "s3://bucket/changes/clean", workers=1)
+        assert "00000.tar" not in server.objects("s3://bucket/changes/clean")
+        again = run("s3://bucket/changes/data", "s3://bucket/changes/run")
+        written = apply("s3://bucket/changes/run", "s3://bucket/changes/clean", workers=1)
+        assert written["samples"] == again.summary["keep"]
