@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from helpers import ROOT, encode, environment, one_line, run, write_tar
 from PIL import Image
+from s3 import S3, boto, serving
 
 import dedupkit as dk
 from dedupkit.engine import Task
 from dedupkit.engine._ray_worker import Request, Shown, execute_here
 from dedupkit.engine.ray_tasks import RayCluster
+from dedupkit.engine.travel import Parcel
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.export import apply
 
@@ -27,17 +29,28 @@ ray = pytest.importorskip("ray", reason="could not import ray")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Three nodes of one core; the workers find this package and these tests."""
+def store() -> Iterator[S3]:
+    """A real S3 server on loopback."""
+    with serving() as server:
+        server.make("bucket")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(store: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Three nodes of one core, each with its own scratch; the workers find this package and these tests."""
     from ray.cluster_utils import Cluster
 
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *([path] if path else [])])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     small = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-    for _ in range(2):
-        made.add_node(**small)
+    scratch = tmp_path_factory.mktemp("scratch")
+    nodes = [{**small, "env_vars": {"DEDUPKIT_SCRATCH": str(scratch / str(number))}} for number in range(3)]
+    made = Cluster(initialize_head=True, head_node_args={**nodes[0], "include_dashboard": False})
+    made.scratch = scratch
+    for node in nodes[1:]:
+        made.add_node(**node)
     ray.init(address=made.address, logging_level="ERROR", log_to_driver=False)
     yield made
     ray.shutdown()
@@ -106,6 +119,31 @@ def test_three_nodes_two_processes_and_one_process_give_the_same_bytes(
         assert outcome(tmp_path / name) == outcome(tmp_path / "one")
         cleaned = {path.name: path.read_bytes() for path in (tmp_path / f"{name}-clean").glob("*.tar")}
         assert cleaned == {path.name: path.read_bytes() for path in (tmp_path / "one-clean").glob("*.tar")} != {}
+    new = shards / "{00003..00005}.tar"
+    dk.update(tmp_path / "one", str(new), tmp_path / "new", workers=0)
+    dk.update(tmp_path / "one", str(new), tmp_path / "new-ray", engine="ray", workers=1)
+    assert outcome(tmp_path / "new-ray") == outcome(tmp_path / "new")
+
+
+def test_nodes_that_share_a_bucket_alone_give_the_same_bytes(
+    cluster: Any, store: S3, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards, run folder and cleaned shards in a bucket, with verification, whose tasks read what others wrote."""
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "driver"))
+    for path in shards.iterdir():
+        boto().upload_file(str(path), "bucket", f"data/{path.name}")
+    rule = "exact or (phash<=40 and verified)"
+    run("s3://bucket/data", tmp_path / "one", rule=rule)
+    apply(tmp_path / "one", tmp_path / "clean", workers=1)
+    dk.dedup("s3://bucket/data", "s3://bucket/run", rule=rule, engine="ray", workers=1)
+    apply("s3://bucket/run", "s3://bucket/clean", workers=1)
+    there = store.objects("s3://bucket/run")
+    assert {name: there[name] for name in outcome(tmp_path / "one")} == outcome(tmp_path / "one")
+    cleaned = {path.name: path.read_bytes() for path in (tmp_path / "clean").glob("*.tar")}
+    there = store.objects("s3://bucket/clean")
+    assert {name: there[name] for name in cleaned} == cleaned != {}
+    worked = [node for node in cluster.scratch.iterdir() if list(node.rglob("*.parquet"))]
+    assert worked, "the tasks ran on the nodes"
 
 
 def test_a_killed_worker_and_a_killed_node_cost_what_they_were_at(cluster: Any, tmp_path: Path) -> None:
@@ -154,7 +192,7 @@ def test_errors_of_tasks_are_ours_and_end_the_stage(cluster: Any, tmp_path: Path
 
 
 def test_a_node_of_another_version_says_so(tmp_path: Path) -> None:
-    said = execute_here(Request("0.0.1", b"never read", str(tmp_path), False))
+    said = execute_here(Request("0.0.1", Parcel(None, str(tmp_path), b"never read"), False))
     assert isinstance(said, Shown)
     assert "the command has 0.0.1; install the same version" in str(said.error)
 

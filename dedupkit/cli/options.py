@@ -6,13 +6,34 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Against", "AgainstRule", "ComputeMissing", "Device", "Json", "RunDirectory", "Source", "Workers"]
+from dedupkit.engine.choice import ENGINES
+
+__all__ = [
+    "Address",
+    "Against",
+    "AgainstRule",
+    "ComputeMissing",
+    "Device",
+    "Engine",
+    "Json",
+    "RunDirectory",
+    "Source",
+    "Workers",
+    "check_engine",
+]
 
 RunDirectory = Annotated[str, typer.Argument(metavar="DIR", help="A finished run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Number of processes; all cores by default.")]
 Device = Annotated[
     str | None, typer.Option(help="Device for torch: cpu, cuda, …; by default a GPU if there is one, else the CPU.")
+]
+Engine = Annotated[
+    str,
+    typer.Option(help="Where tasks run: local, ray, or rank (one of several processes); see docs/running-at-scale.md."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Address of the Ray cluster; RAY_ADDRESS or a Ray on this machine by default.")
 ]
 Against = Annotated[
     list[str] | None,
@@ -32,3 +53,15 @@ Source = Annotated[
     list[str] | None,
     typer.Option("--source", help="Where the data lies now, if it has moved since the run (repeatable)."),
 ]
+
+
+def check_engine(engine: str, address: str | None) -> None:
+    """Refuse an engine that there is not, and an address for one that has none.
+
+    Raises:
+        typer.BadParameter: One of the two.
+    """
+    if engine not in ENGINES:
+        raise typer.BadParameter(f"{engine!r} is none of {', '.join(ENGINES)}", param_hint="--engine")
+    if address is not None and engine != "ray":
+        raise typer.BadParameter("an address is for --engine ray", param_hint="--address")

@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dedupkit.cli.options import Against, AgainstRule, ComputeMissing, Device, Json, Workers
+from dedupkit.cli.options import (
+    Address,
+    Against,
+    AgainstRule,
+    ComputeMissing,
+    Device,
+    Engine,
+    Json,
+    Workers,
+    check_engine,
+)
 from dedupkit.cli.terminal import say, say_json, say_rows
-from dedupkit.engine.choice import ENGINES
 from dedupkit.store import join
 
 if TYPE_CHECKING:
@@ -52,15 +61,8 @@ def run(
     against_rule: AgainstRule = None,
     compute_missing: ComputeMissing = False,
     workers: Workers = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="Where tasks run: local, ray, or rank (one of several processes); see docs/running-at-scale.md."
-        ),
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Address of the Ray cluster; RAY_ADDRESS or a Ray on this machine by default.")
-    ] = None,
+    engine: Engine = "local",
+    address: Address = None,
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Only say what the run would take: tasks, bytes, time, memory; write nothing."),
@@ -76,10 +78,7 @@ def run(
     json_output: Json = False,
 ) -> None:
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
-    if engine not in ENGINES:
-        raise typer.BadParameter(f"{engine!r} is none of {', '.join(ENGINES)}", param_hint="--engine")
-    if address is not None and engine != "ray":
-        raise typer.BadParameter("an address is for --engine ray", param_hint="--address")
+    check_engine(engine, address)
     if not 0 < target_recall <= 1:
         raise typer.BadParameter(f"{target_recall} is no share between 0 and 1", param_hint="--target-recall")
     from dedupkit.startup.no_pandas import leave_pandas_out

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from dedupkit.cli.options import Against, AgainstRule, ComputeMissing, Device, Json, Workers
+from dedupkit.cli.options import (
+    Address,
+    Against,
+    AgainstRule,
+    ComputeMissing,
+    Device,
+    Engine,
+    Json,
+    Workers,
+    check_engine,
+)
 from dedupkit.cli.run import show_run
 
 __all__ = ["update"]
@@ -26,6 +36,8 @@ def update(
     against_rule: AgainstRule = None,
     compute_missing: ComputeMissing = False,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
     device: Device = None,
     strict: Annotated[
@@ -34,6 +46,7 @@ def update(
     json_output: Json = False,
 ) -> None:
     """De-duplicate new shards against a finished run, without reading its images again."""
+    check_engine(engine, address)
     from dedupkit.startup.no_pandas import leave_pandas_out
     from dedupkit.workflows.update import update as update_run
 
@@ -50,6 +63,8 @@ def update(
         against_rule=against_rule,
         compute_missing=compute_missing,
         workers=workers,
+        engine=engine,
+        address=address,
         seed=seed,
         device=device,
     )

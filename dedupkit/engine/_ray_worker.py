@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import pickle
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any
 from dedupkit import __version__
 from dedupkit.engine.local import LocalProcesses
 from dedupkit.engine.task import execute
+from dedupkit.engine.travel import Parcel, unpack
 from dedupkit.errors import DedupkitError
+from dedupkit.store import retried
 
-__all__ = ["AloneWorker", "Request", "Shown", "execute_here"]
+__all__ = ["AloneWorker", "Done", "Request", "Shown", "execute_here"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,21 @@ class Request:
 
     Attributes:
         version: The driver's version of dedupkit.
-        data: The pickled task, which is unpickled where the versions agree.
-        out: The folder that holds the markers.
+        parcel: The task, which is unpacked where the versions agree.
         careful: Whether the task has ended a process, so that it gets one of its own.
     """
 
     version: str
-    data: bytes
-    out: str
+    parcel: Parcel
     careful: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a task: its summary, and how often a store was asked again."""
+
+    summary: dict[str, Any]
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,8 @@ class Shown:
     error: BaseException
 
 
-def execute_here(request: Request) -> dict[str, Any] | Shown:
-    """Execute a task in this process and return its summary, or what it raised."""
+def execute_here(request: Request) -> Done | Shown:
+    """Execute a task in this process and return what came of it, or what it raised."""
     host = socket.gethostname()
     if request.version != __version__:
         return Shown(
@@ -51,20 +58,21 @@ def execute_here(request: Request) -> dict[str, Any] | Shown:
                 "on every node"
             )
         )
-    if not Path(request.out).is_dir():
+    if request.parcel.url is None and not Path(request.parcel.out).is_dir():
         return Shown(
             DedupkitError(
-                f"node {host} does not see {request.out}; with --engine ray the run folder lies on a file system that "
-                "all nodes share"
+                f"node {host} does not see {request.parcel.out}; with --engine ray the run folder lies in an object "
+                "store, or on a file system that all nodes share"
             )
         )
     gc.freeze()
+    before = retried()
     try:
-        task = pickle.loads(request.data)  # noqa: S301 - the driver wrote it
+        task, out = unpack(request.parcel)
         if request.careful and task.isolated:
             with LocalProcesses(1) as engine:
-                return engine.run([task], Path(request.out))[0]
-        return execute(task, Path(request.out))
+                return Done(engine.run([task], out)[0], retried() - before)
+        return Done(execute(task, out), retried() - before)
     except (DedupkitError, OSError) as error:
         return Shown(error)
     except Exception as error:
@@ -77,6 +85,6 @@ class AloneWorker:
     def ready(self) -> None:
         """Return once the process runs."""
 
-    def execute(self, request: Request) -> dict[str, Any] | Shown:
+    def execute(self, request: Request) -> Done | Shown:
         """See :func:`execute_here`."""
         return execute_here(request)

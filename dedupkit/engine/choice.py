@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dedupkit.engine.engine import Engine
 from dedupkit.engine.local import local_engine
 from dedupkit.errors import DedupkitError
+from dedupkit.store import mirror_of
 
 if TYPE_CHECKING:
     from dedupkit.engine.helper import Helper
@@ -57,6 +58,11 @@ def make_engine(where: Where, out: Path) -> Engine | Helper:
         from dedupkit.engine.place import place_of, timing_of
         from dedupkit.engine.rank import Ranks
 
+        if mirror_of(out) is not None:
+            raise DedupkitError(
+                "--engine rank needs a run folder on a file system that all machines share; for one in an object store "
+                "there is --engine ray"
+            )
         place = place_of(os.environ)
         return (Helper if place.rank else Ranks)(out, place, max(1, where.workers), timing_of(os.environ))
     if where.engine == "ray":

@@ -1,4 +1,4 @@
-"""Runs tasks on a Ray cluster whose nodes share the file system of the run folder.
+"""Runs tasks on a Ray cluster whose nodes share the file system of the run folder, or the object store that it lies in.
 
 Ray carries pickled tasks there and small summaries back; images, fingerprints and vectors go through files alone. A
 task may run twice, so that nothing is lost or doubled by a retry.
@@ -7,7 +7,6 @@ task may run twice, so that nothing is lost or doubled by a retry.
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from dedupkit.engine._ray_worker import AloneWorker, Request, Shown, execute_her
 from dedupkit.engine.engine import Cost, Observe, OnDone, Summary, run_waiting
 from dedupkit.engine.process import WorkerDied
 from dedupkit.engine.task import Task
+from dedupkit.engine.travel import bring_results, pack
 from dedupkit.errors import DedupkitError, import_optional
 
 __all__ = ["RayCluster"]
@@ -61,10 +61,10 @@ class RayCluster:
 
         def run(jobs: list[tuple[int, Task]]) -> Iterator[tuple[int, Summary]]:
             if not jobs:
-                return iter(())
+                return
             actors = self._actors(len(jobs)) if all(task.alone for _, task in jobs) else []
-            stage = _Stage(self._ray, out, observe, actors)
-            return stage.run(jobs, meanwhile)
+            yield from _Stage(self._ray, out, observe, actors).run(jobs, meanwhile)
+            bring_results((task for _, task in jobs), out)
 
         return run_waiting(tasks, out, on_done, run)
 
@@ -124,7 +124,7 @@ class _Stage:
     """
 
     def __init__(self, ray: Any, out: Path, observe: Observe | None, actors: Sequence[dict[str, Any]]) -> None:
-        self._ray, self._out, self._observe = ray, str(out), observe
+        self._ray, self._out, self._observe = ray, out, observe
         self._failed_starts = 0
         self._ended: set[int] = set()
         self._remote = ray.remote(execute_here).options(max_retries=0)
@@ -180,8 +180,8 @@ class _Stage:
 
     def _submit(self, running: _Running) -> None:
         careful = running.deaths > 0
-        data = pickle.dumps(replace(running.task, rescue=running.task.rescue if careful else None))
-        request = Request(__version__, data, self._out, careful)
+        task = replace(running.task, rescue=running.task.rescue if careful else None)
+        request = Request(__version__, pack(task, self._out), careful)
         if self._fixed:
             running = replace(running, actor=self._idle.pop())
             reference = running.actor[0].execute.remote(request)  # type: ignore[index]
@@ -228,9 +228,9 @@ class _Stage:
         if isinstance(said, Shown):
             raise said.error
         if self._observe is not None:
-            self._observe(task, Cost(time.monotonic() - done.began, done.losses))
-        result: Summary = said
-        return result
+            self._observe(task, Cost(time.monotonic() - done.began, done.losses, said.requests))
+        summary: Summary = said.summary
+        return summary
 
     def _again(self, done: _Running, error: Exception) -> None:
         """Put a task back whose process or node was lost."""

@@ -85,9 +85,11 @@ class FeatureFiles:
                 shard = self._shards[number]
                 if shard is None:
                     raise ValueError(f"shard {number} is needed for samples {some[0]} to {some[-1]}")
-                call = partial(write_features, str(path), shard, str(self._folder.samples(number)), start, some)
+                scanned = str(self._folder.samples(number))
+                call = partial(write_features, str(path), shard, scanned, start, some)
                 asked = cache_key([_FORMAT, self._key, some])
-                tasks.append(Task("features", name, call, asked, f"features of {len(some)} images", (str(path),)))
+                label = f"features of {len(some)} images"
+                tasks.append(Task("features", name, call, asked, label, (str(path),), (scanned,)))
         if not tasks:
             return
         with Progress("features", len(tasks), "img") as progress:

@@ -99,7 +99,8 @@ class PairVerifier:
         path = str(self._parts / f"{name}.parquet")
         call = partial(verify_chunk, path, (left, right), records)
         key = cache_key([_FORMAT, self._key, left, right])
-        return Task("verify", name, call, key, f"{len(left)} pairs", (path,))
+        read = tuple(sorted({record.path for record in records.values()}))
+        return Task("verify", name, call, key, f"{len(left)} pairs", (path,), read)
 
 
 def verify_pairs(

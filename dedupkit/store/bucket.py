@@ -74,20 +74,31 @@ class Bucket:
             return None
         return data
 
-    def fetch(self, name: str, path: Path) -> State | None:
-        """Copy an object to a local file, whole or not at all; returns its state, None where there is none."""
-        state = self.state(name)
-        if state is None:
+    def fetch(self, name: str, path: Path, state: State) -> State | None:
+        """Copy an object to a local file, whole or not at all.
+
+        Args:
+            name: The object.
+            path: The file.
+            state: What a listing says of the object, which may have changed since.
+
+        Returns:
+            The state of what was copied; None where the object is gone.
+        """
+        found = [state]
+
+        def copy() -> None:
+            self._fs.get_file(self._inner(name), str(temporary))
+            if found[0][0] is not None and temporary.stat().st_size != found[0][0]:
+                found[0] = self.state(name) or state
+                raise ConnectionError(f"{temporary.stat().st_size} of {found[0][0]} bytes came")
+
+        try:
+            with atomic_path(path) as temporary:
+                patiently(self._named(name), copy)
+        except FileNotFoundError:
             return None
-        with atomic_path(path) as temporary:
-
-            def copy() -> None:
-                self._fs.get_file(self._inner(name), str(temporary))
-                if state[0] is not None and temporary.stat().st_size != state[0]:
-                    raise ConnectionError(f"{temporary.stat().st_size} of {state[0]} bytes came")
-
-            patiently(self._named(name), copy)
-        return state
+        return found[0]
 
     def put(self, name: str, content: bytes | Path) -> State:
         """Put an object whole, in place of one that is there; returns its state."""

@@ -163,7 +163,7 @@ class Mirror:
             for folder in path.parents:
                 if folder != self.home and folder.is_file():
                     folder.unlink()
-            state = self.bucket.fetch(name, path)
+            state = self.bucket.fetch(name, path, there[name])
             if state is not None:
                 self._note([(name, _moved(path, state))])
 

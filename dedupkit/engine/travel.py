@@ -1,0 +1,94 @@
+"""A task on its way to another machine.
+
+Where the run folder lies in an object store, each machine has a copy of its own in another place. Paths in the folder
+travel relative to it then, and what a task reads is brought from the store before it begins.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dedupkit.engine.task import Task
+from dedupkit.store import local_home, mirror_of
+
+__all__ = ["Parcel", "bring_results", "pack", "unpack"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A task as it travels.
+
+    Attributes:
+        url: The run folder in an object store; None where all machines see it under the same path.
+        out: The folder that holds the task's marker; relative to the run folder of ``url``.
+        data: The pickled task.
+    """
+
+    url: str | None
+    out: str
+    data: bytes
+
+
+def pack(task: Task, out: Path) -> Parcel:
+    """Make a task ready to travel; ``out`` holds its marker."""
+    mirror = mirror_of(out)
+    if mirror is None:
+        return Parcel(None, str(out), pickle.dumps(task))
+    packed = io.BytesIO()
+    _Pickler(packed, mirror.home).dump(task)
+    return Parcel(mirror.url, mirror.name(out), packed.getvalue())
+
+
+def unpack(parcel: Parcel) -> tuple[Task, Path]:
+    """The task, with what it reads, and the folder that holds its marker, on this machine.
+
+    Raises:
+        OSError: The store cannot be read.
+    """
+    if parcel.url is None:
+        return pickle.loads(parcel.data), Path(parcel.out)  # noqa: S301 - the driver wrote it
+    home = local_home(parcel.url)
+    task: Task = _Unpickler(io.BytesIO(parcel.data), home).load()
+    mirror = mirror_of(home)
+    if mirror is not None:
+        mirror.bring(task.inputs)
+    return task, home / parcel.out
+
+
+def bring_results(tasks: Iterable[Task], out: Path) -> None:
+    """Bring what other machines have put into the store, if the run folder lies in one."""
+    mirror = mirror_of(out)
+    if mirror is not None:
+        mirror.bring(path for task in tasks for path in (*task.outputs, str(task.marker(out))))
+
+
+class _Pickler(pickle.Pickler):
+    """Names paths in the run folder by what they are relative to it."""
+
+    def __init__(self, stream: io.BytesIO, home: Path) -> None:
+        super().__init__(stream)
+        self._home, self._text = home, str(home)
+
+    def persistent_id(self, value: Any) -> Any:
+        if isinstance(value, str) and (value == self._text or value.startswith(f"{self._text}/")):
+            return "text", value[len(self._text) + 1 :]
+        if isinstance(value, Path) and value.is_relative_to(self._home):
+            return "path", value.relative_to(self._home).as_posix()
+        return None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Gives these paths in this machine's copy."""
+
+    def __init__(self, stream: io.BytesIO, home: Path) -> None:
+        super().__init__(stream)
+        self._home = home
+
+    def persistent_load(self, named: Any) -> Any:
+        kind, name = named
+        return str(self._home / name) if kind == "text" else self._home / name
