@@ -57,26 +57,35 @@ def write_part(path: Path, number: int, rows: int) -> None:
 
 
 def measure_lists(sizes: list[int], folder: Path) -> None:
-    """Whole calls of the command, each in a process of its own."""
-    before: tuple[int, float] | None = None
+    """Whole calls of the command, each in a process of its own; growth of time and of processor time."""
+    before: tuple[int, float, float] | None = None
     for rows in sizes:
         lists = folder / f"lists-{rows}"
         lists.mkdir()
         for number in range(-(-rows // PART)):
             write_part(lists / f"{number:05d}.parquet", number, min(PART, rows - number * PART))
         command = [sys.executable, "-m", "dedupkit.cli", "metadata", f"{lists}/*.parquet", "--to", str(folder / "out")]
-        begin = time.perf_counter()
+        begin, spent = time.perf_counter(), _processor_time()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds = time.perf_counter() - begin
+        seconds, work = time.perf_counter() - begin, _processor_time() - spent
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        growth = "" if before is None else f", growth {np.log(seconds / before[1]) / np.log(rows / before[0]):.2f}"
+        growth = ""
+        if before is not None:
+            growths = (np.log([seconds, work]) - np.log(before[1:])) / np.log(rows / before[0])
+            growth = ", growth {:.2f} and {:.2f}".format(*growths)
         print(
-            f"{rows:>12,} rows: {seconds:8.1f} s, {rows / seconds:10,.0f} rows/s, peak {peak / 2**30:.2f} GiB{growth}"
+            f"{rows:>12,} rows: {seconds:8.1f} s, {rows / seconds:10,.0f} rows/s, {work:.1f} s of processor time, "
+            f"peak {peak / 2**30:.2f} GiB{growth}"
         )
         print("   " + "\n   ".join(done.stdout.splitlines()[:8]), flush=True)
-        before = rows, seconds
+        before = rows, seconds, work
         shutil.rmtree(folder / "out")
         shutil.rmtree(lists)
+
+
+def _processor_time() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure_urls(count: int = 300_000) -> None:

@@ -21,7 +21,7 @@ def metadata(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="Identities joined by 'and' and 'or': url, hash, caption, url_family. "
+            help="Conditions joined by 'and' and 'or': url, hash, caption, url_family, caption>=0.8, image_phash<=4. "
             "By default 'url or hash' where there are hashes, else 'url'."
         ),
     ] = None,
@@ -37,6 +37,9 @@ def metadata(
     temporary: Annotated[
         Path | None, typer.Option(help="Folder for 20 bytes a row and identity; inside TO by default.")
     ] = None,
+    memory: Annotated[
+        float, typer.Option(min=0.001, help="Memory that near conditions may take, in GB (caption>=, image_phash<=).")
+    ] = 4,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of threads; all cores by default.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -52,7 +55,16 @@ def metadata(
         settings = KeySettings(UrlSteps.parse(url_steps), Folding.parse(caption_steps))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    summary = clean_lists(files, to, rule=rule, keep=keep, settings=settings, temporary=temporary, workers=workers)
+    summary = clean_lists(
+        files,
+        to,
+        rule=rule,
+        keep=keep,
+        settings=settings,
+        temporary=temporary,
+        workers=workers,
+        memory=int(memory * 1e9),
+    )
     if json_output:
         say_json(summary.to_json())
         return

@@ -21,7 +21,9 @@ from dedupkit.errors import RuleError
 if TYPE_CHECKING:
     from dedupkit.signals.signal import Signal
 
-__all__ = ["PRESETS", "Atom", "Clause", "Rule", "implies", "needs_embedder", "parse_rule", "reason_of"]
+__all__ = [
+    "PRESETS", "Atom", "Clause", "Comparison", "Rule", "implies", "needs_embedder", "parse_rule", "reason_of",
+]  # fmt: skip
 
 PRESETS: dict[str, str] = {
     "copies": "exact or pdq<=31",
@@ -119,7 +121,7 @@ def needs_embedder(text: str) -> bool:
     return "{embedder}" in PRESETS.get(text.strip(), "")
 
 
-def parse_rule(text: str, signals: Mapping[str, Signal | str], *, embedder: str | None = None) -> Rule:
+def parse_rule(text: str, signals: Mapping[str, Signal | Comparison | str], *, embedder: str | None = None) -> Rule:
     """Parse a rule or the name of a preset.
 
     >>> from dedupkit.signals import known_signals
@@ -130,7 +132,8 @@ def parse_rule(text: str, signals: Mapping[str, Signal | str], *, embedder: str 
     Args:
         text: The rule, e.g. ``"exact or pdq<=31"``.
         signals: The signals that exist, by name (:func:`dedupkit.signals.known_signals`); or, for scores of one's own,
-            their kinds: ``"identity"`` (stands alone), ``"distance"`` (takes ``<=``), ``"similarity"`` (takes ``>=``).
+            their kinds: ``"identity"`` (stands alone), ``"distance"`` (takes ``<=``), ``"similarity"`` (takes ``>=``),
+            or in more detail a :class:`Comparison`.
         embedder: The signal that presets over an embedder mean.
 
     Returns:
@@ -162,17 +165,28 @@ def _looseness(atom: Atom) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Comparison:
-    """How a signal may be compared."""
+class Comparison:
+    """How a signal may be compared.
+
+    Attributes:
+        kind: ``identity``, ``distance`` or ``similarity``.
+        bounds: The least and the largest bound of a comparison.
+        whole: Whether scores are whole numbers.
+        finds_pairs: Whether it finds pairs of its own.
+        alone: Whether a distance or a similarity may also stand without a bound, for equality.
+    """
 
     kind: str
     bounds: tuple[float, float]
     whole: bool = False
     finds_pairs: bool = True
+    alone: bool = False
 
     @classmethod
-    def of(cls, signal: Signal | str) -> _Comparison:
+    def of(cls, signal: Signal | Comparison | str) -> Comparison:
         """From the signal, or from its kind alone."""
+        if isinstance(signal, Comparison):
+            return signal
         if isinstance(signal, str):
             return cls(signal, (-1.0, 1.0) if signal == "similarity" else (0.0, sys.float_info.max))
         return cls(signal.kind, signal.bounds, signal.whole, signal.finds_pairs)
@@ -181,9 +195,9 @@ class _Comparison:
 class _Parser:
     """Recursive descent; each level returns clauses."""
 
-    def __init__(self, text: str, signals: Mapping[str, Signal | str]) -> None:
+    def __init__(self, text: str, signals: Mapping[str, Signal | Comparison | str]) -> None:
         self._text = text
-        self._signals = {name: _Comparison.of(signal) for name, signal in signals.items()}
+        self._signals = {name: Comparison.of(signal) for name, signal in signals.items()}
         self._tokens = list(self._tokenize())
         self._next = 0
         self._depth = 0
@@ -268,9 +282,11 @@ class _Parser:
             if self._peek()[0] == "op":
                 self._fail(f"{value!r} holds or does not; it takes no comparison")
             return [(Atom(value),)]
+        if signal.alone and self._peek()[0] != "op":
+            return [(Atom(value),)]
         return [(self._comparison(value, signal),)]
 
-    def _comparison(self, name: str, signal: _Comparison) -> Atom:
+    def _comparison(self, name: str, signal: Comparison) -> Atom:
         similarity = signal.kind == "similarity"
         wanted = ">=" if similarity else "<="
         _, operator, position = self._take()

@@ -11,12 +11,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.captions.folding import Folding
+from dedupkit.metadata.lists import HASH_COLUMNS
 from dedupkit.metadata.urls import TRACKER_PREFIXES, TRACKERS, UrlSteps, normalize_url, url_family
 
-__all__ = ["IDENTITIES", "KeySettings", "Keys", "batch_keys", "caption_keys"]
+__all__ = ["IDENTITIES", "LONG", "KeySettings", "Keys", "batch_keys", "caption_keys", "text_column"]
 
-IDENTITIES = ("url", "hash", "caption", "url_family")
-"""What rows can be equal in; ``hash`` is the column that the data set publishes (:data:`.lists.ROLES`)."""
+IDENTITIES = ("url", "caption", "url_family", *HASH_COLUMNS)
+"""What rows can be equal in."""
+
+LONG = 1 << 20
+"""Bytes of a text up to which it is folded; a longer one, beyond ASCII, is compared as it is."""
 
 NULL, DONE, SLOW = 0, 1, 2
 
@@ -146,10 +150,6 @@ def _hash_keys(column: Any, settings: KeySettings) -> Keys:
         _hash(keys, rows, values[rows].tobytes(), np.arange(len(rows) + 1) * 8)
         keys.state[rows] = DONE
         return keys
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if not _is_text(column.type):
-        column = column.cast(pa.large_string())
     data, offsets, valid = _buffers(column)
     keys = _nothing(len(valid))
     lengths = np.diff(offsets)
@@ -160,9 +160,9 @@ def _hash_keys(column: Any, settings: KeySettings) -> Keys:
 
 _MAKERS: dict[str, Callable[[Any, KeySettings], Keys]] = {
     "url": _url_keys,
-    "hash": _hash_keys,
     "caption": _caption_keys,
     "url_family": _family_keys,
+    **dict.fromkeys(HASH_COLUMNS, _hash_keys),
 }
 
 
@@ -171,8 +171,13 @@ def _finish(keys: Keys, data: NDArray[np.uint8], offsets: NDArray[np.int64], nor
     rows = np.flatnonzero(keys.state == SLOW)
     if not len(rows):
         return
-    kept, texts = [], []
+    kept: list[int] = []
+    texts: list[bytes] = []
     for row, begin, end in zip(rows.tolist(), offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True):
+        if end - begin > LONG:
+            kept.append(row)
+            texts.append(data[begin:end].tobytes())
+            continue
         text = normal(data[begin:end].tobytes().decode("utf-8", "surrogateescape"))
         if text:
             kept.append(row)
@@ -191,20 +196,18 @@ def _hash(keys: Keys, rows: NDArray[np.int64], data: bytes, bounds: NDArray[np.i
 
 def _buffers(column: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
     """The bytes of a column of texts, where each begins and ends, and which are not null."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if not _is_text(column.type):
-        column = column.cast(pa.large_string())
-    column = column.cast(pa.large_string() if "string" in str(column.type) else pa.large_binary())
+    column = text_column(column)
     _, offsets, data = column.buffers()
     starts = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     content = np.zeros(1, np.uint8) if data is None or not data.size else np.frombuffer(data, np.uint8)
     return content, starts, column.is_valid().to_numpy(zero_copy_only=False)
 
 
-def _is_text(kind: Any) -> bool:
-    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    return any(check(kind) for check in text)
+def text_column(column: Any) -> Any:
+    """A column as ``large_string``, or as ``large_binary`` where it holds bytes."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.large_binary() if "binary" in str(column.type) else pa.large_string())
 
 
 def _names() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

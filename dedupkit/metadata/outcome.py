@@ -78,6 +78,7 @@ class ListSummary:
         rule: rule in force.
         keep_policy: keep policy in force.
         steps: how URLs and captions were normalised.
+        odd_hashes: By column compared by bits that differ, how many distinct values are no hashes of 64 bits.
     """
 
     files: int
@@ -94,6 +95,7 @@ class ListSummary:
     rule: str
     keep_policy: str
     steps: dict[str, str] = field(default_factory=dict)
+    odd_hashes: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with these fields."""
@@ -121,6 +123,10 @@ class ListSummary:
         shown += [(f"  because of {reason}", f"{count:,}") for reason, count in self.reasons.items()]
         shown += [("unreadable", f"{self.unreadable:,}")] if self.unreadable else []
         shown += [("not URLs by the standard", f"{self.odd_urls:,}, compared as they are")] if self.odd_urls else []
+        shown += [
+            (f"no 64-bit hashes in {name}", f"{count:,} distinct values, near none")
+            for name, count in self.odd_hashes.items()
+        ]
         shown += [("duplicate groups", f"{self.groups:,}, the largest of {self.largest_group:,}"), ("rule", self.rule)]
         return shown
 

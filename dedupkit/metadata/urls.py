@@ -69,7 +69,7 @@ def normalize_url(url: str, steps: UrlSteps | None = None) -> str | None:
         can_ada = import_optional("can_ada", "metadata")
         try:
             url = str(can_ada.parse(url))
-        except (ValueError, UnicodeEncodeError):
+        except (ValueError, TypeError):  # a TypeError for what is no Unicode text
             return None
     elif "://" not in url:
         return None

@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dedupkit.clustering.policy import Policy, parse_policy
-from dedupkit.clustering.rules import Rule, parse_rule, reason_of
+from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError
+from dedupkit.metadata.conditions import Classes, classes_of, equal_kinds, is_near, parse_list_rule, reason_of
 from dedupkit.store import expand_braces, list_glob, write_json
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ __all__ = ["clean_lists"]
 
 _POLICY = ("pixels", "width", "height", "clip_score", "sample")
 _SHOWN = ("url", "hash", "caption")
+_NEAR_MEMORY = 4_000_000_000
 
 
 def clean_lists(
@@ -35,6 +38,7 @@ def clean_lists(
     settings: KeySettings | None = None,
     temporary: str | Path | None = None,
     workers: int | None = None,
+    memory: int = _NEAR_MEMORY,
 ) -> ListSummary:
     """Remove the duplicate rows of URL lists.
 
@@ -42,55 +46,66 @@ def clean_lists(
         files: Parquet, TSV and CSV files with a column of URLs, or patterns of them.
         to: New or empty folder for the cleaned lists, or one that an earlier call wrote. Each list keeps its name,
             its columns and the order of its rows; ``dedupkit/manifest.parquet`` has a verdict for each row.
-        rule: Identities joined by ``and`` and ``or``: ``url``, ``hash`` (a column ``sha256``, ``hash``,
-            ``image_phash``, …), ``caption`` (equal after folding) and ``url_family`` (equal but for the size that a
-            site offers). By default ``url or hash`` where a list has hashes, else ``url``.
+        rule: Conditions joined by ``and`` and ``or``: ``url``; ``hash`` (the first of the columns ``sha256``, ``hash``,
+            ``image_phash``, ``md5``, ``sha512``), or one of these by its name; ``caption`` (equal after folding);
+            ``url_family`` (equal but for the size that a site offers); ``caption>=0.8`` (Jaccard similarity of the
+            words); ``image_phash<=4`` (bits that differ; also ``phash`` and ``hash``, of 16 hexadecimal digits). By
+            default ``url or hash`` where a list has hashes, else ``url``.
         keep: Keep policy over ``pixels``, ``width``, ``height``, ``clip_score`` and ``sample`` (the row).
         settings: Normalisation of URLs and captions.
         temporary: Folder for keys, 20 bytes a row and identity; inside ``to`` by default.
         workers: Number of threads; all cores by default. The result does not depend on it.
+        memory: Bytes that near conditions (``caption>=``, ``image_phash<=``) may take.
 
     Returns:
         The counts, which are also in ``dedupkit/summary.json``.
 
     Raises:
         RuleError: The rule or policy cannot be read.
-        DedupkitError: No such file, no column of URLs, a folder that holds something else, too little room on the disk.
+        DedupkitError: No such file, no column of URLs, a folder that holds something else, too little room on the disk,
+            more rows, words or pairs than near conditions have memory for.
         MissingExtraError: can_ada is not installed.
         OSError: Something cannot be written.
     """
     from dedupkit.errors import require
     from dedupkit.metadata.grouped import group_rows
-    from dedupkit.metadata.keys import IDENTITIES, KeySettings
+    from dedupkit.metadata.keys import KeySettings
     from dedupkit.metadata.lists import open_list
+    from dedupkit.metadata.near import NearJoin
     from dedupkit.metadata.outcome import write_manifest
+    from dedupkit.metadata.room import Room
     from dedupkit.metadata.target import FOLDER, KEYS, check_room, claim
 
     lists = [open_list(path) for path in _expand(files)]
     known = {role for one in lists for role in one.columns}
-    parsed = parse_rule(rule or ("url or hash" if "hash" in known else "url"), dict.fromkeys(IDENTITIES, "identity"))
-    _check_columns(parsed, known)
+    parsed = parse_list_rule(rule or ("url or hash" if "hash" in known else "url"))
+    _check_columns(parsed, lists)
     policy = _policy(keep)
     settings = settings or KeySettings()
     if settings.urls.standard:
         require("can_ada", "metadata")
     target = Path(to)
     names = claim(target, lists)
-    kinds = [tuple(atom.signal for atom in clause) for clause in parsed.clauses]
-    kinds += [(name,) for name in _SHOWN if name in known and (name,) not in kinds]
+    needed = equal_kinds(parsed)
+    kinds = needed + [(name,) for name in _SHOWN if name in known and (name,) not in needed]
     room = Path(temporary or target) / KEYS
     check_room(lists, len(kinds), room.parent, target)
     workers = workers or os.cpu_count() or 1
     try:
-        grouped = group_rows(lists, kinds, len(parsed.clauses), settings, policy, room, workers)
+        grouped = group_rows(lists, kinds, len(needed), settings, policy, room, workers)
     finally:
         shutil.rmtree(room, ignore_errors=True)
-    verdicts = _decide(grouped, policy)
+    classes = Classes(grouped.labels)
+    if any(map(is_near, parsed.clauses)):
+        classes = classes_of(parsed, needed, classes.labels, NearJoin(lists, settings.captions, Room(memory), workers))
+    verdicts = _decide(grouped, classes, policy)
     reasons = [reason_of(clause) for clause in parsed.clauses]
     manifest = target / FOLDER / "manifest.parquet"
     write_manifest(manifest, [str(one.path) for one in lists], grouped.ends, verdicts, reasons)
     _write_lists(lists, grouped.ends, verdicts, [target / name for name in names], workers)
-    summary = _summarize(lists, grouped, verdicts, kinds, parsed, policy, settings)
+    summary = replace(
+        _summarize(lists, grouped, verdicts, kinds, parsed, policy, settings), odd_hashes=classes.odd_hashes
+    )
     write_json(target / FOLDER / "summary.json", {**summary.to_json(), "lists": names})
     return summary
 
@@ -109,16 +124,20 @@ def _expand(files: str | Path | Sequence[str | Path]) -> list[str]:
     return list(found)
 
 
-def _check_columns(rule: Rule, known: set[str]) -> None:
+def _check_columns(rule: Rule, lists: Sequence[UrlList]) -> None:
     from dedupkit.metadata.lists import ROLES
+    from dedupkit.metadata.near import check_hashes
 
     for name in rule.signals:
         role = "url" if name == "url_family" else name
-        if role not in known:
+        if not any(role in one.columns for one in lists):
+            names = dict.fromkeys(name for one in lists for name in one.names)
             raise DedupkitError(
                 f"the rule names {name}, but no list has such a column (looked for {', '.join(ROLES[role])}); "
-                f"there are: {', '.join(sorted(known))}"
+                f"there are: {', '.join(names)}"
             )
+    for name in {atom.signal for clause in rule.clauses for atom in clause if atom.bound is not None} - {"caption"}:
+        check_hashes(lists, name)
 
 
 def _policy(text: str) -> Policy:
@@ -129,13 +148,13 @@ def _policy(text: str) -> Policy:
     return policy
 
 
-def _decide(grouped: GroupedRows, policy: Policy) -> Verdicts:
+def _decide(grouped: GroupedRows, classes: Classes, policy: Policy) -> Verdicts:
     import numpy as np
 
     from dedupkit.clustering.classes import class_components, keep_first_of_classes
     from dedupkit.metadata.outcome import Verdicts
 
-    labels = grouped.labels
+    labels, edges = classes.labels, classes.edges
     order = None
     if policy.needs:
         values = {name: np.concatenate(parts) for name, parts in grouped.values.items()}
@@ -144,8 +163,8 @@ def _decide(grouped: GroupedRows, policy: Policy) -> Verdicts:
         order = policy.order(values, labels.shape[1])
     elif str(policy) == "-sample":
         order = np.arange(labels.shape[1])[::-1].copy()
-    witness, kind = keep_first_of_classes(labels, order)
-    return Verdicts(witness, kind, class_components(labels), grouped.unreadable)
+    witness, kind = keep_first_of_classes(labels, order, edges)
+    return Verdicts(witness, kind, class_components(labels, edges), grouped.unreadable)
 
 
 def _write_lists(
