@@ -183,7 +183,8 @@ def rejected(a: Image.Image, b: Image.Image) -> Verification:
     found = verify_pair(first, second)
     assert not found.verified, found.describe()
     assert not verify_pair(second, first).verified
-    assert found.describe().startswith("not the kept image: ")
+    assert found.relation != "copy"
+    assert found.describe().startswith("the template of" if found.relation == "template" else "not the kept image: ")
     return found
 
 
@@ -198,11 +199,26 @@ def test_a_burst_with_parallax_is_another_shot(photos: dict[str, Image.Image], n
     rejected(photos[name], parallax(photos[name], amplitude))
 
 
-@pytest.mark.parametrize("inset", [200, 240, 320, 420])
-def test_a_template_with_another_picture_is_other_content(photos: dict[str, Image.Image], inset: int) -> None:
-    rejected(templated(photos["astronaut"], inset), templated(photos["coffee"], inset))
+@pytest.mark.parametrize(
+    ("inset", "relation"), [(200, "template"), (240, "template"), (320, "template"), (420, "other")]
+)
+def test_a_template_with_another_picture_is_told(photos: dict[str, Image.Image], inset: int, relation: str) -> None:
+    found = rejected(templated(photos["astronaut"], inset), templated(photos["coffee"], inset))
+    assert found.relation == relation  # where the picture leaves next to nothing of the page, the page is no template
+    if relation == "template":
+        edge = (480 - inset) / 960
+        assert found.differs == pytest.approx((edge, edge, 1 - edge, 1 - edge), abs=0.14)
+        assert found.swapped().differs == pytest.approx(found.differs, abs=0.02)
+        assert found.same == pytest.approx(1 - (inset / 480) ** 2, abs=0.3)
     same = verify_pair(*(features(templated(photos["cat"], inset)) for _ in range(2)))
-    assert same.verified
+    assert same.verified and same.relation == "copy" and same.same == 1
+
+
+@pytest.mark.parametrize("edit", [lambda i: stored(i, 40), lambda i: i.resize((300, 300)), ImageOps.mirror])
+def test_a_template_is_told_from_an_edited_copy_of_it(photos: dict[str, Image.Image], edit: Edit) -> None:
+    page = templated(photos["astronaut"], 200)
+    assert verify_pair(features(edit(templated(photos["coffee"], 200))), features(page)).relation == "template"
+    assert verify_pair(features(edit(page)), features(page)).relation == "copy"
 
 
 def test_a_product_on_white_is_not_another_product(photos: dict[str, Image.Image]) -> None:

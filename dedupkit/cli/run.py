@@ -57,6 +57,10 @@ def run(
         str,
         typer.Option(help="Captions beside images: ignore, pair, merge, template; see docs/captions.md."),
     ] = "ignore",
+    templates: Annotated[
+        str,
+        typer.Option(help="Families of one template (needs a rule that verifies): keep, or cap:M for at most M each."),
+    ] = "keep",
     against: Against = None,
     against_rule: AgainstRule = None,
     compute_missing: ComputeMissing = False,
@@ -91,6 +95,7 @@ def run(
         "seed": seed,
         "device": device,
         "captions": captions,
+        "templates": templates,
         "against": against or (),
         "against_rule": against_rule,
         "compute_missing": compute_missing,

@@ -9,13 +9,13 @@ from dedupkit.startup.lazy import lazy_names
 if TYPE_CHECKING:
     from dedupkit.clustering.deciding import Decision, decide, pairs_of_clauses, scored_pairs
     from dedupkit.clustering.graph import components, keep_set
-    from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
+    from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
     from dedupkit.clustering.rules import PRESETS, Rule, parse_rule
     from dedupkit.signals.matches import Matches
 
 __all__ = [
-    "DEFAULT_POLICY", "PRESETS", "Decision", "Matches", "Policy", "Rule", "components", "decide", "keep_set",
-    "pairs_of_clauses", "parse_policy", "parse_rule", "scored_pairs",
+    "DEFAULT_POLICY", "PRESETS", "Decision", "Matches", "Policy", "Rule", "TemplatePolicy", "components", "decide",
+    "keep_set", "pairs_of_clauses", "parse_policy", "parse_rule", "scored_pairs",
 ]  # fmt: skip
 
 # Reading a rule needs no arrays, and a run reads its rule before anything else.
@@ -24,7 +24,7 @@ __getattr__ = lazy_names(
     {
         **dict.fromkeys(("Decision", "Matches", "decide", "pairs_of_clauses", "scored_pairs"), "deciding"),
         **dict.fromkeys(("components", "keep_set"), "graph"),
-        **dict.fromkeys(("DEFAULT_POLICY", "Policy", "parse_policy"), "policy"),
+        **dict.fromkeys(("DEFAULT_POLICY", "Policy", "TemplatePolicy", "parse_policy"), "policy"),
         **dict.fromkeys(("PRESETS", "Rule", "parse_rule"), "rules"),
     },
 )

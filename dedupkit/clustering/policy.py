@@ -1,4 +1,4 @@
-"""Keep policies: which of several duplicates is kept.
+"""Keep policies: which of several duplicates is kept, and how many of a template's family.
 
 A policy is an ordered list of columns that ends in a total order, e.g. ``-pixels, -clip_score, nbytes, sample``: the
 first column decides, ``-`` means that the larger value is better, and a missing value comes last either way.
@@ -6,6 +6,7 @@ first column decides, ``-`` means that the larger value is better, and a missing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_POLICY", "POLICY_COLUMNS", "Policy", "parse_policy"]
+__all__ = ["DEFAULT_POLICY", "POLICY_COLUMNS", "Policy", "TemplatePolicy", "parse_policy"]
 
 POLICY_COLUMNS = (
     "pixels", "width", "height", "nbytes", "pdq_quality", "clip_score", "caption_length", "sample",
@@ -83,3 +84,33 @@ def parse_policy(text: str) -> Policy:
     if not any(name == "sample" for name, _ in columns):
         columns.append(("sample", False))
     return Policy(tuple(columns))
+
+
+@dataclass(frozen=True, slots=True)
+class TemplatePolicy:
+    """What becomes of families: ``keep`` all, or ``cap:M`` keeps at most M of each.
+
+    Attributes:
+        most: the most that are kept of a family; None for all.
+
+    Example:
+        >>> TemplatePolicy.parse("cap:3").most, str(TemplatePolicy.parse("keep"))
+        (3, 'keep')
+    """
+
+    most: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TemplatePolicy:
+        """Read what ``str`` writes.
+
+        Raises:
+            RuleError: another text.
+        """
+        match = re.fullmatch(r"keep|cap:([1-9]\d{0,8})", text.strip())
+        if match is None:
+            raise RuleError(f"{text!r} is no way to treat templates; write keep, or cap:M for at most M of a family")
+        return cls(int(match[1]) if match[1] else None)
+
+    def __str__(self) -> str:
+        return "keep" if self.most is None else f"cap:{self.most}"

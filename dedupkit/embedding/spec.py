@@ -33,7 +33,7 @@ _OPTIONS = {
     "python": {"key"},  # given as an object; the target is its name
 }
 _NAME = re.compile(r"[A-Za-z_][\w\-]*")
-_RESERVED = {"and", "or", "not", "exact", "verified"}
+_RESERVED = {"and", "or", "not", "exact", "verified", "template"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from dedupkit.report.facts import (
     ShardProblem,
     Unreadable,
 )
+from dedupkit.report.families import families_shown
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.relations import relations
 from dedupkit.report.tables import Manifest, Removed, Tally
@@ -100,6 +101,7 @@ def collect(run: Path) -> ReportFacts:
         references=tuple(
             from_json(ReferenceFacts, found) for found in reference_facts(folder, summary.get("by_reference", []))
         ),
+        families=families_shown(folder, config.templates, shown.get),
     )
 
 
@@ -112,7 +114,7 @@ class _Shown:
     """
 
     def __init__(self, folder: RunFolder, manifest: Manifest) -> None:
-        self._verified = folder.edges("verified")
+        self._verified, self._templates = folder.edges("verified"), folder.edges("template")
         self._manifest = manifest
 
     def get(self, samples: Iterable[int]) -> dict[int, Sample]:
@@ -123,7 +125,8 @@ class _Shown:
             for row in rows.values()
             if row.verdict == "remove" and row.kept_source is None
         }
-        known = relations(self._verified, [(a, b) for a, b in pairs if b is not None])
+        asked = [(a, b) for a, b in pairs if b is not None]
+        known = relations(self._templates, asked) | relations(self._verified, asked)
         return rows | {a: replace(rows[a], relation=words) for (a, _), words in known.items()}
 
 

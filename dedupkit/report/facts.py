@@ -10,9 +10,9 @@ from dedupkit.memorization.risk import Risk
 from dedupkit.store.schema import from_json, to_json
 
 __all__ = [
-    "FORMAT", "Bin", "BorderlinePair", "CalibrationState", "CaptionRepeats", "Captions", "Example", "GroupSizes",
-    "Groups", "Histogram", "LargeGroup", "Missing", "PassedOver", "ReferenceFacts", "RepeatedCaption", "ReportFacts",
-    "Sample", "ShardProblem", "Template", "Unreadable",
+    "FORMAT", "Bin", "BorderlinePair", "CalibrationState", "CaptionRepeats", "Captions", "Example", "Families",
+    "Family", "FamilyMember", "GroupSizes", "Groups", "Histogram", "LargeGroup", "Missing", "PassedOver",
+    "ReferenceFacts", "RepeatedCaption", "ReportFacts", "Sample", "ShardProblem", "Template", "Unreadable",
 ]  # fmt: skip
 
 FORMAT = 2
@@ -225,6 +225,59 @@ class LargeGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class FamilyMember:
+    """A sample of a family of one template.
+
+    Attributes:
+        sample: The sample.
+        same: Share of the textured area that is that of the family's head.
+        differs: Bounds of the rest of it, (left, top, right, bottom) as fractions.
+        head_differs: Bounds of the same part of the head.
+    """
+
+    sample: Sample
+    same: float
+    differs: tuple[float, ...]
+    head_differs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One of the largest families of one template.
+
+    Attributes:
+        family: Number of its head, the sample that all others share the template with.
+        size: Number of samples.
+        kept: Number of kept samples.
+        removed: Number of those that were removed because the family is full.
+        shown: The head, then some of the others, those that share most first.
+    """
+
+    family: int
+    size: int
+    kept: int
+    removed: int
+    shown: tuple[FamilyMember, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Families:
+    """Families of one template with different content.
+
+    Attributes:
+        policy: What became of them: ``keep`` or ``cap:M``.
+        families: Number of families.
+        in_families: Number of samples in them.
+        largest: The largest ones, the largest first.
+    """
+
+    policy: str
+    families: int
+    in_families: int
+    largest: tuple[Family, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BorderlinePair:
     """A removed sample whose score is near its bound, and the kept sample that it duplicates."""
 
@@ -336,6 +389,7 @@ class ReportFacts:
         calibration: The calibration; None where there was none.
         risk: How often images occur, with which captions, and what the rule leaves.
         references: Earlier runs and reference sets.
+        families: Families of one template; None where the rule looked for none.
     """
 
     format: int
@@ -366,12 +420,15 @@ class ReportFacts:
     calibration: CalibrationState | None
     risk: Risk
     references: tuple[ReferenceFacts, ...] = ()
+    families: Families | None = None
 
     @property
     def shown(self) -> tuple[Sample, ...]:
         """The samples that are shown with their images."""
         grouped = (sample for group in self.largest_groups for sample in group.shown)
-        return (*grouped, *(sample for pair in self.borderline for sample in (pair.witness, pair.removed)))
+        families = () if self.families is None else self.families.largest
+        members = (member.sample for family in families for member in family.shown)
+        return (*grouped, *members, *(sample for pair in self.borderline for sample in (pair.witness, pair.removed)))
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``report.json``."""

@@ -56,9 +56,9 @@ LIMITS = (
         (_paper("Carlini et al. 2023", "2301.13188"), _paper("", "2605.30642")),
     ),
     Claim(
-        "Template families survive: images that share most of a layout and differ in one part (a product on the same "
-        "background, a poster with another name) can each lie beyond the rule's bound, and a model can still learn the "
-        "shared part by heart.",
+        "Template families survive unless the run caps them: images that share most of a layout and differ in one part "
+        "(a poster with another name) are no duplicates of each other, and a model can still learn the shared part by "
+        "heart. Only a rule that verifies pairs sees them, and only where the shared part has texture.",
         (_paper("Webster 2023", "2305.08694"),),
     ),
     Claim(
@@ -151,4 +151,6 @@ def command(config: RunConfig, out: Path) -> str:
         words += ["--hash", name]
     if config.captions != "ignore" and not config.captions.startswith("pair"):  # the rule has the condition of a pair
         words += ["--captions", config.captions]
+    if config.templates != "keep":
+        words += ["--templates", config.templates]
     return shlex.join([*words, "--seed", str(config.seed)])

@@ -32,6 +32,7 @@ class RunConfig:
         hashes: Signals that the scan computes on request.
         embedders: Specification by signal name.
         seed: Seed for all random choices.
+        templates: What becomes of families of one template, as :class:`dedupkit.clustering.TemplatePolicy` writes it.
         references: Earlier runs and reference sets.
         against_rule: What makes a sample duplicate a reference set, written out; empty without one.
         captions: What is done with captions, as :class:`dedupkit.captions.CaptionMode` writes it.
@@ -55,6 +56,7 @@ class RunConfig:
     embedders: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     captions: str = "ignore"
+    templates: str = "keep"
     references: tuple[Reference, ...] = ()
     against_rule: str = ""
     dedupkit: str = "unknown"
@@ -66,6 +68,8 @@ class RunConfig:
         """The content of ``run.json``."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["references"] = tuple(reference.to_json() for reference in self.references)
+        if self.templates == "keep":  # as runs before there was a choice have it
+            del values["templates"]
         return {
             name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
             for name, value in values.items()
@@ -87,7 +91,7 @@ class RunConfig:
                 given[name] = dict(zip(_texts(given.get(name, {})), _texts(given.get(name, {}).values()), strict=True))
             for name in ("rule", "rule_expanded", "keep"):
                 _texts([given[name]])
-            _texts([given.get(name, "") for name in ("captions", "against_rule")])
+            _texts([given.get(name, "") for name in ("captions", "templates", "against_rule")])
             given["references"] = tuple(map(Reference.from_json, given.get("references", [])))
             if not given["sources"] or not isinstance(given["layout"], int) or not isinstance(given["seed"], int):
                 raise ValueError("no sources, layout or seed")

@@ -68,9 +68,10 @@ class DecisionRecord:
         return None
 
 
-def decision_digest(rule: str, keep: str, captions: str, inputs: str) -> str:
+def decision_digest(rule: str, keep: str, captions: str, inputs: str, templates: str = "keep") -> str:
     """Digest of all that verdicts depend on."""
-    return digest_of({"rule": rule, "keep": keep, "captions": captions, "inputs": inputs})
+    policy = {} if templates == "keep" else {"templates": templates}
+    return digest_of({"rule": rule, "keep": keep, "captions": captions, "inputs": inputs, **policy})
 
 
 def file_states(folder: Path, names: tuple[str, ...]) -> dict[str, FileState]:

@@ -188,7 +188,7 @@ class RunFolder(Placed):
         """
         write_json(self.staged / self.config.name, config.to_json())
         verdicts = DecisionRecord(
-            digest=decision_digest(config.rule_expanded, config.keep, config.captions, inputs),
+            digest=decision_digest(config.rule_expanded, config.keep, config.captions, inputs, config.templates),
             rule=config.rule_expanded,
             keep=config.keep,
             signals=tuple(sorted(signals)),
@@ -205,14 +205,19 @@ class RunFolder(Placed):
         self.push()
 
     def _verdict_files(self) -> tuple[str, ...]:
-        return self.manifest.name, self.groups.name, self.templates.name
+        return self.manifest.name, self.groups.name, self.templates.name, self.families.name
 
     def _finish_publishing(self) -> None:
         if not (self.staged / self.decision.name).is_file():
             return
-        if not (self.staged / self.templates.name).exists() and (self.staged / self.manifest.name).exists():
-            self.templates.unlink(missing_ok=True)  # of another caption mode
-        for path in (self.manifest, self.groups, self.templates, self.config, self.decision):  # decision.json last
+        for path in (self.templates, self.families):
+            if not (self.staged / path.name).exists() and (self.staged / self.manifest.name).exists():
+                path.unlink(missing_ok=True)  # of another rule or caption mode
+        for path in (
+            *(self.path / name for name in self._verdict_files()),
+            self.config,
+            self.decision,
+        ):  # decision.json last
             staged = self.staged / path.name
             if staged.exists():
                 if path.is_dir():

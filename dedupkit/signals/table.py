@@ -10,7 +10,7 @@ from dedupkit.signals.hamming import PerceptualHash
 from dedupkit.signals.identity import Exact, PixelIdentity
 from dedupkit.signals.pdq import Crops, Pdq
 from dedupkit.signals.signal import Signal
-from dedupkit.signals.verified import Verified
+from dedupkit.signals.verified import Template, Verified
 
 __all__ = ["SIGNALS", "find_signal", "known_signals", "register", "requested_signals"]
 
@@ -20,6 +20,7 @@ SIGNALS: dict[str, Signal] = {
         Exact("exact"),
         PixelIdentity("pixels"),
         Verified("verified"),
+        Template("template"),
         Pdq("pdq"),
         Crops("crops"),
         *(PerceptualHash(kind) for kind in ("phash", "dhash", "ahash", "whash")),

@@ -1,10 +1,11 @@
-"""``verified``: the images of a pair were looked at again and show the same content."""
+"""``verified`` and ``template``: what looking at the images of a pair again says of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from dedupkit.errors import DedupkitError
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.signal import JoinSettings, Kind, Signal, Stage
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.matches import Matches
 
-__all__ = ["Verified"]
+__all__ = ["Template", "Verified"]
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,23 @@ class Verified(Signal):
         from dedupkit.signals.edges import read_matches
 
         return read_matches(scanned, self.name, self.labels(scanned))
+
+
+@dataclass(frozen=True)
+class Template(Verified):
+    """Holds between pairs that the verify stage found to be one template with different content, and equal bytes.
+
+    Copies of a template's members are not of it by themselves: only what was looked at holds.
+    """
+
+    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+        """Raise DedupkitError: templates are looked for within a run."""
+        raise DedupkitError("'template' compares the samples of one run; leave it out of a rule against other sets")
+
+    def check_calibratable(self) -> None:
+        """Raise DedupkitError: calibration makes copies, and knows no templates."""
+        raise DedupkitError("calibration makes copies, not templates: it takes no rule that names 'template'")
+
+    def words(self, bound: float | None) -> str:
+        """The end of the sentence 'two samples are duplicates when …'."""
+        return "they are one template with different content"

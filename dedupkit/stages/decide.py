@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering import Decision, Policy, Rule
+from dedupkit.clustering.families import TEMPLATE_REASON
 from dedupkit.clustering.rules import reason_of
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
@@ -23,6 +24,7 @@ from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
 from dedupkit.stages.blocked import blocked_samples
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
+from dedupkit.stages.families import Families, signals_of, with_families
 from dedupkit.stages.tables import OutsideWitnesses, groups_of, iter_manifest, write_groups, write_manifest
 from dedupkit.stages.whole import Whole
 from dedupkit.store import write_table
@@ -60,6 +62,7 @@ class Verdicts:
         captions: What the captions say about the groups.
         blocked: Reason why a sample takes no part, by sample.
         outside: Witnesses in earlier runs and reference sets.
+        families: Families of one template; None where the rule looks for none.
     """
 
     folder: RunFolder
@@ -71,6 +74,7 @@ class Verdicts:
     captions: CaptionFacts
     blocked: Mapping[int, str]
     outside: OutsideWitnesses
+    families: Families | None = None
 
     def tables(self) -> Iterator[pa.Table]:
         """The manifest, one table a shard."""
@@ -107,22 +111,26 @@ class Verdicts:
             DedupkitError: The samples or edges are no longer those that were decided about.
         """
         folder = self.folder
-        if folder.inputs(self.rule.signals) != self.inputs:
+        signals = signals_of(self.rule, folder)
+        if folder.inputs(signals) != self.inputs:
             raise DedupkitError(f"samples or pairs in {folder.path} changed since these verdicts; decide again")
-        digest = decision_digest(self.config.rule_expanded, self.config.keep, self.config.captions, self.inputs)
+        asked = self.config
+        digest = decision_digest(asked.rule_expanded, asked.keep, asked.captions, self.inputs, asked.templates)
         counts = write_manifest(folder.staged / folder.manifest.name, self.tables(), digest)
         groups, largest = write_groups(folder.staged / folder.groups.name, self.groups(), digest)
         if self.captions.templates is not None:
             write_table(folder.staged / folder.templates.name, self.captions.templates)
+        if self.families is not None:
+            write_table(folder.staged / folder.families.name, self.families.table)
         summary = self._counts(counts.verdicts, counts.reasons, groups, largest)
-        folder.publish(self.inputs, self.rule.signals, summary, self.config)
+        folder.publish(self.inputs, signals, summary, self.config)
         return summary
 
     def _samples(self) -> list[Path]:
         return [self.folder.samples(shard) for shard in range(len(self.config.shards))]
 
     def _reasons(self) -> list[str]:
-        return [reason_of(clause) for clause in self.rule.clauses]
+        return [*(reason_of(clause) for clause in self.rule.clauses), TEMPLATE_REASON]
 
     def _counts(
         self, verdicts: Mapping[str, int], reasons: Mapping[str, int], groups: int, largest: int
@@ -136,6 +144,7 @@ class Verdicts:
             "edges": self.decision.edges,
             "captions": self._caption_counts(),
             "by_reference": self._by_reference(),
+            **({} if self.families is None else {"families": self.families.counts}),
         }
 
     def _by_reference(self) -> list[int]:
@@ -179,7 +188,7 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
         DamagedError: Samples or edges are missing or damaged.
     """
     shards = len(config.shards)
-    inputs = folder.inputs(rule.signals, check=check)
+    inputs = folder.inputs(signals_of(rule, folder), check=check)
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
     scanned, mode = Scanned(folder, shards), CaptionMode.parse(config.captions)
     from_sets = blocked_samples(folder, config, readable)
@@ -188,6 +197,7 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
     part[list(blocked)] = False
     whole = Whole.of(folder, config, rule, policy, {n: find_signal(n).matches(scanned) for n in rule.signals})
     decision = whole.decide(part, restrict=bool(blocked))
+    templates = None
     if mode.kind == "template" and mode.action == "drop":
         templates, samples = template_samples(scanned, part & (decision.witness < 0), mode.uses)
         samples = samples[part[samples]]
@@ -195,8 +205,10 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
         part[samples] = False
         if len(samples):  # what a blocked sample would have stood for needs another witness
             decision = whole.decide(part, restrict=True)
-        facts = replace(caption_facts(scanned, decision, readable, CaptionMode()), templates=templates)
+    decision, families = with_families(whole, decision, scanned, part)
+    if templates is None:
+        facts = caption_facts(scanned, decision, part if families is None else part & ~families.gone, mode)
     else:
-        facts = caption_facts(scanned, decision, part, mode)
+        facts = replace(caption_facts(scanned, decision, readable, CaptionMode()), templates=templates)
     outside = OutsideWitnesses.gather([from_sets.witnesses, whole.witnesses(decision)])
-    return Verdicts(folder, config, inputs, rule, decision, readable, facts, blocked, outside)
+    return Verdicts(folder, config, inputs, rule, decision, readable, facts, blocked, outside, families)

@@ -21,16 +21,17 @@ from dedupkit.runfolder.index import RowIndex
 from dedupkit.sources import Shard
 from dedupkit.sources.reread import places_of, read_images
 from dedupkit.store import atomic_path, remove_tree
-from dedupkit.verification.pair import Features, local_features
+from dedupkit.verification.corners import BITS
+from dedupkit.verification.features import Features, local_features
 
 __all__ = ["FeatureFiles", "Record", "features_at", "write_features"]
 
 MOST_IMAGES = 100_000
-"""Images whose features are kept at a time: about 150 KB each on disk."""
+"""Images whose features are kept at a time: about 90 KB each on disk."""
 
 _IMAGES_PER_TASK = 128
 _MIN_SIDE = 320
-_FORMAT = 1  # raise it when features change
+_FORMAT = 2  # raise it when features change
 _HEAD = struct.Struct("<5I4d")
 
 
@@ -151,15 +152,15 @@ def features_at(record: Record) -> Features:
 
 def _pack(features: Features) -> bytes:
     rows, columns = features.plane.shape
-    head = _HEAD.pack(features.width, features.height, len(features.keypoints), rows, columns, *features.content)
-    arrays = (features.keypoints.astype("<f4", copy=False), features.descriptors, features.plane)
+    head = _HEAD.pack(features.width, features.height, len(features.corners), rows, columns, *features.content)
+    arrays = (features.corners.astype("<f4", copy=False), features.codes, features.plane)
     return b"".join([head, *(np.ascontiguousarray(array).tobytes() for array in arrays)])
 
 
 def _unpack(data: bytes) -> Features:
     width, height, count, rows, columns, left, top, right, bottom = _HEAD.unpack_from(data)
-    at = _HEAD.size
-    keypoints = np.frombuffer(data, "<f4", 2 * count, at).reshape(count, 2)
-    descriptors = np.frombuffer(data, np.uint8, 128 * count, at + 8 * count).reshape(count, 128)
-    plane = np.frombuffer(data, np.uint8, rows * columns, at + 136 * count).reshape(rows, columns)
-    return Features(width, height, keypoints, descriptors, plane, (left, top, right, bottom))
+    at, code = _HEAD.size, BITS // 8
+    corners = np.frombuffer(data, "<f4", 2 * count, at).reshape(count, 2)
+    codes = np.frombuffer(data, np.uint8, code * count, at + 8 * count).reshape(count, code)
+    plane = np.frombuffer(data, np.uint8, rows * columns, at + (8 + code) * count).reshape(rows, columns)
+    return Features(width, height, corners, codes, plane, (left, top, right, bottom))

@@ -85,6 +85,7 @@ def look_in_rounds(
         rounds += len(fresh) > 0
         for batch in _best_first(fresh, state.priority[fresh]):
             state.look(batch, verifier)
+    state.look_at_templates_of_copies(verifier)
     counts = {
         "candidates": len(state.a),
         "looked_at": int(state.looked.sum()),
@@ -119,6 +120,7 @@ class _State:
     kept: NDArray[np.bool_] = field(init=False)
     witness: NDArray[np.int32] = field(init=False)
     table: pa.Table = field(init=False)
+    templates: pa.Table = field(init=False)
     order: Ints = field(init=False)
     part: NDArray[np.bool_] = field(init=False)
     unseen: int = 0
@@ -137,7 +139,7 @@ class _State:
         readable = read_column(job.folder, shards, "error")["error"].is_null().to_numpy()
         self.part = readable if self.settled is None else readable & ~self.settled
         self.order = keep_order(job.folder, shards, job.policy, len(readable))
-        self.table = pa.table({"a": pa.array([], pa.int64()), "b": pa.array([], pa.int64())})
+        self.table = self.templates = pa.table({"a": pa.array([], pa.int64()), "b": pa.array([], pa.int64())})
         self._decide()
 
     def fresh(self) -> Ints:
@@ -152,8 +154,30 @@ class _State:
         self.looked[batch] = True
         self.unseen += unseen
         self.table = pa.concat_tables([self.table, table]) if self.table.num_rows else table
+        self.templates = verifier.templates
         self._decide()
         self._pass_on(before)
+
+    def look_at_templates_of_copies(self, verifier: PairVerifier) -> None:
+        """Hold each removed image against the best of the images that its witness shares a template with.
+
+        Where that family is full its witness may go, and the removed image would take its place otherwise.
+        """
+        count = len(self.kept)
+        rank = np.empty(count, np.int64)
+        rank[self.order] = np.arange(count)
+        w, h = (np.concatenate([self.templates[end].to_numpy() for end in ends]) for ends in (("a", "b"), ("b", "a")))
+        w, h = w[self.kept[w] & self.kept[h]], h[self.kept[w] & self.kept[h]]
+        head = np.full(count, -1, np.int64)
+        worst_first = np.argsort(-rank[h], kind="stable")
+        head[w[worst_first]] = h[worst_first]  # the last write is the best
+        x = np.flatnonzero((self.witness >= 0) & (head[self.witness] >= 0))
+        other = head[self.witness[x]]
+        low, high = np.minimum(x, other), np.maximum(x, other)
+        done = np.isin(low * count + high, self.a[self.looked] * count + self.b[self.looked]) | (low == high)
+        table, unseen = verifier.verify(low[~done], high[~done])
+        self.unseen += unseen
+        self.table = pa.concat_tables([self.table, table]) if table.num_rows else self.table
 
     def search(self) -> bool:
         """Seek new neighbours among what is kept; False where no list has lost members."""
@@ -188,12 +212,13 @@ class _State:
 
     def _decide(self) -> None:
         first = self.start.first
-        a, b = (self.table[end].to_numpy().astype(np.int32) for end in ("a", "b"))
         signals = dict(self.start.signals)
         for lists in self.lists:
             signals[lists.name] = lists.matches()
         for name in self.job.rule.signals:
             if find_signal(name).stage == "verify":
+                table = self.templates if name == "template" else self.table
+                a, b = (table[end].to_numpy().astype(np.int32) for end in ("a", "b"))
                 signals[name] = Matches(first, a, b, np.ones(len(a), np.float32))
         if self.settled is not None:
             signals = {name: matches.restricted(self.part) for name, matches in signals.items()}

@@ -1,4 +1,7 @@
-"""The verify stage: compares the images of candidate pairs again, and keeps the pairs that hold with their relation."""
+"""The verify stage: compares the images of candidate pairs again, and keeps the pairs that hold with their relation.
+
+Copies become edges of the signal ``verified``, images of one template edges of ``template``.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
             asked.append(np.flatnonzero(settled).tolist())
     key = cache_key(asked)
     parts = folder.parts("verified")
-    if folder.joined("verified", key) is not None:
+    if all(folder.joined(name, key) is not None for name in ("template", "verified")):
         remove_tree(parts)  # of a run that was killed after it had written its marker
         return
     require("cv2", "verify")
@@ -72,12 +75,14 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
     verifier = PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, workers=workers)
     seen = look_in_rounds(job, candidates, {name: ranks[name] for name in full}, verifier, settled)
     write_table(folder.edges("verified"), seen.table)
+    write_table(folder.edges("template"), verifier.templates)
     for name, more in seen.found.items():
         write_table(folder.ranked(name), more)
     bounds = {name: float(ranks[name]["bound"]) for name in full}
     result = {
         "pairs": seen.counts["looked_at"],
         "edges": seen.table.num_rows,
+        "templates": verifier.templates.num_rows,
         "unseen": seen.unseen,
         "tested": [as_json(clause) for clause in complete_clauses(tested, bounds)],
         "settled": [as_json(clause) for clause in spared],
@@ -86,6 +91,7 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
     if full:
         result["verification"] = {**seen.counts, "planted": _planted(job, ranks, seen)}
         result["answers"] = [str(job.rule), str(job.policy)]
+    write_marker(folder.marker("match", "template"), key, result, folder.path, [folder.edges("template")])
     outputs = [folder.edges("verified"), *(folder.ranked(name) for name in sorted(seen.found))]
     write_marker(folder.marker("match", "verified"), key, result, folder.path, outputs)
     remove_tree(parts)  # last: before the marker, a kill would leave tasks that are done and nothing to show for it

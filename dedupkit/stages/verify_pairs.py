@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.engine import Engine, Progress, Task, cache_key, run_tasks
@@ -18,15 +19,18 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources import Shard
 from dedupkit.stages.features import MOST_IMAGES, FeatureFiles, Record, features_at
 from dedupkit.store import read_columns, write_table
-from dedupkit.verification.pair import verify_pair
+from dedupkit.verification import Verification, verify_pair
 
 __all__ = ["PairVerifier", "verify_chunk", "verify_pairs"]
 
 _PAIRS_PER_TASK = 512
-_SCHEMA = pa.schema(
+_BOX = pa.list_(pa.float32(), 4)
+_COPIES = pa.schema(
     [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
 )  # a_is: what a is of b, in words; b_is: what b is of a
-_FORMAT = 2  # raise it when these columns or the verdicts change
+_TEMPLATES = pa.schema([*_COPIES, ("a_differs", _BOX), ("b_differs", _BOX)])  # score: the share that is the same
+_SCHEMA = pa.schema([*_TEMPLATES, ("relation", pa.string())])
+_FORMAT = 3  # raise it when these columns or the verdicts change
 
 
 class PairVerifier:
@@ -55,6 +59,16 @@ class PairVerifier:
         self._parts, self._out, self._key, self._workers = parts, out, key, workers
         self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, workers=workers)
         self._batches = 0
+        self._templates = [_TEMPLATES.empty_table()]
+
+    @property
+    def templates(self) -> pa.Table:
+        """The pairs looked at so far that are of one template, sorted.
+
+        ``score`` is the share of the textured area that is the same; ``a_differs`` and ``b_differs`` are bounds (left,
+        top, right, bottom) of the rest, as fractions of each image.
+        """
+        return pa.concat_tables(self._templates).sort_by([("a", "ascending"), ("b", "ascending")])
 
     def verify(self, a: NDArray[np.integer], b: NDArray[np.integer]) -> tuple[pa.Table, int]:
         """Look at a batch of pairs, (m,) samples each.
@@ -63,7 +77,7 @@ class PairVerifier:
             The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), in the order given, and how many could
             not be read again.
         """
-        tables, unseen = [_SCHEMA.empty_table()], 0
+        tables, unseen = [_COPIES.empty_table()], 0
         for first in range(0, len(a), MOST_IMAGES // 2):
             part = slice(first, first + MOST_IMAGES // 2)
             table, missing = self._verify(a[part], b[part])
@@ -93,7 +107,10 @@ class PairVerifier:
                 observe=progress.observe,
             )
         tables = [read_columns(Path(task.outputs[0])) for task in tasks]
-        return pa.concat_tables([_SCHEMA.empty_table(), *tables]), sum(result["unseen"] for result in results)
+        found = pa.concat_tables([_SCHEMA.empty_table(), *tables])
+        self._templates.append(found.filter(pc.equal(found["relation"], "template")).select(_TEMPLATES.names))
+        copies = found.filter(pc.equal(found["relation"], "copy")).select(_COPIES.names)
+        return copies, sum(result["unseen"] for result in results)
 
     def _task(self, name: str, left: list[int], right: list[int], records: Mapping[int, Record]) -> Task:
         path = str(self._parts / f"{name}.parquet")
@@ -127,14 +144,14 @@ def verify_chunk(
     """Verify some pairs of samples; a task of the engine.
 
     Args:
-        path: The Parquet file to write: the pairs that hold, their agreement and what connects them.
+        path: The Parquet file to write: the pairs that are copies or of one template, and what connects them.
         pairs: The samples, a and b.
         records: By sample where its features lie; those that have none could not be read again.
 
     Returns:
         ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again.
     """
-    found: list[tuple[int, int, float, str, str]] = []
+    found: list[dict[str, Any]] = []
     unseen = 0
     with one_math_thread():
         for left, right in zip(*pairs, strict=True):
@@ -142,9 +159,20 @@ def verify_chunk(
                 unseen += 1
                 continue
             verdict = verify_pair(features_at(records[left]), features_at(records[right]))
-            if verdict.verified:
-                swapped = verdict.swapped().describe()
-                found.append((left, right, verdict.agreement, verdict.describe(), swapped))
-    columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in _SCHEMA]
-    write_table(Path(path), pa.table(columns, schema=_SCHEMA))
-    return {"pairs": len(pairs[0]), "verified": len(found), "unseen": unseen}
+            if verdict.relation in ("copy", "template"):
+                found.append({"a": left, "b": right, **_row(verdict)})
+    write_table(Path(path), pa.Table.from_pylist(found, schema=_SCHEMA))
+    verified = sum(row["relation"] == "copy" for row in found)
+    return {"pairs": len(pairs[0]), "verified": verified, "unseen": unseen}
+
+
+def _row(verdict: Verification) -> dict[str, Any]:
+    swapped = verdict.swapped()
+    return {
+        "score": verdict.agreement if verdict.verified else verdict.same,
+        "a_is": verdict.describe(),
+        "b_is": swapped.describe(),
+        "a_differs": verdict.differs,
+        "b_differs": swapped.differs,
+        "relation": verdict.relation,
+    }

@@ -68,19 +68,22 @@ class Whole:
         earlier = placed.protected(count)
         return cls(folder, config, rule, placed.signals, order, earlier, placed.number, placed.row)
 
-    def decide(self, part: NDArray[np.bool_], *, restrict: bool) -> Decision:
+    def decide(self, part: NDArray[np.bool_], *, restrict: bool, held: NDArray[np.bool_] | None = None) -> Decision:
         """Decide about the samples of a mask; witnesses beyond all samples are of earlier runs.
 
         Args:
             part: (n,) which samples take part.
             restrict: Whether readable ones are missing from it.
+            held: (n,) which samples stay, whatever the order says.
         """
         count = len(part)
+        protected = self.earlier.copy()
+        protected[:count] |= False if held is None else held
         everything = np.concatenate([part, np.ones(len(self.row), bool)])
         signals = self.signals
         if restrict:
             signals = {name: matches.restricted(everything) for name, matches in signals.items()}
-        found = decide(self.rule, signals, self.order, everything, self.earlier if len(self.row) else None)
+        found = decide(self.rule, signals, self.order, everything, protected if protected.any() else None)
         witness, clause, score = found.witness[:count], found.clause[:count], found.score[:count]
         return Decision(witness, clause, score, found.group[:count], found.edges, found.vertices)
 

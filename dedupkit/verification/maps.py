@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Affine", "Box", "Verification", "apply", "inverse", "shared_polygon"]
+__all__ = ["Affine", "Box", "Relation", "Verification", "apply", "inverse", "shared_polygon"]
 
 Affine = NDArray[np.float64]
 Box = tuple[float, float, float, float]
+Relation = Literal["copy", "template", "other shot", "other"]
+"""The same content; the same layout with other content in a block of it; a scene or person seen again; neither."""
 
 WHOLE = 0.96  # from this share of its area on, an image counts as seen in full: maps are good to about 1 %
 TURNED = 1.0  # degrees below which a rotation goes unmentioned
@@ -95,6 +98,9 @@ class Verification:
         coherence: correlation of these deviations between neighbouring features, -1..1.
         agreement: correlation of the pixels that 60 % of the shared, textured area reach, -1..1.
         bordered: (a, b): whether what the other shows is all but an even border of it.
+        relation: what the two are to each other; ``copy`` where verified.
+        same: share of the textured area under the map that shows the same, pixel by pixel.
+        differs: bounds of the rest of it, (left, top, right, bottom) as fractions of a.
     """
 
     verified: bool
@@ -107,6 +113,9 @@ class Verification:
     coherence: float = 0.0
     agreement: float = 0.0
     bordered: tuple[bool, bool] = (False, False)
+    relation: Relation = "other"
+    same: float = 0.0
+    differs: Box = (0.0, 0.0, 0.0, 0.0)
 
     @property
     def box_a(self) -> Box:
@@ -165,16 +174,29 @@ class Verification:
     def swapped(self) -> Verification:
         """The same comparison with a and b exchanged."""
         matrix = None if self.matrix is None else inverse(self.matrix)
+        differs = self.differs
+        if self.matrix is not None and differs != (0.0, 0.0, 0.0, 0.0):
+            left, top, right, bottom = differs
+            corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]]) * self.size_a
+            differs = _box(apply(self.matrix, corners), self.size_b)
         return replace(
-            self, matrix=matrix, size_a=self.size_b, size_b=self.size_a, bordered=(self.bordered[1], self.bordered[0])
+            self,
+            matrix=matrix,
+            size_a=self.size_b,
+            size_b=self.size_a,
+            bordered=(self.bordered[1], self.bordered[0]),
+            differs=differs,
         )
 
     def describe(self, other: str = "the kept image") -> str:
         """Say in a few words what a is of ``other``, which is b.
 
         For example ``a 78 % crop, mirrored, of the kept image``, ``the same image, 50 % size``, ``the same image
-        inside a border`` or, where the two are not the same, ``not the kept image: 3 matching points``.
+        inside a border``, ``the template of the kept image with other content, 71 % of it the same`` or, where the two
+        are not the same, ``not the kept image: 3 matching points``.
         """
+        if self.relation == "template":
+            return f"the template of {other} with other content, {_percent(self.same)} of it the same"
         if not self.verified:
             return f"not {other}: {self.reason}"
         share_a, share_b = self.shares

@@ -1,16 +1,19 @@
 """Whether two images show the same image: local features, one affine map, and the pixels under it.
 
 A descriptor says that two images look alike; what a copy has beyond that is one map under which the pixels agree.
-Candidate pairs come from hashes or embeddings, each is decided here on its own, in a few milliseconds:
+Candidate pairs come from hashes or embeddings; each is decided here on its own, by the cheapest step that can:
 
-1. RootSIFT features (Lowe 2004; Arandjelovic & Zisserman 2012), computed once per image. Matches are mutual nearest
-   neighbours that pass the ratio test (Lowe 2004, section 7.1).
-2. One affine map by RANSAC. A mirrored copy needs no second set of features: the descriptor of a mirrored patch is a
-   permutation of the patch's own (Guo et al. 2009, "MIFT").
-3. How the matches err from the map. Edits leave noise of a fraction of a pixel. Two shots of a scene differ by depth
-   and motion, which no affine map follows: however well the best one fits, neighbours err in the same direction.
-4. How the pixels agree, tile by tile, over the area that the two share. A caption or a logo spoils few tiles;
-   another image in the same template spoils a block of them.
+1. Corners (:mod:`dedupkit.verification.corners`), matched in both mirrorings, give an affine map by RANSAC. Two images
+   rich in corners without a map are strangers.
+2. The map is corrected by the pixels, and the images are compared under it, tile by tile
+   (:mod:`dedupkit.verification.pixels`). Where tiles agree and lie still, the two are copies; a caption or a logo
+   spoils few tiles. Where a block differs and the rest is the same pixel by pixel, they are images of one template.
+   Two shots of a scene differ by depth and motion, which no affine map follows: their tiles do not lie still.
+3. What is still open is decided by RootSIFT features (Lowe 2004; Arandjelovic & Zisserman 2012), computed once per
+   image: matches are mutual nearest neighbours that pass the ratio test (Lowe 2004, section 7.1). A mirrored copy needs
+   no second set: the descriptor of a mirrored patch is a permutation of the patch's own (Guo et al. 2009, "MIFT"). How
+   the matches err from the map counts too: edits leave noise of a fraction of a pixel, while matches that depth or
+   motion moved err in the direction of their neighbours.
 
 Images in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their pixels,
 to a stricter standard. Nothing here draws random numbers that depend on anything but the pair.
@@ -25,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.errors import import_optional
+from dedupkit.verification.corners import corner_matches, mirrored
 from dedupkit.verification.features import Features, ImageLike, features_of, local_features
 from dedupkit.verification.maps import Affine, Verification, apply, inverse
-from dedupkit.verification.pixels import BLOCK, compare_pixels
+from dedupkit.verification.pixels import BLOCK, Tiles, align, compare_pixels
 
 __all__ = ["Features", "Verification", "local_features", "verify_pair"]
 
@@ -42,6 +46,16 @@ MIN_OVERLAP = 0.4  # of the image of which more is shared: less is a neighbourin
 OTHER = 0.4  # mean correlation of a block of tiles below which it shows something else
 FEW, FEW_AGREEMENT, FEW_TILES = 5, 0.9, 12  # fewer inliers do, down to FEW, where so many tiles agree so well
 ENOUGH = 100  # features of an image that would match if there were anything to match
+FEWEST, CHANCE = 4, 8  # corners on a map that is worth a look at the pixels, and that strangers do not reach
+MANY = 20  # corners on a map with which the other mirroring is not tried
+RICH = 100  # corners of an image that would give a map if there were one
+SURE, SURE_SHIFT = 0.93, 0.2  # agreement and shift of a copy that needs no further look
+UNLIKE = 0.5  # agreement below which a map by chance is none
+MOVED = 0.5  # shift of the pixels of another shot, however well they agree
+LAYOUT, COMMON = (
+    0.6,
+    0.25,
+)  # of a template: area of both images on the map; share of the textured tiles that is the same
 IN_PLACE = 0.9  # agreement where no features help, of what rows and columns do not explain
 
 # A 128-value descriptor is 4 rows x 4 columns x 8 directions, in the frame of the feature's own orientation. Mirroring
@@ -77,21 +91,87 @@ def verify_pair(
     """
     cv2 = import_optional("cv2", "verify")
     a, b = features_of(a), features_of(b)
+    found = _by_corners(cv2, a, b, min_agreement)
+    return _by_sift(cv2, a, b, min_inliers, min_agreement) if found is None else found
+
+
+def _by_corners(cv2: Any, a: Features, b: Features, min_agreement: float) -> Verification | None:
+    """The verdict where corners and pixels are enough for one, else None."""
+    matrix, inliers = None, 0
+    for mirror in (False, True):
+        matches = corner_matches(mirrored(a.codes) if mirror else a.codes, b.codes)
+        proposed, count = _fit(cv2, a, b, (a.corners[matches[:, 0]], b.corners[matches[:, 1]]), mirror)
+        if proposed is not None and count > inliers:
+            matrix, inliers = proposed, count
+        if inliers >= MANY:
+            break
+    if matrix is None or inliers < FEWEST:
+        rich = min(len(a.corners), len(b.corners)) >= RICH
+        return Verification(False, "no matching points", None, a.size, b.size) if rich else None
+    tiles = align(cv2, a, b, matrix)
+    found = _measured(a, b, tiles, inliers, tiles.shift)
+    if found.relation == "template":
+        return found
+    sure = tiles.shift <= SURE_SHIFT and tiles.agreement >= max(SURE, min_agreement) and tiles.worst >= OTHER
+    if sure and tiles.count >= FEW_TILES and found.overlap >= MIN_OVERLAP:
+        return _copy(found)
+    return _refused(found, tiles) if tiles.agreement < UNLIKE and inliers < CHANCE else None
+
+
+def _by_sift(cv2: Any, a: Features, b: Features, min_inliers: int, min_agreement: float) -> Verification:
+    """The verdict by all that there is."""
     best = Verification(False, "no matching points", None, a.size, b.size)
-    for mirrored in (False, True):
-        matches = _matches(a.descriptors[:, _MIRROR] if mirrored else a.descriptors, b.descriptors)
-        matrix, inliers = _fit(cv2, a, b, matches, mirrored)
+    for mirror in (False, True):
+        matches = _matches(a.descriptors[:, _MIRROR] if mirror else a.descriptors, b.descriptors)
+        points = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
+        matrix, inliers = _fit(cv2, a, b, points, mirror)
         if matrix is not None and inliers > best.inliers:
-            best = _judge(cv2, a, b, matrix, matches, inliers, min_inliers, min_agreement)
+            best = _judge(cv2, a, b, matrix, points, inliers, min_inliers, min_agreement)
         if best.verified:
             return best
     if best.inliers >= min_inliers or min(len(a.keypoints), len(b.keypoints)) >= ENOUGH:
         return best
     for matrix in _placements(a, b):
-        agreement, tiles, worst = compare_pixels(cv2, a, b, matrix, detail=True)
-        if tiles >= FEW_TILES and agreement >= IN_PLACE and worst >= OTHER:
-            return Verification(True, "", matrix, a.size, b.size, agreement=agreement, bordered=_bordered(a, b, matrix))
+        tiles = compare_pixels(cv2, a, b, matrix, detail=True)
+        if tiles.count >= FEW_TILES and tiles.agreement >= IN_PLACE and tiles.worst >= OTHER:
+            return _copy(_measured(a, b, tiles, 0, 0.0))
     return best
+
+
+def _measured(
+    a: Features, b: Features, tiles: Tiles, inliers: int, deviation: float, coherence: float = 0.0
+) -> Verification:
+    """What was measured, before a verdict: no copy, but a template where the pixels say so."""
+    same = tiles.same
+    found = Verification(
+        False,
+        "",
+        tiles.matrix,
+        a.size,
+        b.size,
+        inliers,
+        deviation,
+        coherence,
+        tiles.agreement,
+        _bordered(a, b, tiles.matrix),
+        same=float(same.sum() / max(tiles.count, 1)),
+        differs=tiles.box(tiles.textured & ~same, a.size),
+    )
+    layout = min(found.shares) >= LAYOUT and tiles.worst < OTHER and tiles.shift <= SURE_SHIFT
+    if layout and same.sum() >= FEW_TILES and found.same >= COMMON:
+        return replace(found, relation="template", reason="the same template with other content")
+    return found
+
+
+def _copy(found: Verification) -> Verification:
+    return replace(found, verified=True, reason="", relation="copy")
+
+
+def _refused(found: Verification, tiles: Tiles) -> Verification:
+    """Say why two images on one map are no copies."""
+    if tiles.shift > SURE_SHIFT and tiles.agreement >= UNLIKE:
+        return replace(found, relation="other shot", reason=f"another shot, the pixels lie {tiles.shift:.1f} off")
+    return replace(found, reason=f"other content, the pixels agree to {found.agreement:.2f}")
 
 
 def _judge(
@@ -99,33 +179,35 @@ def _judge(
     a: Features,
     b: Features,
     matrix: Affine,
-    matches: NDArray[np.intp],
+    points: tuple[NDArray[np.float32], NDArray[np.float32]],
     inliers: int,
     min_inliers: int,
     min_agreement: float,
 ) -> Verification:
-    """Hold a map that the features propose against every criterion."""
+    """Hold a map that SIFT features propose against every criterion."""
     unit = max(b.pixel, a.pixel * float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
-    points = apply(matrix, a.keypoints[matches[:, 0]]) / unit
-    errors = points - b.keypoints[matches[:, 1]] / unit
+    placed = apply(matrix, points[0]) / unit
+    errors = placed - points[1] / unit
     deviation = float(np.median(np.linalg.norm(errors, axis=1)))
-    coherence = _coherence(points, errors)
-    agreement, tiles, worst = compare_pixels(cv2, a, b, matrix) if inliers >= FEW else (0.0, 0, 0.0)
-    found = Verification(
-        True, "", matrix, a.size, b.size, inliers, deviation, coherence, agreement, _bordered(a, b, matrix)
-    )
-    convinces = tiles >= FEW_TILES and agreement >= max(FEW_AGREEMENT, min_agreement)
-    if inliers < FEW or (inliers < min_inliers and not convinces):
-        reason = f"{inliers} matching points"
-    elif found.overlap < MIN_OVERLAP:
-        reason = f"only {100 * found.overlap:.0f} % of the area is shared"
-    elif deviation > MAX_DEVIATION or (deviation > EXACT and coherence > MAX_COHERENCE):
-        reason = f"another shot, matching points lie {deviation:.1f} pixels off"
-    elif tiles < BLOCK or agreement < min_agreement or worst < OTHER:
-        reason = f"other content, the pixels agree to {agreement:.2f}"
-    else:
+    if inliers < FEW:
+        few = f"{inliers} matching points"
+        return Verification(False, few, matrix, a.size, b.size, inliers, deviation)
+    coherence = _coherence(placed, errors)
+    tiles = align(cv2, a, b, matrix)
+    found = _measured(a, b, tiles, inliers, deviation, coherence)
+    convinces = tiles.count >= FEW_TILES and tiles.agreement >= max(FEW_AGREEMENT, min_agreement)
+    if inliers < min_inliers and not convinces:
+        return replace(found, reason=f"{inliers} matching points", relation="other")
+    if found.relation == "template":
         return found
-    return replace(found, verified=False, reason=reason)
+    if found.overlap < MIN_OVERLAP:
+        return replace(found, reason=f"only {100 * found.overlap:.0f} % of the area is shared")
+    if deviation > MAX_DEVIATION or (deviation > EXACT and coherence > MAX_COHERENCE):
+        off = f"another shot, matching points lie {deviation:.1f} pixels off"
+        return replace(found, reason=off, relation="other shot")
+    still = tiles.shift <= (MOVED if tiles.agreement >= SURE else SURE_SHIFT)
+    agree = tiles.agreement >= min_agreement and tiles.worst >= OTHER
+    return _copy(found) if still and agree and tiles.count >= BLOCK else _refused(found, tiles)
 
 
 def _coherence(points: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
@@ -165,19 +247,25 @@ def _matches(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.intp]:
     return np.column_stack([rows[clear], nearest[clear]])
 
 
-def _fit(cv2: Any, a: Features, b: Features, matches: NDArray[np.intp], mirrored: bool) -> tuple[Affine | None, int]:
+def _fit(
+    cv2: Any, a: Features, b: Features, points: tuple[NDArray[np.float32], NDArray[np.float32]], mirror: bool
+) -> tuple[Affine | None, int]:
     """The affine map that most matches follow, and how many do; OpenCV seeds this RANSAC anew in every call."""
-    if len(matches) < 4:
+    if len(points[0]) < 4:
         return None, 0
-    source, target = a.keypoints[matches[:, 0]] / a.pixel, b.keypoints[matches[:, 1]] / b.pixel
     found, follows = cv2.estimateAffine2D(
-        source, target, ransacReprojThreshold=REACH, maxIters=1000, confidence=0.999, refineIters=10
+        points[0] / a.pixel,
+        points[1] / b.pixel,
+        ransacReprojThreshold=REACH,
+        maxIters=1000,
+        confidence=0.999,
+        refineIters=10,
     )
     if found is None or not np.isfinite(found).all():
         return None, 0
     matrix = np.column_stack([found[:, :2] * (b.pixel / a.pixel), found[:, 2] * b.pixel])
     large, small = np.linalg.svd(found[:, :2], compute_uv=False)
-    if small < 1 / 32 or large > MAX_STRETCH * small or (np.linalg.det(found[:, :2]) < 0) != mirrored:
+    if small < 1 / 32 or large > MAX_STRETCH * small or (np.linalg.det(found[:, :2]) < 0) != mirror:
         return None, 0
     return matrix, int(follows.sum())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dedupkit import __version__
 from dedupkit.captions.modes import CaptionMode
-from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, parse_policy
+from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
 from dedupkit.engine import Where, make_engine
 from dedupkit.engine.helper import Helper
@@ -53,6 +53,7 @@ def dedup(
     device: str | None = None,
     target_recall: float = 0.99,
     captions: str = "ignore",
+    templates: str = "keep",
     against: str | Path | Sequence[str | Path] = (),
     against_rule: str | None = None,
     compute_missing: bool = False,
@@ -85,6 +86,8 @@ def dedup(
             captions agree too are duplicates); ``merge`` (a kept sample carries the captions of those that it stands
             for); ``template>10`` (captions of more than ten kept samples are listed), with ``:blank`` (cleaned shards
             leave them out) or ``:drop`` (their samples are blocked). See docs/captions.md.
+        templates: What becomes of families of one template with different content, where the rule verifies pairs:
+            ``keep``, or ``cap:M`` to keep at most M of a family. See docs/clustering.md.
         target_recall: Recall of searches that are clustered because the exact one would take long.
         against: Reference sets: samples that duplicate one are blocked and take no part in deciding. Run folders,
             sources of images, or lists of hashes, URLs or domains; see docs/updates.md.
@@ -112,7 +115,9 @@ def dedup(
     embedders, given = choose_embedders(embed, rule, before.embedders if before else {})
     mode = CaptionMode.parse(captions)
     parsed = _parsed(rule, mode, embedders)
-    policy = parse_policy(keep)
+    policy, family_policy = parse_policy(keep), TemplatePolicy.parse(templates)
+    if family_policy.most is not None and not any(SIGNALS[n].stage == "verify" for n in parsed.signals if n in SIGNALS):
+        raise DedupkitError(f"templates {family_policy} needs a rule that verifies pairs, such as thorough: {parsed}")
     references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder)
     compared = parsed if against_rule is None else parse_against_rule(against_rule, embedders)
     sets = any(reference.role == "against" for reference in references.named)
@@ -143,6 +148,7 @@ def dedup(
         config = replace(
             _config(listed, job, policy),
             captions=str(mode),
+            templates=str(family_policy),
             references=references.named,
             against_rule=str(compared) if sets else "",
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from dedupkit.clustering.families import TEMPLATE_REASON
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.rows import Rows
 from dedupkit.runfolder.folder import RunFolder
@@ -127,13 +128,17 @@ def explain(folder: RunFolder, config: Mapping[str, Any], rows: Rows, sample: in
     relation = None
     if witness is not None:
         pair = (sample, row["kept_sample"])
-        relation = relations(folder.edges("verified"), [pair]).get(pair)
+        edges = folder.edges("template" if row["reason"] == TEMPLATE_REASON else "verified")
+        relation = relations(edges, [pair]).get(pair)
     if row["verdict"] == "unreadable":
         words = f"is unreadable: {row['reason']}"
     elif row["verdict"] == "blocked":
         words = f"is blocked: {row['reason']}" + (f", as {row['kept_key']}" if elsewhere else "")
     elif elsewhere:
         words = f"is removed as a duplicate of {row['kept_key']} in {row['kept_source']}: {_because(config, row)}"
+    elif witness is not None and row["reason"] == TEMPLATE_REASON:
+        words = f"is removed because the family of one template around {witness['key']}, which is kept, is full"
+        words += f" ({relation})" if relation else ""
     elif witness is not None:
         words = f"is removed as a duplicate of {witness['key']}, which is kept: {_because(config, row)}"
         words += f" ({relation})" if relation else ""

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dedupkit.calibration.result import Calibration, read_calibration
 from dedupkit.captions.modes import CaptionMode
-from dedupkit.clustering.policy import parse_policy
+from dedupkit.clustering.policy import TemplatePolicy, parse_policy
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter
@@ -57,12 +57,13 @@ class Run(Verdicts):
     def _groups_table(self) -> pa.Table:
         return read_columns(self._folder.groups)
 
-    def decide(self, rule: str | None = None, *, keep: str | None = None) -> Draft:
+    def decide(self, rule: str | None = None, *, keep: str | None = None, templates: str | None = None) -> Draft:
         """Try another rule or policy in memory; nothing is read or matched again, and nothing is written.
 
         Args:
             rule: A rule within the pairs that the run has kept; the run's own by default.
             keep: Another keep policy; the run's own by default.
+            templates: ``keep`` or ``cap:M``, see :func:`dedupkit.dedup`; the run's own by default.
 
         Returns:
             The verdicts that it gives, to be looked at like a run, and saved if they are better.
@@ -86,16 +87,18 @@ class Run(Verdicts):
         policy = parse_policy(keep or self.config["keep"])
         self._check_covered(parsed, str(policy))
         config = RunConfig.from_json(self.config)
-        config = replace(config, rule=parsed.text, rule_expanded=str(parsed), keep=str(policy))
+        families = str(TemplatePolicy.parse(templates or config.templates))
+        config = replace(config, rule=parsed.text, rule_expanded=str(parsed), keep=str(policy), templates=families)
         decided = deciding.decide_run(self._folder, config, parsed, policy, check=True)
         return Draft(self._folder, config.to_json(), decided, self._keeper)
 
-    def rethreshold(self, rule: str, *, keep: str | None = None) -> Run:
+    def rethreshold(self, rule: str, *, keep: str | None = None, templates: str | None = None) -> Run:
         """Decide again with another rule or policy and write the verdicts; see :meth:`decide`.
 
         Args:
             rule: A rule within the pairs that the run has kept.
             keep: Another keep policy; the run's own by default.
+            templates: ``keep`` or ``cap:M``; the run's own by default.
 
         Returns:
             The run, with its manifest and groups rewritten.
@@ -104,7 +107,7 @@ class Run(Verdicts):
             RuleError: The rule or policy cannot be read.
             DedupkitError: The rule needs a hash or a radius that this run has not computed.
         """
-        return self.decide(rule, keep=keep).save()
+        return self.decide(rule, keep=keep, templates=templates).save()
 
     def calibrate(
         self,

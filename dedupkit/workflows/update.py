@@ -64,6 +64,7 @@ def update(
         "embed": _embedders(config) if embed is None else embed,
         "keep": config.keep if keep is None else keep,
         "captions": config.captions if captions is None else captions,
+        "templates": options.pop("templates", config.templates),
         "hashes": [*config.hashes, *options.pop("hashes", ())],
     }
     return dedup(sources, out, earlier=earlier_runs(run, config), **defaults, **options)

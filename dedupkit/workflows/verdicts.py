@@ -155,6 +155,7 @@ class Verdicts:
             *([("blocked", f"{s['blocked']:,}")] if s.get("blocked") else []),
             *_reference_rows(s.get("references", [])),
             ("duplicate groups", f"{s['groups']:,}, the largest of {s['largest_group']:,}"),
+            *_family_rows(s),
             ("rule", s["rule"]),
         ]
         for name, recall in s["recall"].items():
@@ -210,3 +211,12 @@ def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
         if each["flat"]:
             shown.append((f"  hashes of quality below 50 in {each['name']}", f"{each['flat']:,}, not compared"))
     return shown
+
+
+def _family_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Families of one template, where there are any."""
+    found = summary.get("families")
+    if not found or not found["families"]:
+        return []
+    text = f"{found['families']:,}, {found['in_families']:,} samples, the largest of {found['largest']:,}"
+    return [("template families", text)]
