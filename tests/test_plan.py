@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers import command, encode, run, write_tar
 from PIL import Image
 
@@ -48,3 +49,26 @@ def test_small_shards_are_counted_exactly(photo: Image.Image, tmp_path: Path) ->
     for number in range(5):
         (folder / f"{number}.jpg").write_bytes(encode(photo.resize((64, 64 + number))))
     assert plan_run(folder, workers=1).samples == 5
+
+
+def test_references_ranks_and_verification_are_accounted_for(
+    photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, count in (("a", 6), ("b", 3)):
+        images = [(f"{name}{number}.jpg", encode(photo.resize((96 + number, 96)))) for number in range(count)]
+        write_tar(tmp_path / f"{name}.tar", images)
+    (tmp_path / "list.txt").write_text("example.org\nexample.com\n")
+    against = [str(tmp_path / "b.tar"), str(tmp_path / "list.txt")]
+    alone = plan_run(tmp_path / "a.tar", workers=1)
+    more = plan_run(tmp_path / "a.tar", workers=1, against=against)
+    assert more.tasks == alone.tasks | {"scan references": 1, "across": 2}
+    assert more.bytes == alone.bytes + (tmp_path / "b.tar").stat().st_size
+    assert more.memory["main"] > 0
+    assert more.seconds["scan references"] > 0
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert plan_run(tmp_path / "a.tar", workers=2, engine="rank").workers == 8
+    assert "further nodes" in plan_run(tmp_path / "a.tar", workers=2, engine="ray").left_out[0]
+    pytest.importorskip("cv2")
+    said = plan_run(tmp_path / "a.tar", workers=1, rule="exact or (phash<=20 and verified)").left_out
+    assert "ms a pair" in said[0]

@@ -106,7 +106,8 @@ def run(
     if plan:
         from dedupkit.workflows.plan import plan_run
 
-        planned = plan_run(source, rule=rule, embed=embed or (), hashes=hashes or (), workers=workers, device=device)
+        given = {name: options[name] for name in ("hashes", "workers", "device", "against", "engine")}
+        planned = plan_run(source, rule=rule, embed=embed or (), **given)
         if json_output:
             say_json(planned.to_json())
         else:

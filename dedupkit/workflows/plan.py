@@ -7,27 +7,31 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
-from dedupkit.clustering.rules import parse_rule
+from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.engine.place import place_of
+from dedupkit.runfolder import Layout, RunFolder
 from dedupkit.signals import SIGNALS, known_signals
-from dedupkit.sources import Sample, Shard, find_shards
-from dedupkit.sources.sample import PassedOver, Place
+from dedupkit.sources import Shard, find_shards
+from dedupkit.stages.plan import ranked_conditions
 from dedupkit.store import stamps
+from dedupkit.workflows.against import find_references
 from dedupkit.workflows.dedup import choose_embedders, hashes_to_scan
+from dedupkit.workflows.sampled import HEADERS, Beginning, measure_looking
 
 __all__ = ["Plan", "plan_run"]
 
 _SHARDS = 3  # that are sampled: the first, the middle and the last
-_IMAGES = 300  # of each
-_HEADERS = 1024  # bytes of a tar around a member: its header, and padding
 _START = 0.7  # seconds until workers run and the compiled code is loaded
 _JOIN = 13e-6  # seconds a sample for joins and decisions, as a million small images took them on two cores
 _HELD = 250  # bytes a sample in the main process, as a million small images took them
+
+_LEFT_OUT = {"ray": ("further nodes of the Ray cluster, which share scan, embedding and verification",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,11 @@ class Plan:
     Attributes:
         tasks: Number of tasks by stage.
         samples: Number of samples, estimated.
-        bytes: Bytes to read: the shards once, and once more for each embedder.
+        bytes: Bytes to read: the shards and reference images once, and once more for each embedder.
         seconds: Estimated time by stage; ``total`` for all.
         memory: Estimated bytes of memory: ``worker`` for each process that scans, ``main`` for the main process.
         sampled: Number of images that were measured for it.
-        workers: Number of processes that the times are for.
+        workers: Number of processes that the times are for, on all machines.
         left_out: What the figures leave out.
     """
 
@@ -73,43 +77,6 @@ class Plan:
         return rows + [("left out", what) for what in self.left_out]
 
 
-@dataclass(slots=True)
-class _Beginning:
-    """The first samples of a shard, which reads as a shard."""
-
-    shard: Shard
-    most: int = _IMAGES
-    count: int = 0
-    nbytes: int = 0
-    ended: bool = field(default=True)
-
-    @property
-    def source(self) -> str:
-        return self.shard.source
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return self.shard.paths
-
-    @property
-    def settings(self) -> str:
-        return self.shard.settings
-
-    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
-        self.count = self.nbytes = 0
-        self.ended = True
-        for sample in self.shard.read(extra=extra, passed_over=passed_over):
-            if self.count == self.most:
-                self.ended = False
-                return
-            self.count += 1
-            self.nbytes += sum(len(member) + _HEADERS for member in sample.members.values())
-            yield sample
-
-    def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
-        return self.shard.fetch_many(places)
-
-
 def plan_run(
     sources: str | Path | Sequence[str | Path],
     *,
@@ -118,6 +85,8 @@ def plan_run(
     hashes: Sequence[str] = (),
     workers: int | None = None,
     device: str | None = None,
+    against: Sequence[str | Path] = (),
+    engine: str = "local",
 ) -> Plan:
     """Estimate what :func:`dedupkit.dedup` would take; a few hundred images are scanned (and embedded) for it.
 
@@ -128,10 +97,12 @@ def plan_run(
         hashes: Further hashes to compute.
         workers: Number of processes; all cores by default.
         device: Device for torch.
+        against: Reference sets, as for :func:`dedupkit.dedup`.
+        engine: Where tasks run; with ``rank`` the processes of all ranks count, with ``ray`` those of one node.
 
     Raises:
         RuleError: The rule cannot be read.
-        DedupkitError: No such source.
+        DedupkitError: No such source or reference.
     """
     from dedupkit.stages.scan import scan_shard
 
@@ -144,12 +115,12 @@ def plan_run(
     count = nbytes = 0
     scanning = 0.0
     embedding = dict.fromkeys(embedders, 0.0)
-    workers = workers or os.cpu_count() or 1
+    workers = (workers or os.cpu_count() or 1) * (place_of(os.environ).world if engine == "rank" else 1)
     with TemporaryDirectory(prefix="dedupkit-plan-") as folder:
         samples = str(Path(folder, "samples.parquet"))
-        scan_shard(_Beginning(shards[0], 2), samples, signals)  # loads code, which is no part of the rate
+        scan_shard(Beginning(shards[0], 2), samples, signals)  # loads code, which is no part of the rate
         for number in chosen:
-            beginning = _Beginning(shards[number])
+            beginning = Beginning(shards[number])
             began = time.perf_counter()
             scan_shard(beginning, samples, signals)
             scanning += time.perf_counter() - began
@@ -161,30 +132,80 @@ def plan_run(
     each = nbytes / max(count, 1)
     total = round(sum(sizes) / each) if each else 0
     scale = total / max(count, 1)
+    references = _references(against, each)
     seconds = {"scan": _START + scanning * scale / max(1, min(workers, len(shards)))}
-    seconds |= {f"embed {name}": took * scale for name, took in embedding.items()}
-    seconds["match and decide"] = _JOIN * total
+    if references.shards:
+        busy = max(1, min(workers, references.shards))
+        seconds["scan references"] = scanning * references.bytes / max(nbytes, 1) / busy
+    seconds |= {f"embed {name}": took * scale * (1 + references.bytes / max(sum(sizes), 1))
+                for name, took in embedding.items()}  # fmt: skip
+    seconds["match and decide"] = _JOIN * (total + references.rows)
     seconds["total"] = sum(seconds.values())
-    tasks = {"scan": len(shards), **{f"embed {name}": len(shards) for name in embedders}}
-    joined = [name for name in parsed.signals if known_signals(embedders)[name].stage == "match"]
-    verified = len(joined) < len(parsed.signals) and any(
-        known_signals(embedders)[name].stage == "verify" for name in parsed.signals
-    )
+    known = known_signals(embedders)
+    joined = [name for name in parsed.signals if known[name].stage == "match"]
+    tasks = {"scan": len(shards), **{f"embed {name}": len(shards) for name in embedders}, "match": len(joined)}
+    tasks |= {"scan references": references.shards, "across": references.sets * len(joined)} if against else {}
     peak = _peak()
     per_shard = math.ceil(total / max(len(shards), 1)) * 2000  # rows with captions, until they are written
     return Plan(
-        tasks=tasks | {"match": len(joined), "decide": 1},
+        tasks=tasks | {"decide": 1},
         samples=total,
-        bytes=sum(sizes) * (1 + len(embedders)),
+        bytes=(sum(sizes) + references.bytes) * (1 + len(embedders)),
         seconds=seconds,
-        memory={"worker": peak + per_shard, "main": peak + _HELD * total},
+        memory={"worker": peak + per_shard, "main": peak + _HELD * (total + references.rows)},
         sampled=count,
         workers=workers,
-        left_out=("verification, whose time depends on how many pairs there are",) if verified else (),
+        left_out=(*_verification(parsed, embedders, shards[0], total, workers), *_LEFT_OUT.get(engine, ())),
     )
 
 
-def _embed(beginning: _Beginning, spec: str, samples: str, threads: int, device: str | None) -> float:
+class _References(NamedTuple):
+    """What reference sets add: their number, shards to scan, bytes to read, and rows to compare."""
+
+    sets: int
+    shards: int
+    bytes: int
+    rows: int
+
+
+def _references(against: Sequence[str | Path], each: float) -> _References:
+    """Look at reference sets, as a run does; ``each`` is the size of an image in bytes."""
+    shards = nbytes = rows = 0
+    with TemporaryDirectory(prefix="dedupkit-plan-") as folder:
+        found = find_references((), against, Layout(folder))
+    for number, reference in enumerate(found.named):
+        if reference.kind == "images":
+            theirs = find_shards(reference.path)
+            size = sum(map(_size, theirs))
+            shards, nbytes, rows = shards + len(theirs), nbytes + size, rows + (round(size / each) if each else 0)
+        elif reference.kind == "list":
+            rows += len(found.lists[number].entries)
+        else:
+            rows += int(RunFolder(reference.path).verdicts().summary["keep"])
+    return _References(len(found.named), shards, nbytes, rows)
+
+
+def _verification(rule: Rule, embedders: Mapping[str, str], shard: Shard, total: int, workers: int) -> tuple[str, ...]:
+    """What is to be said of verification: how long it takes at most, where nearest neighbours are looked at."""
+    known = known_signals(embedders)
+    if not any(known[name].stage == "verify" for name in rule.signals):
+        return ()
+    looking = measure_looking(shard)
+    unknown = "verification, whose time depends on how many pairs there are"
+    if looking is None:
+        return (unknown,)
+    ranked = ranked_conditions(rule, {name for name in rule.signals if known[name].ranks})
+    if not ranked:
+        cost = f"{1000 * looking.image:,.0f} ms an image and {1000 * looking.pair:,.0f} ms a pair"
+        return (f"{unknown}: {cost}, for each of {workers} processes",)
+    from dedupkit.signals.vectors import list_length
+
+    pairs = list_length(total, 0.99) * total
+    most = (looking.image * total + looking.pair * pairs) / workers
+    return (f"verification: {most:,.0f} s if every image had a full list of {pairs // max(total, 1)} candidates",)
+
+
+def _embed(beginning: Beginning, spec: str, samples: str, threads: int, device: str | None) -> float:
     from dedupkit.embedding.load import shared_embedder
     from dedupkit.stages.embed import embed_shard
 
@@ -197,7 +218,7 @@ def _embed(beginning: _Beginning, spec: str, samples: str, threads: int, device:
 def _size(shard: Shard) -> int:
     folders = [Path(path) for path in shard.paths if Path(path).is_dir()]
     if folders:
-        return sum(file.stat().st_size + _HEADERS for folder in folders for file in folder.rglob("*") if file.is_file())
+        return sum(file.stat().st_size + HEADERS for folder in folders for file in folder.rglob("*") if file.is_file())
     return sum(int(state[0] or 0) for state in stamps(list(shard.paths)) if state)
 
 
