@@ -32,6 +32,7 @@ HELD = ".held"
 LOCK = ".lock"
 """Name of the file that is locked on this machine."""
 
+_LARGE, _LARGE_AT_ONCE = 4 << 20, 4  # bytes of a file
 _NOTE, _LOG = "remote.json", "objects.jsonl"
 
 
@@ -145,7 +146,9 @@ class Mirror:
         else:
             names = [name for path in paths for name in self._below(Path(path))]
         for rank in range(3):
-            at_once(self._put, [name for name in names if _rank(name) == rank])
+            small, large = self._by_size([name for name in names if _rank(name) == rank])
+            at_once(self._put, small)
+            at_once(self._put, large, _LARGE_AT_ONCE)
         if paths is None:
             gone = [name for name in known if not (self.home / name).exists()]
             self.bucket.remove(gone)
@@ -168,6 +171,11 @@ class Mirror:
                 self._note([(name, _moved(path, state))])
 
         at_once(fetch, [name for name, state in there.items() if not self._is_same(name, known.get(name), state)])
+
+    def _by_size(self, names: list[str]) -> tuple[list[str], list[str]]:
+        """Names of small files and of large ones, which take memory while they are put."""
+        large = {name for name in names if (self.home / name).stat().st_size > _LARGE}
+        return [name for name in names if name not in large], sorted(large)
 
     def _put(self, name: str) -> None:
         before = (self.home / name).stat()

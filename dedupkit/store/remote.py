@@ -109,11 +109,11 @@ def _count_retry() -> None:
         _retried += 1
 
 
-def at_once(action: Callable[[S], T], items: Iterable[S]) -> list[T]:
-    """Do something for each item, many at once, and return what it gives in order; the first error ends it."""
+def at_once(action: Callable[[S], T], items: Iterable[S], most: int = _AT_ONCE) -> list[T]:
+    """Do something for each item, ``most`` at once, and return what it gives in order; the first error ends it."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(most) as pool:
         return list(pool.map(action, items))
 
 
