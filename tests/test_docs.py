@@ -112,7 +112,7 @@ def test_command_lines_parse(page, tmp_path):
         values = command.make_context(words[0], words[1:]).params
         embedders = [embedder_name(spec) for spec in values.get("embed") or ()]
         if "rule" in values and words[0] == "run":
-            default = embedders or (["lite"] if needs_embedder(values["rule"]) else [])
+            default = embedders or (["copy"] if needs_embedder(values["rule"]) else [])
             parse_rule(values["rule"], known_signals(default), embedder=next(iter(default), None))
         assert values.get("format", "keys") in FORMATS
 

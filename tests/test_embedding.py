@@ -108,6 +108,7 @@ def solid(colour, side=64):
     [
         ("openclip:ViT-B-32/openai", "clip"),
         ("openclip:ViT-B-32//models/b32.pt?name=b32", "b32"),
+        ("copy", "copy"),
         ("lite", "lite"),
         ("onnx:/models/sscd_disc_mixup.torchscript.onnx", "sscd"),
         ("torchscript:models/My Model-v1.2.pt", "my_model_v1"),
@@ -120,7 +121,9 @@ def test_a_spec_suggests_a_name_that_a_rule_can_use(spec, name):
     assert embedder_name(spec) == name
 
 
-@pytest.mark.parametrize("spec", ["", "clip", "lite:x", "onnx:", "onnx", "sscd.onnx", "openclip:", "resnet:50"])
+@pytest.mark.parametrize(
+    "spec", ["", "clip", "copy:x", "lite:x", "onnx:", "onnx", "sscd.onnx", "openclip:", "resnet:50"]
+)
 def test_an_unknown_form_lists_the_forms(spec):
     with pytest.raises(DedupkitError, match=r"the forms are:(.|\n)*openclip:MODEL(.|\n)*torchscript(.|\n)*lite"):
         load_embedder(spec)
@@ -131,6 +134,7 @@ def test_an_unknown_form_lists_the_forms(spec):
     [
         ("onnx:x.onnx?siez=3", r"unknown option 'siez'.*onnx takes: background, name, preprocess, size"),
         ("lite?preprocess=clip", "unknown option 'preprocess'"),
+        ("copy?size=224", "unknown option 'size'"),
         ("onnx:x.onnx?size", "cannot be read"),
         ("lite?name=2nd", "cannot stand in a rule"),
         ("lite?name=or", "cannot stand in a rule"),

@@ -42,7 +42,7 @@ def run(
     embed: Annotated[
         list[str] | None,
         typer.Option(
-            help="Embedder: lite, openclip:MODEL/TAG, torchscript:PATH, onnx:PATH, precomputed:PATH (repeatable)."
+            help="Embedder: copy, lite, openclip:MODEL/TAG, torchscript:PATH, onnx:PATH, precomputed:PATH (repeatable)."
         ),
     ] = None,
     keep: Annotated[

@@ -145,7 +145,7 @@ def parse_rule(text: str, signals: Mapping[str, Signal | Comparison | str], *, e
     """
     written = text.strip()
     if needs_embedder(written) and embedder is None:
-        raise RuleError(f"the preset {written!r} needs an embedder; name one with --embed, e.g. --embed lite")
+        raise RuleError(f"the preset {written!r} needs an embedder; name one with --embed, e.g. --embed copy")
     expanded = PRESETS.get(written, text)
     if embedder is not None and written in PRESETS:
         low = getattr(signals.get(embedder), "candidate_floor", _LOW_FLOOR)

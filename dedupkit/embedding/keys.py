@@ -8,7 +8,7 @@ from pathlib import Path
 from dedupkit.embedding.spec import Spec, parse_spec
 from dedupkit.errors import DedupkitError, import_optional
 
-__all__ = ["background_key", "embedder_key", "lite_weights", "model_file"]
+__all__ = ["background_key", "copy_weights", "embedder_key", "lite_weights", "model_file"]
 
 _FORMAT = 1  # raise it when the same model gives other vectors
 
@@ -30,6 +30,8 @@ def embedder_key(spec: str) -> str:
         model, _, pretrained = parsed.target.partition("/")
         path = Path(pretrained).expanduser()
         parts += [model, _file_hash(path) if path.is_file() else pretrained]
+    elif parsed.scheme == "copy":
+        parts.append(_file_hash(copy_weights()))
     elif parsed.scheme == "lite":
         parts.append(_file_hash(lite_weights()))
     elif parsed.scheme == "precomputed":
@@ -59,9 +61,14 @@ def model_file(spec: Spec) -> Path:
     if not spec.path.is_file():
         raise DedupkitError(
             f"no such file: {spec.target} (named by {spec.text!r}); nothing is downloaded for {spec.scheme}: fetch the "
-            "model and name its path, or use an embedder that needs no file: lite, openclip:MODEL/TAG"
+            "model and name its path, or use an embedder that needs no file: copy, lite, openclip:MODEL/TAG"
         )
     return spec.path
+
+
+def copy_weights() -> Path:
+    """The file of ``copy``, inside this package."""
+    return Path(__file__).with_name("copy.onnx")
 
 
 def lite_weights() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from dedupkit.embedding.spec import Spec
 from dedupkit.embedding.torch_model import probe_images
 from dedupkit.errors import DedupkitError, import_optional
 
-__all__ = ["InputLayout", "OnnxEmbedder", "load"]
+__all__ = ["InputLayout", "OnnxEmbedder", "load", "open_model"]
 
 _SIDE = 288  # where neither the model nor the options say
 _TYPES: dict[str, Any] = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -111,8 +112,27 @@ def load(spec: Spec, device: str | None = None) -> OnnxEmbedder:
         DedupkitError: no such file, not ONNX, or a model that takes no images.
         MissingExtraError: onnxruntime is not installed.
     """
-    path = model_file(spec)
-    runtime = import_optional("onnxruntime", "onnx")
+    return open_model(model_file(spec), spec, embedder_key(spec.text), device)
+
+
+def open_model(
+    path: Path, spec: Spec, key: str, device: str | None = None, *, default: str = "sscd", extra: str = "onnx"
+) -> OnnxEmbedder:
+    """An ONNX file as an embedder.
+
+    Args:
+        path: The file.
+        spec: What named it; its options say the preprocessing and the size.
+        key: Fingerprint of the embedder.
+        device: As for :func:`load`.
+        default: Preprocessing where the specification names none.
+        extra: Extra that brings onnxruntime.
+
+    Raises:
+        DedupkitError: As for :func:`load`.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    runtime = import_optional("onnxruntime", extra)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # as the workers ask every library
     options.log_severity_level = 3
@@ -127,14 +147,14 @@ def load(spec: Spec, device: str | None = None) -> OnnxEmbedder:
     except Exception as error:
         raise DedupkitError(f"{path} cannot be loaded as ONNX ({str(error).strip().splitlines()[0][:200]})") from error
     layout = InputLayout.of(session.get_inputs()[0], str(path))
-    preprocess = spec.preprocess("sscd", layout.height or _SIDE, layout.width or _SIDE)
+    preprocess = spec.preprocess(default, layout.height or _SIDE, layout.width or _SIDE)
     size = preprocess.height, preprocess.width
     if (layout.height or size[0], layout.width or size[1]) != size:
         raise DedupkitError(
             f"{path} takes {layout.height}x{layout.width} pixels only; leave out ?size= in {spec.text!r}"
         )
     try:
-        return OnnxEmbedder(session, layout, preprocess, spec.name, embedder_key(spec.text))
+        return OnnxEmbedder(session, layout, preprocess, spec.name, key)
     except DedupkitError:
         raise
     except Exception as error:

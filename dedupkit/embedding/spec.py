@@ -19,6 +19,7 @@ FORMS = """\
 openclip:MODEL/PRETRAINED   PRETRAINED is a tag of open_clip or a local checkpoint
 torchscript:PATH            a TorchScript file, e.g. a published SSCD model
 onnx:PATH                   an ONNX file
+copy                        dedupkit's own copy descriptor, in the package
 lite                        EfficientNet-Lite0 from a Python package, no download
 precomputed:PATH            vectors that exist: clip-retrieval, DataComp, .npy, .npz, Parquet
 options after a question mark: ?name=sscd&size=288&preprocess=sscd
@@ -28,10 +29,12 @@ _OPTIONS = {
     "openclip": {"name", "background"},
     "torchscript": {"name", "size", "preprocess", "background"},
     "onnx": {"name", "size", "preprocess", "background"},
+    "copy": {"name", "background"},
     "lite": {"name", "size", "background"},
     "precomputed": {"name", "array", "background"},
     "python": {"key"},  # given as an object; the target is its name
 }
+_ALONE = ("copy", "lite")  # name no file: their weights are in a package
 _NAME = re.compile(r"[A-Za-z_][\w\-]*")
 _RESERVED = {"and", "or", "not", "exact", "verified", "template"}
 
@@ -42,8 +45,8 @@ class Spec:
 
     Attributes:
         text: Specification as it was written.
-        scheme: ``openclip``, ``torchscript``, ``onnx``, ``lite`` or ``precomputed``; or ``python`` for an object that
-            was given in Python, whose vectors a later call can use, but not compute.
+        scheme: ``copy``, ``lite``, ``openclip``, ``torchscript``, ``onnx`` or ``precomputed``; or ``python`` for an
+            object that was given in Python, whose vectors a later call can use, but not compute.
         target: what follows the colon, up to the question mark.
         options: what follows the question mark.
     """
@@ -60,7 +63,7 @@ class Spec:
             return self.options["name"]
         if self.scheme == "python":
             return self.target
-        if self.scheme in ("openclip", "lite"):
+        if self.scheme in ("openclip", *_ALONE):
             return {"openclip": "clip"}.get(self.scheme, self.scheme)
         if self.scheme == "precomputed" and self.path.is_dir():
             return "clip"
@@ -114,7 +117,7 @@ def parse_spec(text: str) -> Spec:
     """
     head, mark, query = text.partition("?")
     scheme, _, target = head.partition(":")
-    if scheme not in _OPTIONS or bool(target) == (scheme == "lite"):
+    if scheme not in _OPTIONS or bool(target) == (scheme in _ALONE):
         raise DedupkitError(f"unknown embedder {text!r}; the forms are:\n{FORMS}")
     try:
         options = dict(parse_qsl(query, strict_parsing=True)) if mark else {}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_embedders", "dedup", "hashes_to_scan"]
 
-_DEFAULT_EMBEDDER = "lite"
+_DEFAULT_EMBEDDER = "copy"
 
 
 def dedup(
@@ -74,7 +74,7 @@ def dedup(
         embed: One or more embedders; each is a signal that the rule can name. A specification
             (:data:`dedupkit.embedding.FORMS`), an object (:class:`dedupkit.embedding.Embedder`, or what
             :func:`dedupkit.embedding.load_precomputed` returns), or ``(vectors, keys)``: an array (n, d) and the keys
-            of its rows. A preset over an embedder takes the first, or ``lite``.
+            of its rows. A preset over an embedder takes the first, or ``copy``.
         keep: Keep policy, such as ``"-pixels, -clip_score, nbytes, sample"``.
         hashes: Further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
             ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.

@@ -1,0 +1,53 @@
+"""The copy descriptor that comes with the package."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from dedupkit.embedding import Embedder, embedder_key, load_embedder, shared_embedder
+from dedupkit.embedding.keys import copy_weights
+from dedupkit.embedding.pixels import decode_rgb
+from dedupkit.errors import MissingExtraError
+from dedupkit.images.transformations import TRANSFORMATIONS
+
+
+def vectors_of(model, images):
+    return model.encode(np.stack([model.preprocess(image) for image in images]))
+
+
+def test_it_knows_transformed_copies_from_other_photos(photos):
+    pytest.importorskip("onnxruntime")
+    model = shared_embedder("copy")
+    assert isinstance(model, Embedder)
+    assert (model.name, model.dim, model.min_side) == ("copy", 512, 160)
+    pictures = [photo.convert("RGB") for photo in photos.values()][:9]
+    originals = vectors_of(model, pictures)
+    assert np.allclose(np.linalg.norm(originals, axis=1), 1, atol=1e-4)
+    others = originals @ originals.T
+    np.fill_diagonal(others, -1)
+    nearest = others.max(axis=1)
+    ranked_first = []
+    for edit in TRANSFORMATIONS:
+        copies = vectors_of(model, [decode_rgb(edit.file(picture), 160) for picture in pictures])
+        ranked_first.append(((originals * copies).sum(axis=1) > nearest).mean())
+    assert np.mean(ranked_first) > 0.97
+
+
+def test_an_image_has_one_vector_whatever_is_beside_it(photos):
+    pytest.importorskip("onnxruntime")
+    model = shared_embedder("copy")
+    pictures = [photo.convert("RGB") for photo in photos.values()][:5]
+    alone = np.concatenate([vectors_of(model, [picture]) for picture in pictures])
+    assert np.allclose(vectors_of(model, pictures), alone, atol=1e-4)
+
+
+def test_its_key_is_that_of_its_file():
+    assert embedder_key("copy") == embedder_key("copy?name=other")
+    assert copy_weights().stat().st_size < 10e6
+
+
+def test_without_onnxruntime_an_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"onnxruntime.*verify"):
+        load_embedder("copy")
