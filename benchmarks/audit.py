@@ -1,6 +1,6 @@
 """What an audit finds and how long it takes, with the guard and the search beside it.
 
-python benchmarks/audit.py --against RUN --real FOLDER [--photos 50]      # recall and false alarms
+python benchmarks/audit.py --against RUN --real FOLDER [--photos 50] [--verify]   # recall and false alarms
 python benchmarks/audit.py --rows 1000000 [--embed lite]                  # time and latency
 
 Recall: photos that the run over the training set keeps are edited as imagededup's benchmark does (five edits), blurred,
@@ -82,7 +82,7 @@ EDITS: dict[str, Edit] = {
 }
 
 
-def quality(run: Path, real: str, photos: int, workers: int) -> None:
+def quality(run: Path, real: str, photos: int, ways: tuple[bool, ...], workers: int) -> None:
     """Recall by edit, and the false-alarm rate."""
     folder = RunFolder(run)
     kept = np.flatnonzero(pc.equal(pq.read_table(folder.manifest, columns=["verdict"])["verdict"], "keep").to_numpy())
@@ -94,7 +94,7 @@ def quality(run: Path, real: str, photos: int, workers: int) -> None:
             image = Image.open(io.BytesIO(data)).convert("RGB")
             for number, change in enumerate(EDITS.values()):
                 change(image).save(made / f"{sample.sample}-{number:02d}.png", compress_level=1)
-        for verify in (False, True):
+        for verify in ways:
             started = time.perf_counter()
             found = audit(
                 made,
@@ -221,6 +221,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path)
     parser.add_argument("--real")
     parser.add_argument("--photos", type=int, default=50)
+    parser.add_argument("--verify", action="store_true", help="with verification alone")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rows", type=int, default=0)
     parser.add_argument("--generations", type=int, default=10_000)
@@ -228,7 +229,7 @@ def main() -> None:
     parser.add_argument("--place", type=Path, help="a folder with room for the run; a temporary one by default")
     given = parser.parse_args()
     if given.against is not None:
-        quality(given.against, given.real, given.photos, given.workers)
+        quality(given.against, given.real, given.photos, (True,) if given.verify else (False, True), given.workers)
     if given.rows:
         with tempfile.TemporaryDirectory(dir=given.place) as place:
             speed(given.rows, given.generations, given.embed, Path(place))

@@ -117,6 +117,9 @@ def test_vectors_find_crops_by_a_threshold_that_real_images_choose(train, photos
     assert verified.copies.count == verified.verified == 1
     assert "crop" in rows(tmp_path / "out")["crop"]["relation"]
     found = audit(made, finished.path, tmp_path / "out", real=real, embed=Colours(), options=AuditOptions(verify=True))
+    assert (found.threshold, found.copies.count, found.candidate) == (None, 1, 0.5)
+    assert (found.floor.calibrated_on, found.floor.false_alarms.count, found.floor.false_alarms.of) == (0, 0, 6)
+    found = audit(made, finished.path, tmp_path / "out", real=real, embed=Colours())
     assert (found.floor.calibrated_on, found.floor.false_alarms.of) == (3, 3)
     assert "3 real images reach" in found.threshold.origin
     assert 0 <= rows(tmp_path / "out")["crop"]["floor"] <= 1

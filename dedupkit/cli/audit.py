@@ -28,7 +28,8 @@ def audit(
         float, typer.Option(help="Greatest share of real images that reach the calibrated cosine.")
     ] = 0.001,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read the training images of candidates, and compare local features.")
+        bool,
+        typer.Option("--verify", help="Let local features decide about candidates, whose training images are read."),
     ] = False,
     show: Annotated[int, typer.Option(min=0, help="Greatest number of pairs on the page.")] = 60,
     tiles: Annotated[int, typer.Option(help="Tiles by which generations of one prompt are compared: 1, 4, 16, …")] = 16,

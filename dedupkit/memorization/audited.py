@@ -218,6 +218,10 @@ class AuditResult:
         if self.threshold is not None:
             lines.append(f"a copy by vectors: {self.embedder} cosine >= {self.threshold.cosine:.3f}, "
                          f"{self.threshold.origin}")  # fmt: skip
+        if self.candidate is not None:
+            lines.append(
+                f"a copy by local features: {self.embedder} cosine >= {self.candidate:g}, and the same image verified"
+            )
         lines += [
             f"{each.generated.count:,} generated images have {self.embedder} cosine >= {each.cosine:g} "
             f"({each.generated})"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering.rules import parse_rule
 from dedupkit.memorization.again import Again, Seen
-from dedupkit.memorization.audited import Floor, Threshold, share_of
+from dedupkit.memorization.audited import AtLeast, Floor, Threshold, share_of
 from dedupkit.memorization.floor import choose_threshold
 from dedupkit.memorization.guard import SSCD_COPY, cosine_bound
 from dedupkit.memorization.nearest import Nearest
@@ -20,12 +20,14 @@ from dedupkit.signals import known_signals
 from dedupkit.store import read_columns
 
 __all__ = [
-    "CANDIDATE", "Conditions", "calibrated_threshold", "candidate_bound", "floor_of", "overlap", "stated_threshold",
+    "CANDIDATE", "Conditions", "calibrated_threshold", "candidate_bound", "floor_of", "overlap", "sscd_shares",
+    "stated_threshold",
 ]  # fmt: skip
 
 CANDIDATE = 0.5
 """Least cosine of a candidate where the rule states none."""
 
+_SSCD_COSINES = (0.5, SSCD_COPY)  # of potential memorization (arXiv 2403.03206), of 90 % precision (arXiv 2202.10261)
 _OVERLAP = 8  # bits of PDQ within which a held-out image is one of the training set
 _LOOKED_AT = 50  # held-out images nearest to the training set
 
@@ -69,6 +71,15 @@ def calibrated_threshold(real: Nearest, rate: float) -> Threshold:
     cosines = real.cosine[real.readable & ~np.isnan(real.cosine)][::2]
     bound = choose_threshold(cosines, rate)
     return Threshold(bound, f"which at most {100 * rate:g} % of {len(cosines):,} real images reach")
+
+
+def sscd_shares(config: RunConfig, name: str | None, images: Nearest) -> tuple[AtLeast, ...]:
+    """The shares above the published cosines, where the embedder is SSCD, for which they were published."""
+    if name is None or "sscd" not in f"{name} {config.embedders[name]}".lower():
+        return ()
+    near = np.nan_to_num(images.cosine, nan=-2.0)
+    of = int(images.readable.sum())
+    return tuple(AtLeast(bound, share_of(int((near >= bound).sum()), of)) for bound in _SSCD_COSINES)
 
 
 def candidate_bound(config: RunConfig, name: str) -> float:

@@ -14,6 +14,7 @@ from PIL import Image
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError
+from dedupkit.memorization.audited import Share, share_of
 from dedupkit.memorization.extraction import adaptive_distance
 from dedupkit.memorization.nearest import Nearest
 from dedupkit.memorization.neighbours import Neighbours
@@ -38,6 +39,12 @@ class Small(NamedTuple):
 
     distance: NDArray[np.float32]
     sample: NDArray[np.int64]
+
+    @property
+    def extracted(self) -> Share:
+        """The share of those that could be read that the paper takes for extracted."""
+        known = self.distance[~np.isnan(self.distance)]
+        return share_of(int((known <= 1).sum()), len(known))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,75 @@
+"""How an audit decides, and by which model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dedupkit.embedding import Embedder
+from dedupkit.embedding.given import as_given
+from dedupkit.errors import DedupkitError
+from dedupkit.memorization.extraction import Filter
+from dedupkit.memorization.guard import without_vectors
+from dedupkit.memorization.neighbours import Neighbours
+
+__all__ = ["AuditOptions", "embedder_of", "no_vectors"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOptions:
+    """How an audit decides, and what it shows.
+
+    Attributes:
+        min_cosine: Least cosine of a copy. By default what the real images calibrate, else the bound that the rule of
+            the run states for the embedder alone, else 0.75 for SSCD; with ``verify`` no cosine is enough.
+        false_alarms: Greatest share of real images that reach the calibrated cosine.
+        verify: Whether an image is a copy where local features show the training image whose vector is nearest to its
+            own. These training images are read, down to the cosine from which the rule of the run verifies, or 0.5.
+        show: Greatest number of pairs on the page.
+        filter: When generations of one prompt count as near-copies of each other.
+        adaptive: Whether to compare small images by the distance of arXiv 2301.13188, section 5, which reads all kept
+            training images.
+
+    Raises:
+        DedupkitError: One of them is out of range.
+    """
+
+    min_cosine: float | None = None
+    false_alarms: float = 0.001
+    verify: bool = False
+    show: int = 60
+    filter: Filter = field(default_factory=Filter)
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        cosine = 0.0 if self.min_cosine is None else self.min_cosine
+        if not -1 <= cosine <= 1 or not 0 < self.false_alarms < 1 or self.show < 0:
+            raise DedupkitError(
+                "the least cosine lies between -1 and 1, the rate of false alarms between 0 and 1, and the number of "
+                "pairs is at least 0"
+            )
+
+
+def embedder_of(near: Neighbours, embed: str | Embedder | None) -> tuple[str | None, Any]:
+    """The embedder whose vectors are compared, and what computes those of the generated images; None for none."""
+    embedders = near.config.embedders
+    if embed is not None:
+        name = as_given(embed).name
+        if name not in embedders:
+            has = f"its vectors are of {', '.join(embedders)}" if embedders else "it has no vectors"
+            raise DedupkitError(f"the run has no vectors of {name}; {has}. Name the model that made them (?name=…)")
+        return name, embed
+    for name, spec in embedders.items():
+        if not spec.startswith(("precomputed:", "python:")):
+            return name, spec
+    return None, None
+
+
+def no_vectors(near: Neighbours) -> str:
+    """What an audit without vectors cannot see, and what to add."""
+    if not near.config.embedders:
+        return without_vectors(near.config)
+    return (
+        f"the vectors of {next(iter(near.config.embedders))} were given to the run, so the model behind them is not "
+        "known and crops and heavy edits are not seen; name it with --embed"
+    )
