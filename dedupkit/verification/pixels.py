@@ -124,6 +124,8 @@ def align(cv2: Any, a: Features, b: Features, matrix: Affine) -> Tiles:
         return _nothing(matrix)
     best = grid.tiles(matrix)
     for _ in range(ROUNDS):
+        if best.shift <= SETTLED:
+            break  # nothing is left to correct
         corrected, moved = grid.correction()
         if moved <= SETTLED:
             break
