@@ -193,6 +193,101 @@ def test_a_signal_restricted_to_some_samples_says_the_same_about_them(rows, edge
             assert part.first[row] == min(r for r, (v, s) in enumerate(rows) if s and v == value)
 
 
+def updated(folder, photos, mode, old, *news):
+    """A run over some samples with a caption mode, and updates by others, one after the other."""
+    found = [
+        dk.dedup(
+            write_tar(folder / "0.tar", members(photos, old)),
+            folder / "run0",
+            rule="exact",
+            keep="sample",
+            captions=mode,
+            workers=0,
+        )
+    ]
+    for number, new in enumerate(news, 1):
+        tar = str(write_tar(folder / f"{number}.tar", members(photos, new)))
+        found.append(dk.update(found[-1].path, tar, folder / f"run{number}", workers=0))
+    return found
+
+
+def test_an_update_with_pair_removes_what_has_image_and_caption_of_an_old_sample(tmp_path, photos):
+    old = [("a", 0, "A red fox"), ("b", 1, None), ("c", 2, "x")]
+    new = [
+        ("same", 0, "a RED fox"),
+        ("other", 0, "two foxes"),
+        ("again", 0, "Two  foxes"),
+        ("none", 0, None),
+        ("bare", 1, ""),
+        ("said", 1, "b"),
+    ]
+    _, found = updated(tmp_path, photos, "pair", old, new)
+    rows = {row["key"]: (row["verdict"], row["kept_key"], row["kept_source"]) for row in found.manifest.to_pylist()}
+    there = str(tmp_path / "run0")
+    assert rows == {
+        "same": ("remove", "a", there),
+        "other": ("keep", None, None),
+        "again": ("remove", "other", None),
+        "none": ("keep", None, None),
+        "bare": ("remove", "b", there),
+        "said": ("keep", None, None),
+    }
+    assert found.config["captions"] == "pair>=0.8"
+
+
+def test_an_update_with_merge_lists_what_old_samples_gain_and_merges_among_new_ones(tmp_path, photos):
+    old = [("a", 0, "A red fox"), ("b", 1, "b")]
+    new = [
+        ("a1", 0, "two foxes"),
+        ("a2", 0, "Two Foxes"),
+        ("a3", 0, "snow"),
+        ("b1", 1, None),
+        ("c1", 2, "c"),
+        ("c2", 2, "d"),
+    ]
+    first, found = updated(tmp_path, photos, "merge", old, new)
+    rows = {row["key"]: row["captions"] for row in found.manifest.to_pylist()}
+    assert [one["caption"] for one in rows["c1"]] == ["c", "d"]
+    gained = pq.read_table(found.path / "earlier_captions.parquet").to_pylist()
+    captions = [{"caption": "two foxes", "count": 2}, {"caption": "snow", "count": 1}]
+    assert gained == [{"source": str(first.path), "sample": 0, "key": "a", "captions": captions}]
+    assert found.summary["captions"]["given"] == 1
+    assert not (first.path / "earlier_captions.parquet").exists()
+    found.rethreshold("exact")
+    assert (found.path / "earlier_captions.parquet").exists()
+    dk.update(first.path, str(tmp_path / "1.tar"), found.path, captions="ignore", workers=0)
+    assert not (found.path / "earlier_captions.parquet").exists()
+
+
+@pytest.mark.parametrize("action", ["list", "blank", "drop"])
+def test_templates_of_an_update_count_the_kept_samples_of_earlier_runs(tmp_path, photos, action):
+    old = [("a", 0, "stock photo"), ("b", 1, "rare"), ("b2", 1, "rare")]
+    new = [("c", 2, "Stock  Photo"), ("a2", 0, "stock photo"), ("d", 3, "rare")]
+    last = [("e", 4, "stock photo"), ("f", 5, "rare")]
+    runs = updated(tmp_path, photos, f"template>1:{action}", old, new, last)
+    verdicts = [{row["key"]: row["verdict"] for row in each.manifest.to_pylist()} for each in runs]
+    assert pq.read_table(runs[0].path / "templates.parquet").num_rows == 0
+    assert pq.read_table(runs[1].path / "templates.parquet").to_pylist() == [
+        {"caption": "Stock  Photo", "count": 2, "earlier": 1}, {"caption": "rare", "count": 2, "earlier": 1},
+    ]  # fmt: skip
+    assert pq.read_table(runs[2].path / "templates.parquet").to_pylist() == [
+        {"caption": "stock photo", "count": 3, "earlier": 2}, {"caption": "rare", "count": 3, "earlier": 2},
+    ]  # fmt: skip
+    assert verdicts[0] == {"a": "keep", "b": "keep", "b2": "remove"}  # stays as it was decided
+    expected = "blocked" if action == "drop" else "keep"
+    assert verdicts[1] == {"c": expected, "a2": expected if action == "drop" else "remove", "d": expected}
+    assert verdicts[2] == {"e": expected, "f": expected}
+    blanked = {row["key"] for row in runs[2].manifest.to_pylist() if row["captions"] == []}
+    assert blanked == ({"e", "f"} if action == "blank" else set())
+
+
+def test_a_reference_set_blocks_images_whatever_their_captions(tmp_path, photos):
+    reference = write_tar(tmp_path / "set.tar", members(photos, [("r", 0, None)]))
+    source = write_tar(tmp_path / "in.tar", members(photos, [("a", 0, "a fox"), ("b", 1, "b")]))
+    found = dk.dedup(source, tmp_path / "run", rule="exact", captions="pair", against=str(reference), workers=0)
+    assert {row["key"]: row["verdict"] for row in found.manifest.to_pylist()} == {"a": "blocked", "b": "keep"}
+
+
 DATA = os.environ.get("DEDUPKIT_DATA")
 
 

@@ -205,12 +205,13 @@ class RunFolder(Placed):
         self.push()
 
     def _verdict_files(self) -> tuple[str, ...]:
-        return self.manifest.name, self.groups.name, self.templates.name, self.families.name
+        names = (self.manifest.name, self.groups.name, self.templates.name)
+        return (*names, self.families.name, self.earlier_captions.name)
 
     def _finish_publishing(self) -> None:
         if not (self.staged / self.decision.name).is_file():
             return
-        for path in (self.templates, self.families):
+        for path in (self.templates, self.families, self.earlier_captions):
             if not (self.staged / path.name).exists() and (self.staged / self.manifest.name).exists():
                 path.unlink(missing_ok=True)  # of another rule or caption mode
         for path in (

@@ -34,6 +34,7 @@ class Layout:
         self.groups = self.path / "groups.parquet"
         self.templates = self.path / "templates.parquet"
         self.families = self.path / "families.parquet"
+        self.earlier_captions = self.path / "earlier_captions.parquet"
         self.decision = self.path / "decision.json"
         self.staged = self.path / ".next"
         """Verdicts that are being prepared, under the names that they will have in the folder."""
@@ -135,7 +136,7 @@ class Layout:
     def _own_names(self) -> frozenset[str]:
         """Names in the folder that are dedupkit's."""
         files = (self.lock, self.config, self.manifest, self.groups, self.templates, self.decision, self.report_page)
-        more = (self.families, self.report_facts, self.card, self.calibration, self.progress)
+        more = (self.families, self.earlier_captions, self.report_facts, self.card, self.calibration, self.progress)
         return frozenset(path.name for path in (*files, *more, *self._own_folders))
 
 

@@ -24,6 +24,7 @@ from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
 from dedupkit.stages.blocked import blocked_samples
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
+from dedupkit.stages.earlier_captions import earlier_uses, given_captions
 from dedupkit.stages.families import Families, signals_of, with_families
 from dedupkit.stages.tables import OutsideWitnesses, groups_of, iter_manifest, write_groups, write_manifest
 from dedupkit.stages.whole import Whole
@@ -120,6 +121,8 @@ class Verdicts:
         groups, largest = write_groups(folder.staged / folder.groups.name, self.groups(), digest)
         if self.captions.templates is not None:
             write_table(folder.staged / folder.templates.name, self.captions.templates)
+        if self.captions.given is not None:
+            write_table(folder.staged / folder.earlier_captions.name, self.captions.given)
         if self.families is not None:
             write_table(folder.staged / folder.families.name, self.families.table)
         summary = self._counts(counts.verdicts, counts.reasons, groups, largest)
@@ -164,6 +167,8 @@ class Verdicts:
         }
         if self.captions.templates is not None:
             counts["templates"] = self.captions.templates.num_rows
+        if self.captions.given is not None:
+            counts["given"] = self.captions.given.num_rows
         if self.captions.carried:
             counts["changed"] = len(self.captions.carried)
         return counts
@@ -197,9 +202,10 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
     part[list(blocked)] = False
     whole = Whole.of(folder, config, rule, policy, {n: find_signal(n).matches(scanned) for n in rule.signals})
     decision = whole.decide(part, restrict=bool(blocked))
+    before = earlier_uses(config, len(part)) if mode.kind == "template" else None
     templates = None
     if mode.kind == "template" and mode.action == "drop":
-        templates, samples = template_samples(scanned, part & (decision.witness < 0), mode.uses)
+        templates, samples = template_samples(scanned, part & (decision.witness < 0), mode.uses, before)
         samples = samples[part[samples]]
         blocked = blocked | dict.fromkeys(samples.tolist(), f"caption of more than {mode.uses} kept samples")
         part[samples] = False
@@ -207,8 +213,12 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
             decision = whole.decide(part, restrict=True)
     decision, families = with_families(whole, decision, scanned, part)
     if templates is None:
-        facts = caption_facts(scanned, decision, part if families is None else part & ~families.gone, mode)
+        taking = part if families is None else part & ~families.gone
+        facts = caption_facts(scanned, decision, taking, mode, before)
     else:
         facts = replace(caption_facts(scanned, decision, readable, CaptionMode()), templates=templates)
-    outside = OutsideWitnesses.gather([from_sets.witnesses, whole.witnesses(decision)])
+    in_earlier = whole.witnesses(decision)
+    if mode.kind == "merge" and len(in_earlier.samples):
+        facts = replace(facts, given=given_captions(scanned, in_earlier, len(part)))
+    outside = OutsideWitnesses.gather([from_sets.witnesses, in_earlier])
     return Verdicts(folder, config, inputs, rule, decision, readable, facts, blocked, outside, families)

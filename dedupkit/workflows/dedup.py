@@ -119,7 +119,10 @@ def dedup(
     if family_policy.most is not None and not any(SIGNALS[n].stage == "verify" for n in parsed.signals if n in SIGNALS):
         raise DedupkitError(f"templates {family_policy} needs a rule that verifies pairs, such as thorough: {parsed}")
     references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder)
-    compared = parsed if against_rule is None else parse_against_rule(against_rule, embedders)
+    if against_rule is None:  # captions are compared among samples, not with reference sets
+        compared = _parsed(rule, CaptionMode(), embedders)
+    else:
+        compared = parse_against_rule(against_rule, embedders)
     sets = any(reference.role == "against" for reference in references.named)
     requested = hashes_to_scan(parsed, [*hashes, *references.hashes])
     if sets:
