@@ -44,6 +44,7 @@ def cluster(store: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *([path] if path else [])])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - 15 otherwise, too slow on a busy machine
     small = {"num_cpus": 1, "object_store_memory": 80 << 20}
     scratch = tmp_path_factory.mktemp("scratch")
     nodes = [{**small, "env_vars": {"DEDUPKIT_SCRATCH": str(scratch / str(number))}} for number in range(3)]
