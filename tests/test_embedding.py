@@ -132,7 +132,10 @@ def test_an_unknown_form_lists_the_forms(spec):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("onnx:x.onnx?siez=3", r"unknown option 'siez'.*onnx takes: background, name, preprocess, size"),
+        (
+            "onnx:x.onnx?siez=3",
+            "unknown option 'siez'.*onnx takes: background, dims, name, preprocess, project, ",
+        ),
         ("lite?preprocess=clip", "unknown option 'preprocess'"),
         ("copy?size=224", "unknown option 'size'"),
         ("onnx:x.onnx?size", "cannot be read"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import command, encode, run, write_tar
 from PIL import Image
+from test_projection import write_net
 
 from dedupkit.workflows.plan import plan_run
 
@@ -39,6 +40,20 @@ def test_a_plan_states_tasks_and_bytes_and_is_near_what_happens(tmp_path: Path) 
     assert json.loads(said.stdout)["bytes"] == size
     assert "samples" in command("run", tmp_path / "in", "--out", tmp_path / "none", "--plan").stdout
     assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_counts_the_copies_that_a_projection_is_fitted_to(photos, tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    pytest.importorskip("onnx")
+    write_net(tmp_path / "net.onnx")
+    members = []
+    for number in range(20):
+        window = photos["astronaut"].convert("RGB").crop((number, number, number + 200, number + 160))
+        members.append((f"{number:03d}.jpg", encode(window)))
+    write_tar(tmp_path / "a.tar", members)
+    spec = f"onnx:{tmp_path / 'net.onnx'}?project=copies"
+    planned = plan_run(tmp_path / "a.tar", rule="exact or net>=0.9", embed=spec, workers=1)
+    assert planned.seconds["project net"] > planned.seconds["embed net"] > 0
 
 
 def test_small_shards_are_counted_exactly(photo: Image.Image, tmp_path: Path) -> None:

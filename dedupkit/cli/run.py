@@ -74,8 +74,12 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
     device: Device = None,
     target_recall: Annotated[
-        float, typer.Option(help="Recall to reach in searches that are clustered because exact ones would take long.")
-    ] = 0.99,
+        float | None,
+        typer.Option(
+            help="Recall to reach in searches that are clustered because exact ones would take long, 0.99 by default; "
+            "candidates for verification of a preset then begin where it keeps so many transformed copies."
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 3 if a shard could not be read to its end.")
     ] = False,
@@ -83,7 +87,7 @@ def run(
 ) -> None:
     """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
     check_engine(engine, address)
-    if not 0 < target_recall <= 1:
+    if target_recall is not None and not 0 < target_recall <= 1:
         raise typer.BadParameter(f"{target_recall} is no share between 0 and 1", param_hint="--target-recall")
     from dedupkit.startup.no_pandas import leave_pandas_out
     from dedupkit.workflows.dedup import dedup

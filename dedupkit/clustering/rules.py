@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dedupkit.signals.signal import Signal
 
 __all__ = [
-    "PRESETS", "Atom", "Clause", "Comparison", "Rule", "implies", "needs_embedder", "parse_rule", "reason_of",
+    "PRESETS", "Atom", "Clause", "Comparison", "Rule", "implies", "needs_embedder", "needs_floor", "parse_rule",
+    "reason_of",
 ]  # fmt: skip
 
 PRESETS: dict[str, str] = {
@@ -119,6 +120,11 @@ class Rule:
 def needs_embedder(text: str) -> bool:
     """Whether the text names a preset that stands for a rule over an embedder."""
     return "{embedder}" in PRESETS.get(text.strip(), "")
+
+
+def needs_floor(text: str) -> bool:
+    """Whether the text names a preset with candidates for verification, which begin where the embedder says."""
+    return "{low}" in PRESETS.get(text.strip(), "")
 
 
 def parse_rule(text: str, signals: Mapping[str, Signal | Comparison | str], *, embedder: str | None = None) -> Rule:

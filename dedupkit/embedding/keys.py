@@ -8,7 +8,9 @@ from pathlib import Path
 from dedupkit.embedding.spec import Spec, parse_spec
 from dedupkit.errors import DedupkitError, import_optional
 
-__all__ = ["background_key", "copy_weights", "embedder_key", "lite_weights", "model_file"]
+__all__ = [
+    "background_key", "copy_weights", "embedder_key", "lite_weights", "model_file", "projection_file",
+]  # fmt: skip
 
 _FORMAT = 1  # raise it when the same model gives other vectors
 
@@ -25,6 +27,13 @@ def embedder_key(spec: str) -> str:
         return parsed.options.get("key", "")
     # The name and the background change what is made of the vectors, not the vectors.
     options = {name: value for name, value in sorted(parsed.options.items()) if name not in ("name", "background")}
+    if "project" in options:
+        if parsed.projection is None:
+            raise DedupkitError(
+                f"a run fits the projection of {spec!r}; name its file: ?project=RUN/projections/{parsed.name}.npz"
+            )
+        base = embedder_key(parsed.projected(None))
+        return hashlib.sha256(f"{base}\n{_file_hash(projection_file(parsed))}".encode()).hexdigest()[:16]
     parts = [str(_FORMAT), parsed.scheme, repr(options)]
     if parsed.scheme == "openclip":
         model, _, pretrained = parsed.target.partition("/")
@@ -69,6 +78,20 @@ def model_file(spec: Spec) -> Path:
 def copy_weights() -> Path:
     """The file of ``copy``, inside this package."""
     return Path(__file__).with_name("copy.onnx")
+
+
+def projection_file(spec: Spec) -> Path:
+    """The file of a specification's projection.
+
+    Raises:
+        DedupkitError: there is none.
+    """
+    path = spec.projection
+    if path is None or not path.is_file():
+        raise DedupkitError(
+            f"no such file: {path} (named by {spec.text!r}); ?project=copies fits a projection to the run's own images"
+        )
+    return path
 
 
 def lite_weights() -> Path:

@@ -6,6 +6,9 @@ import importlib
 from functools import lru_cache
 
 from dedupkit.embedding.embedder import Embedder
+from dedupkit.embedding.keys import embedder_key, projection_file
+from dedupkit.embedding.projected import Projected, check_model
+from dedupkit.embedding.projection import load_projection
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 
@@ -30,6 +33,11 @@ def load_embedder(spec: str, *, device: str | None = None) -> Embedder:
         raise DedupkitError(
             f"the embedder {parsed.name!r} was given as an object of Python; give it again: dedup(…, embed=embedder)"
         )
+    if parsed.options.get("project"):
+        key, path = embedder_key(spec), projection_file(parsed)
+        base, projection = load_embedder(parsed.projected(None), device=device), load_projection(path)
+        check_model(projection, base.key, base.dim, base.name, path)
+        return Projected(base, projection, key)
     module = importlib.import_module(f"dedupkit.embedding.{parsed.scheme}")
     embedder: Embedder = module.load(parsed, device)
     return embedder

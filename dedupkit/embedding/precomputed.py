@@ -12,7 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.embedding.embedder import unit_rows
-from dedupkit.embedding.keys import embedder_key
+from dedupkit.embedding.keys import embedder_key, projection_file
+from dedupkit.embedding.projected import check_model
+from dedupkit.embedding.projection import Projection, load_projection
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.embedding.vectors import IDENTIFIERS, ArrayPart, Part, find_parts
 from dedupkit.errors import DedupkitError
@@ -34,17 +36,27 @@ class Precomputed:
         unpaired: files that have no counterpart, for the report.
         name: Name of the signal.
         key: fingerprint.
+        projection: what the vectors are projected by.
 
     Raises:
         DedupkitError: parts of different dimension, a part whose vectors and identifiers differ in number, a part
             without identifiers, a file that cannot be read.
     """
 
-    def __init__(self, parts: Sequence[Part | ArrayPart], unpaired: Sequence[Path], name: str, key: str) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part | ArrayPart],
+        unpaired: Sequence[Path],
+        name: str,
+        key: str,
+        projection: Projection | None = None,
+    ) -> None:
         self.name, self.key = name, key
+        self._projection = projection
         self._parts, self._unpaired = list(parts), list(unpaired)
         self._starts = np.zeros(len(parts) + 1, np.int64)
-        self.dim = parts[0].shape()[1]
+        self._width = parts[0].shape()[1]
+        self.dim = self._width if projection is None else projection.dim
         columns: dict[str, list[pa.Array]] = {kind: [] for kind in IDENTIFIERS}
         for number, part in enumerate(parts):
             rows, identifiers = self._checked(part)
@@ -130,9 +142,9 @@ class Precomputed:
 
     def _checked(self, part: Part | ArrayPart) -> tuple[int, dict[str, pa.Array]]:
         rows, dim = part.shape()
-        if dim != self.dim:
+        if dim != self._width:
             raise DedupkitError(
-                f"{part.vectors} holds vectors of dimension {dim}, {self._parts[0].vectors} of {self.dim}; "
+                f"{part.vectors} holds vectors of dimension {dim}, {self._parts[0].vectors} of {self._width}; "
                 "one set takes one model"
             )
         identifiers = part.identifiers()
@@ -160,7 +172,7 @@ class Precomputed:
         return found
 
     def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        values = np.zeros((len(rows), self.dim), np.float32)
+        values = np.zeros((len(rows), self._width), np.float32)
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(owner).tolist():
             mine = owner == number
@@ -169,7 +181,8 @@ class Precomputed:
         self._counts["not_finite"] += int((~finite).sum())
         self._counts["zero"] += int((finite & ~values.any(axis=1)).sum())
         values[~finite] = 0
-        return unit_rows(values).astype(np.float16)
+        done = unit_rows(values) if self._projection is None else self._projection(values)
+        return done.astype(np.float16)
 
     def _named(self, row: int) -> str:
         names = (self._columns[kind][row].as_py() for kind in ("key", "uid", "url") if kind in self._columns)
@@ -180,14 +193,24 @@ def load_precomputed(spec: str) -> Precomputed:
     """Open ``precomputed:PATH``; see :mod:`dedupkit.embedding.vectors` for the layouts.
 
     ``?array=b32_img`` chooses among several arrays, ``?name=`` names the signal (``clip`` for folders by default, the
-    file's name else).
+    file's name else), ``?project=FILE.npz`` projects the vectors.
 
     Raises:
         DedupkitError: no such path, no known layout, or a set that is inconsistent.
     """
     parsed = parse_spec(spec if spec.startswith("precomputed:") else f"precomputed:{spec}")
+    if parsed.fits:
+        raise DedupkitError(
+            f"{spec!r}: there is no model here that could embed transformed copies; name a projection that was fitted "
+            "with the model of these vectors: ?project=FILE.npz (docs/embedding.md says how one is made)"
+        )
     parts, unpaired = find_parts(parsed)
-    return Precomputed(parts, unpaired, parsed.name, embedder_key(parsed.text))
+    projection = None
+    if parsed.projection is not None:
+        path = projection_file(parsed)
+        projection = load_projection(path)
+        check_model(projection, "", parts[0].shape()[1], parsed.name, path)
+    return Precomputed(parts, unpaired, parsed.name, embedder_key(parsed.text), projection)
 
 
 @lru_cache(maxsize=2)

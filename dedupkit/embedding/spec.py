@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, urlencode
 
 from dedupkit.errors import DedupkitError
 
 if TYPE_CHECKING:
     from dedupkit.embedding.pixels import Preprocess
 
-__all__ = ["FORMS", "Spec", "check_name", "embedder_name", "parse_spec"]
+__all__ = ["FORMS", "LEAST_IMAGES", "Spec", "check_name", "embedder_name", "parse_spec", "stated_floor"]
 
 FORMS = """\
 openclip:MODEL/PRETRAINED   PRETRAINED is a tag of open_clip or a local checkpoint
@@ -23,20 +23,32 @@ copy                        dedupkit's own copy descriptor, in the package
 lite                        EfficientNet-Lite0 from a Python package, no download
 precomputed:PATH            vectors that exist: clip-retrieval, DataComp, .npy, .npz, Parquet
 options after a question mark: ?name=sscd&size=288&preprocess=sscd
-and for each: ?background=VECTORS.npy, images that are no copies, to normalise scores by"""
+and for each: ?project=copies, a projection learned from transformed copies of the run's images (with &dims= and
+&sample=), or ?project=FILE.npz, one that was learned before
+?background=VECTORS.npy, images that are no copies, to normalise scores by"""
 
+_FITTING = {"project", "dims", "sample"}
+_EACH = {"name", "background", *_FITTING}
 _OPTIONS = {
-    "openclip": {"name", "background"},
-    "torchscript": {"name", "size", "preprocess", "background"},
-    "onnx": {"name", "size", "preprocess", "background"},
-    "copy": {"name", "background"},
-    "lite": {"name", "size", "background"},
-    "precomputed": {"name", "array", "background"},
+    "openclip": _EACH,
+    "torchscript": {"size", "preprocess", *_EACH},
+    "onnx": {"size", "preprocess", *_EACH},
+    "copy": _EACH,
+    "lite": {"size", *_EACH},
+    "precomputed": {"array", *_EACH},
     "python": {"key"},  # given as an object; the target is its name
 }
 _ALONE = ("copy", "lite")  # name no file: their weights are in a package
+_FLOORS = {"copy": 0.6, "lite": 0.6}
+_FLOOR = 0.45
 _NAME = re.compile(r"[A-Za-z_][\w\-]*")
 _RESERVED = {"and", "or", "not", "exact", "verified", "template"}
+
+
+LEAST_IMAGES = 64
+"""Images that a projection is fitted to at least: half of them fit the one that the other half tests."""
+
+_DIMS, _SAMPLE = 512, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,35 @@ class Spec:
     def path(self) -> Path:
         """The file or folder that it names."""
         return Path(self.target).expanduser()
+
+    @property
+    def fits(self) -> bool:
+        """Whether a run fits a projection for it, to its own images."""
+        return self.options.get("project") == "copies"
+
+    @property
+    def projection(self) -> Path | None:
+        """The file of its projection; None where it names none."""
+        named = self.options.get("project")
+        return None if named is None or self.fits else Path(named).expanduser()
+
+    @property
+    def dims(self) -> int:
+        """Values of a projected vector, at most."""
+        return int(self.options.get("dims", _DIMS))
+
+    @property
+    def sample(self) -> int:
+        """Number of images that a projection is fitted to, at most."""
+        return int(self.options.get("sample", _SAMPLE))
+
+    def projected(self, file: Path | None) -> str:
+        """The specification of the same embedder with the projection in a file, or without one."""
+        kept = {name: value for name, value in self.options.items() if name not in _FITTING}
+        if file is not None:
+            kept["project"] = str(file)
+        head = f"{self.scheme}:{self.target}" if self.target else self.scheme
+        return f"{head}?{urlencode(kept, quote_via=quote, safe='/')}" if kept else head
 
     def background(self) -> list[Path]:
         """The vectors to normalise scores by: the ``.npy`` file of the option ``background``, or those in its folder.
@@ -130,7 +171,33 @@ def parse_spec(text: str) -> Spec:
     name = options.get("name")
     if name is not None:
         check_name(name, text)
+    _check_fitting(text, options)
     return Spec(text, scheme, target, options)
+
+
+def stated_floor(text: str) -> float:
+    """The cosine from which on a descriptor's pairs are candidates for verification, where no fit says so.
+
+    Cosines of different models cannot be compared: a copy descriptor's pairs of different photos lie below 0.45, which
+    stands for every model that states none; those of ``copy`` and ``lite`` lie higher. Above its floor ``copy`` has all
+    577 transformed copies of benchmarks/descriptor/measure.py.
+
+    Args:
+        text: A specification, or the name of an embedder.
+    """
+    return _FLOORS.get(text.partition("?")[0].partition(":")[0], _FLOOR)
+
+
+def _check_fitting(text: str, options: dict[str, str]) -> None:
+    """Raise DedupkitError for options of a fit that mean nothing."""
+    for name, least in (("dims", 2), ("sample", LEAST_IMAGES)):
+        value = options.get(name)
+        if value is None:
+            continue
+        if options.get("project") != "copies":
+            raise DedupkitError(f"{name}= in {text!r} is for ?project=copies, which fits a projection")
+        if not value.isascii() or not value.isdigit() or int(value) < least or len(value) > 9:
+            raise DedupkitError(f"{name}={value} in {text!r} is no whole number of at least {least}")
 
 
 def check_name(name: str, where: str) -> None:

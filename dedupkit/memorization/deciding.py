@@ -75,7 +75,7 @@ def calibrated_threshold(real: Nearest, rate: float) -> Threshold:
 
 def sscd_shares(config: RunConfig, name: str | None, images: Nearest) -> tuple[AtLeast, ...]:
     """The shares above the published cosines, where the embedder is SSCD, for which they were published."""
-    if name is None or "sscd" not in f"{name} {config.embedders[name]}".lower():
+    if name is None or "sscd" not in f"{name} {config.embedders[name]}".lower() or "project=" in config.embedders[name]:
         return ()
     near = np.nan_to_num(images.cosine, nan=-2.0)
     of = int(images.readable.sum())

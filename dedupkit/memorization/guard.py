@@ -152,7 +152,8 @@ def cosine_bound(config: RunConfig, name: str) -> float | None:
     stated = [bound for bound in alone if bound is not None]
     if stated:
         return min(stated)
-    return SSCD_COPY if "sscd" in f"{name} {config.embedders[name]}".lower() else None
+    spec = config.embedders[name]
+    return SSCD_COPY if "sscd" in f"{name} {spec}".lower() and "project=" not in spec else None
 
 
 def without_vectors(config: RunConfig) -> str:

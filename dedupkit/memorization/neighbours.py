@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dedupkit.embedding.fitted import fitted_specs
 from dedupkit.neighbors.cosine.lookup import VectorLookup
 from dedupkit.neighbors.hamming.lookup import HashLookup
 from dedupkit.runfolder import RunFolder
@@ -87,8 +88,9 @@ class Neighbours:
 
     def __init__(self, run: str | Path) -> None:
         self.folder = RunFolder(run)
-        self.config = self.folder.read_finished()
-        build_index(self.folder, self.config)
+        config = self.folder.read_finished()
+        build_index(self.folder, config)
+        self.config = replace(config, embedders=fitted_specs(self.folder, config.embedders))
         home = self.folder.index("pdq")
         self._hashes = HashLookup.open(home)
         self._rows: NDArray[np.int64] = np.load(home / HASH_ROWS)

@@ -56,6 +56,14 @@ class Layout:
         """The vectors of one shard's samples, row for row."""
         return self.path / "embeddings" / name / f"{shard:05d}.npy"
 
+    def projection(self, name: str) -> Path:
+        """The projection that was fitted for one embedder; it can be copied, and named by other runs."""
+        return self.path / "projections" / f"{name}.npz"
+
+    def projection_marker(self, name: str) -> Path:
+        """The completion marker of such a fit."""
+        return self.marker("project", name)
+
     def edges(self, signal: str) -> Path:
         """The scored pairs of one signal."""
         return self.path / "edges" / signal / "00000.parquet"
@@ -129,7 +137,7 @@ class Layout:
 
     @property
     def _own_folders(self) -> tuple[Path, ...]:
-        names = ("samples", "embeddings", "edges", "index", "references")
+        names = ("samples", "embeddings", "projections", "edges", "index", "references")
         return (self.done, self.staged, self.ranks, self.calibration_home, *(self.path / name for name in names))
 
     @property

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Embedded"]
 
+_COPIES_KEPT = 0.99  # share of the copies at or above the floor that a projection gives
 _STEP, _LOWEST = 0.05, 0.3  # of the strata of calibration
 _TYPICAL_WIDTH = 1280.0  # values of a vector, for planning the work
 
@@ -30,9 +31,11 @@ class Embedded(Signal):
     Attributes:
         name: Name in rules, and of the folder under ``embeddings/``.
         spec: Specification of the embedder; empty where it is not known and nothing has to be computed.
+        low: Where candidates for verification begin, where a fit said so.
     """
 
     spec: str = ""
+    low: float | None = None
 
     kind: ClassVar[Kind] = "similarity"
 
@@ -40,11 +43,19 @@ class Embedded(Signal):
     def candidate_floor(self) -> float:
         """Where candidates for verification begin.
 
-        Cosines of different models cannot be compared: a copy descriptor's pairs of different photos lie below 0.45,
-        which stands for every model not known here; those of ``copy`` and of ``lite`` lie higher.
-        Above its floor ``copy`` has all 577 transformed copies of benchmarks/descriptor/measure.py.
+        What a fit to transformed copies said: the one of this run, or the one that a named projection comes from. Else
+        what the descriptor itself states.
         """
-        return 0.6 if (self.spec or self.name).partition("?")[0] in ("copy", "lite") else 0.45
+        from dedupkit.embedding.spec import parse_spec, stated_floor
+
+        if self.low is not None:
+            return self.low
+        path = parse_spec(self.spec).projection if self.spec else None
+        if path is None:
+            return stated_floor(self.spec or self.name)
+        from dedupkit.embedding.projection import load_projection
+
+        return load_projection(path).floor(_COPIES_KEPT)
 
     @property
     def ranks(self) -> bool:

@@ -45,14 +45,17 @@ def register(signal: Signal) -> Signal:
     return signal
 
 
-def known_signals(embedders: Mapping[str, str] | Iterable[str] = ()) -> dict[str, Signal]:
+def known_signals(
+    embedders: Mapping[str, str] | Iterable[str] = (), floors: Mapping[str, float] | None = None
+) -> dict[str, Signal]:
     """All signals that a rule over these embedders can name.
 
     Args:
         embedders: Specifications by name, or names alone where nothing has to be computed.
+        floors: By name where candidates for verification begin, for embedders of which a fit said so.
     """
     specs = embedders if isinstance(embedders, Mapping) else dict.fromkeys(embedders, "")
-    return {**SIGNALS, **{name: Embedded(name, spec) for name, spec in specs.items()}}
+    return {**SIGNALS, **{name: Embedded(name, spec, (floors or {}).get(name)) for name, spec in specs.items()}}
 
 
 def find_signal(name: str) -> Signal:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.embedding import Embedder
-from dedupkit.embedding.load import shared_embedder
-from dedupkit.embedding.pixels import decode_rgb
-from dedupkit.images import ImageError
 from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.neighbors.cosine.recall import effective, wilson
-from dedupkit.runfolder.index import RowIndex
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.vectors import vectors_of
-from dedupkit.sources.reread import places_of, read_images
+from dedupkit.stages.copies import embedded_copies, model_for
 from dedupkit.stages.plan import Job
 
 __all__ = ["Planted", "listed_share", "plant"]
@@ -28,7 +21,7 @@ PLANTED = ("sides-10", "mirrored", "rotated-5", "rotated-25", "crop-20", "crop-4
 """Names of the transformations: those for which hashes do not suffice."""
 
 _MOST, _LEAST, _SHARE = 64, 8, 100  # images transformed: one in so many
-_SIDE, _ROWS = 512, 1 << 14
+_ROWS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +45,17 @@ def plant(job: Job, name: str, samples: NDArray[np.int64]) -> Planted | None:
         name: The embedder.
         samples: (n,) ascending, images that have a vector.
     """
-    spec = job.embedders.get(name, "")
-    model: Any = job.given.get(name)
-    if not isinstance(model, Embedder):
-        if not spec or spec.partition(":")[0] in ("precomputed", "python"):
-            return None
-        model = shared_embedder(spec, job.computing.device)
+    model = model_for(job, name)
+    if model is None:
+        return None
     count = min(len(samples), _MOST, max(_LEAST, len(samples) // _SHARE))
     chosen = np.sort(np.random.default_rng([job.computing.seed, 1]).choice(samples, count, replace=False))
     changes = [transformation for transformation in TRANSFORMATIONS if transformation.name in PLANTED]
     originals: list[int] = []
     vectors: list[NDArray[np.float32]] = []
-    for sample, data in _images(job, chosen):
-        with suppress(ImageError, OSError):
-            image = decode_rgb(data, _SIDE)
-            image.thumbnail((2 * _SIDE, 2 * _SIDE))
-            files = [change.file(image) for change in changes]
-            batch = np.stack([model.preprocess(decode_rgb(file, model.min_side)) for file in files])
-            vectors.append(model.encode(batch))
-            originals += [sample] * len(files)
+    for sample, rows in embedded_copies(job, model, chosen, lambda _: changes):
+        vectors.append(rows[1:])
+        originals += [sample] * len(changes)
     if not vectors:
         return None
     found = np.concatenate(vectors)
@@ -120,11 +105,3 @@ def listed_share(
         "low": float(low),
         "high": float(high),
     }
-
-
-def _images(job: Job, samples: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-    index = RowIndex(job.folder, len(job.shards))
-    for number, here in index.by_shard(samples):
-        places = places_of(job.folder.samples(number), number, int(index.starts[number]), here.tolist())
-        for place, data in read_images({number: job.shards[number]}, places, failed=lambda _place, _error: None):
-            yield place.sample, data

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dedupkit.embedding.fitted import fitted_specs
 from dedupkit.embedding.keys import embedder_key
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine import Engine, Task, ThisProcess
@@ -84,6 +85,7 @@ def open_reference(
     config = folder.read_config()
     again = find_again(config.sources, config.shards, directory=config.directory)
     part = _kept(folder)
+    config = replace(config, embedders=fitted_specs(folder, config.embedders))
     lacks = lacking(config, known, signals, job.embedders)
     if lacks is None:
         keys = {"scan": reference.digest} | {name: _vectors_key(folder, config, name) for name in embedders}

@@ -21,7 +21,7 @@ from dedupkit.stages.plan import Job, loosest_unranked
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
 from dedupkit.store import remove_tree, stamps
 
-__all__ = ["match_samples", "run_stages", "scan_and_embed", "verify_samples"]
+__all__ = ["match_samples", "run_stages", "scan_and_embed", "scan_samples", "verify_samples"]
 
 _SAMPLES_FORMAT = 4  # raise it when the columns of samples/ or the meaning of a hash change
 
@@ -78,6 +78,12 @@ def _keys(job: Job, done: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def scan_samples(job: Job, engine: Engine) -> list[str]:
+    """Scan every shard that is not scanned yet; returns a digest of what was read of each."""
+    known = known_signals(job.embedders)
+    return _scan(job, [known[name] for name in job.rule.signals if name in known], engine)
+
+
 def scan_and_embed(job: Job, engine: Engine) -> dict[str, str]:
     """Bring samples and embeddings up to what the job names; what is there already stays.
 
@@ -88,8 +94,7 @@ def scan_and_embed(job: Job, engine: Engine) -> dict[str, str]:
     Returns:
         Digests of what was read (``scan``) and of the vectors of each embedder.
     """
-    known = known_signals(job.embedders)
-    scanned = _scan(job, [known[name] for name in job.rule.signals if name in known], engine)
+    scanned = scan_samples(job, engine)
     embedded = {name: _embed(job, name, spec, scanned, engine) for name, spec in job.embedders.items()}
     return {"scan": cache_key(scanned), **embedded}
 

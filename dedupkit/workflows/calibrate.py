@@ -18,6 +18,7 @@ from dedupkit.calibration.judged import found_pairs
 from dedupkit.calibration.result import Calibration, write_calibration
 from dedupkit.calibration.synthetic import Synthetic, measure_synthetic, read_synthetic, write_synthetic
 from dedupkit.clustering.rules import parse_rule
+from dedupkit.embedding.fitted import fitted_specs
 from dedupkit.engine import cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
@@ -95,7 +96,7 @@ def calibrate(
 def _open(path: str | Path, seed: int, workers: int) -> Known:
     folder = RunFolder(path)
     config = folder.read_finished()
-    embedders = dict(config.embedders)
+    embedders = fitted_specs(folder, config.embedders)
     signals = known_signals(embedders)
     rule = parse_rule(config.rule_expanded, signals)
     for name in rule.signals:

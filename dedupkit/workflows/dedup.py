@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from dedupkit import __version__
 from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
-from dedupkit.clustering.rules import Rule, needs_embedder, parse_rule
-from dedupkit.engine import Where, make_engine
+from dedupkit.clustering.rules import Rule, needs_embedder, needs_floor, parse_rule
+from dedupkit.engine import Engine, Where, make_engine
 from dedupkit.engine.helper import Helper
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
@@ -23,7 +23,7 @@ from dedupkit.sources import find_shards
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.memory import TemporaryFolder, images_in, lay_down
 from dedupkit.stages.plan import Computing, Job
-from dedupkit.stages.run import match_samples, verify_samples
+from dedupkit.stages.run import match_samples, scan_samples, verify_samples
 from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import refuse_inside
 from dedupkit.workflows.against import find_references, match_references, parse_against_rule
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["choose_embedders", "dedup", "hashes_to_scan"]
 
 _DEFAULT_EMBEDDER = "copy"
+_RECALL = 0.99
+_NONE: Mapping[str, float] = {}
 
 
 def dedup(
@@ -51,7 +53,7 @@ def dedup(
     workers: int | None = None,
     seed: int = 0,
     device: str | None = None,
-    target_recall: float = 0.99,
+    target_recall: float | None = None,
     captions: str = "ignore",
     templates: str = "keep",
     against: str | Path | Sequence[str | Path] = (),
@@ -88,7 +90,9 @@ def dedup(
             leave them out) or ``:drop`` (their samples are blocked). See docs/captions.md.
         templates: What becomes of families of one template with different content, where the rule verifies pairs:
             ``keep``, or ``cap:M`` to keep at most M of a family. See docs/clustering.md.
-        target_recall: Recall of searches that are clustered because the exact one would take long.
+        target_recall: Recall of searches that are clustered because the exact one would take long, 0.99 by default.
+            Where it is given, candidates for verification of a preset begin at the cosine that keeps this share of
+            transformed copies of some of the images, and not where the descriptor states.
         against: Reference sets: samples that duplicate one are blocked and take no part in deciding. Run folders,
             sources of images, or lists of hashes, URLs or domains; see docs/updates.md.
         against_rule: What makes a sample duplicate a reference set: a rule, or one of
@@ -136,7 +140,8 @@ def dedup(
     listed = [text_of(name) for name in named]
     folder.refuse_foreign(listed)
     workers = (os.cpu_count() or 1) if workers is None else workers
-    if workers < 0 or not 0 < target_recall <= 1:
+    recall = _RECALL if target_recall is None else target_recall
+    if workers < 0 or not 0 < recall <= 1:
         raise DedupkitError("workers is at least 0, and target_recall lies above 0 and is at most 1")
     place = make_engine(Where(engine, workers, address), folder.path)
     if isinstance(place, Helper):
@@ -146,7 +151,7 @@ def dedup(
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             place.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
-        computing = Computing(max(1, workers), seed, device, target_recall)
+        computing = Computing(max(1, workers), seed, device, recall)
         job = Job(folder, shards, parsed, requested, embedders, computing, given, policy)
         config = replace(
             _config(listed, job, policy),
@@ -156,11 +161,16 @@ def dedup(
             against_rule=str(compared) if sets else "",
         )
         folder.write_config(config)
+        job = _projected(job, place, rule, mode, target_recall)
+        if sets and against_rule is None:
+            compared = job.rule
+        config = replace(config, rule_expanded=str(job.rule), against_rule=str(compared) if sets else "")
+        folder.write_config(config)
         done = match_samples(job, place)
         if references.named:
             match_references(job, done, references, compared, place, compute_missing)
         verify_samples(job, done, place, config)
-        _decide(folder, config, parsed, policy)
+        _decide(folder, config, job.rule, policy)
     return _open(folder.path, keeper)
 
 
@@ -180,9 +190,20 @@ def _on_disk(sources: Any, out: str | Path | None, engine: str) -> tuple[Any, st
     return sources, out, keeper
 
 
-def _parsed(rule: str, mode: CaptionMode, embedders: Mapping[str, str]) -> Rule:
+def _projected(job: Job, engine: Engine, rule: str, mode: CaptionMode, recall: float | None) -> Job:
+    """The job with the projections that its embedders ask for, and with the rule that follows from these."""
+    asked = needs_floor(rule) and recall is not None
+    if not asked and not any("project=" in spec for spec in job.embedders.values()):
+        return job
+    from dedupkit.stages.project import fit_projections
+
+    embedders, floors = fit_projections(job, scan_samples(job, engine), recall if asked else None)
+    return replace(job, embedders=embedders, rule=_parsed(rule, mode, embedders, floors))
+
+
+def _parsed(rule: str, mode: CaptionMode, embedders: Mapping[str, str], floors: Mapping[str, float] = _NONE) -> Rule:
     """The rule over these embedders, under which captions must agree too where the mode says so."""
-    parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
+    parsed = parse_rule(rule, known_signals(embedders, floors), embedder=next(iter(embedders), None))
     if mode.kind != "pair":
         return parsed
     return Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine.place import place_of
 from dedupkit.runfolder import Layout, RunFolder
 from dedupkit.signals import SIGNALS, known_signals
@@ -104,6 +105,7 @@ def plan_run(
         RuleError: The rule cannot be read.
         DedupkitError: No such source or reference.
     """
+    from dedupkit.stages.project import COPIES
     from dedupkit.stages.scan import scan_shard
 
     embedders, _ = choose_embedders(embed, rule, {})
@@ -128,7 +130,8 @@ def plan_run(
             nbytes += sizes[number] if beginning.ended and sizes[number] else beginning.nbytes
             for name, spec in embedders.items():
                 if not spec.startswith("precomputed:"):
-                    embedding[name] += _embed(beginning, spec, samples, workers, device)
+                    model = parse_spec(spec).projected(None) if parse_spec(spec).fits else spec
+                    embedding[name] += _embed(beginning, model, samples, workers, device)
     each = nbytes / max(count, 1)
     total = round(sum(sizes) / each) if each else 0
     scale = total / max(count, 1)
@@ -139,6 +142,10 @@ def plan_run(
         seconds["scan references"] = scanning * references.bytes / max(nbytes, 1) / busy
     seconds |= {f"embed {name}": took * scale * (1 + references.bytes / max(sum(sizes), 1))
                 for name, took in embedding.items()}  # fmt: skip
+    for name, spec in embedders.items():
+        if parse_spec(spec).fits:  # each image of its sample, and copies of it
+            fitted = min(parse_spec(spec).sample, total) * (1 + COPIES)
+            seconds[f"project {name}"] = embedding[name] / max(count, 1) * fitted
     seconds["match and decide"] = _JOIN * (total + references.rows)
     seconds["total"] = sum(seconds.values())
     known = known_signals(embedders)

@@ -12,6 +12,7 @@ from dedupkit.calibration.result import Calibration, read_calibration
 from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.policy import TemplatePolicy, parse_policy
 from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.embedding.fitted import fitted_specs
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.manifest.rows import FileRows, TableRows
@@ -22,6 +23,7 @@ from dedupkit.stages import decide as deciding
 from dedupkit.stages.covered import reference_facts
 from dedupkit.store import read_columns
 from dedupkit.workflows.groups import Group, Groups
+from dedupkit.workflows.projections import projection_facts
 from dedupkit.workflows.verdicts import Borderline, Verdicts
 
 __all__ = ["Borderline", "Draft", "Group", "Groups", "Run"]
@@ -78,9 +80,11 @@ class Run(Verdicts):
             print(draft.summary["remove"], "instead of", run.summary["remove"])
             run = draft.save()
         """
-        embedders = self.config.get("embedders", {})
+        embedders = fitted_specs(self._folder, self.config.get("embedders", {}))
         embedder = next(iter(embedders), None)
-        parsed = parse_rule(rule or self.config["rule_expanded"], known_signals(embedders), embedder=embedder)
+        own = rule is None or rule.strip() == self.config["rule"]  # a preset's floor may come from this run
+        text = self.config["rule_expanded"] if rule is None or own else rule
+        parsed = replace(parse_rule(text, known_signals(embedders), embedder=embedder), text=rule or text)
         mode = CaptionMode.parse(self.config["captions"])
         if rule is not None and mode.kind == "pair":
             parsed = Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
@@ -221,6 +225,7 @@ class Draft(Verdicts):
 
 
 def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    projections = projection_facts(folder, config.get("embedders", {}))
     return {
         "out": folder.shown,
         "rule": config["rule_expanded"],
@@ -230,6 +235,7 @@ def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) 
         "passed_over": folder.passed_over(),
         "without_vector": folder.without_vector(),
         "recall": _recalls(folder, config),
+        **({"projections": projections} if projections else {}),
         **_verification(folder, config),
         "references": reference_facts(folder, counts.get("by_reference", [])),
     }

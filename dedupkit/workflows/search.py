@@ -163,8 +163,8 @@ class Search:
         names = self._text_names()
         if not names:
             raise DedupkitError(
-                f"{text!r} is no file, address or key of the run, and words need vectors of a CLIP: give the run's "
-                "command again with --embed openclip:MODEL/PRETRAINED"
+                f"{text!r} is no file, address or key of the run, and words need vectors of a CLIP that no projection "
+                "changed: give the run's command again with --embed openclip:MODEL/PRETRAINED"
             )
         model: Any = self._loaded(names[0])
         vector = np.asarray(model.encode_text([text])[0], np.float32)
@@ -208,7 +208,8 @@ class Search:
     def _text_names(self) -> list[str]:
         if self._model is not None and hasattr(self._model, "encode_text"):
             return [self._model.name]
-        return [name for name, spec in self._near.config.embedders.items() if spec.startswith("openclip:")]
+        embedders = self._near.config.embedders
+        return [n for n, spec in embedders.items() if spec.startswith("openclip:") and "project=" not in spec]
 
     def _loaded(self, name: str) -> Embedder:
         if self._model is None or self._model.name != name:

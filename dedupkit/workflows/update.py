@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dedupkit.clustering.rules import needs_floor
+from dedupkit.embedding.fitted import fitted_specs
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
@@ -60,8 +62,8 @@ def update(
     """
     config = RunFolder(run).read_finished()
     defaults: dict[str, Any] = {
-        "rule": config.rule if rule is None else rule,
-        "embed": _embedders(config) if embed is None else embed,
+        "rule": _rule(config, embed) if rule is None else rule,
+        "embed": _embedders(RunFolder(run), config) if embed is None else embed,
         "keep": config.keep if keep is None else keep,
         "captions": config.captions if captions is None else captions,
         "templates": options.pop("templates", config.templates),
@@ -83,13 +85,19 @@ def earlier_runs(run: str | Path, config: RunConfig) -> list[str]:
     return [*before, str(run)]
 
 
-def _embedders(config: RunConfig) -> list[str]:
+def _rule(config: RunConfig, embed: Any) -> str:
+    """The rule of a run; with the run's own embedders, also the floor of candidates that a fit gave it."""
+    return config.rule_expanded if embed is None and needs_floor(config.rule) else config.rule
+
+
+def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
     """The embedders of a run that new samples can have vectors of.
 
     Raises:
         DedupkitError: Its rule compares vectors that were made elsewhere.
     """
-    models = {name: spec for name, spec in config.embedders.items() if parse_spec(spec).scheme not in _GIVEN}
+    specs = fitted_specs(folder, config.embedders)
+    models = {name: spec for name, spec in specs.items() if parse_spec(spec).scheme not in _GIVEN}
     for name in config.embedders:
         if name not in models and name in config.rule_expanded:
             raise DedupkitError(

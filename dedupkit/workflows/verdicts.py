@@ -14,6 +14,7 @@ from dedupkit.manifest.rows import Rows
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.workflows.explained import Explanation, explain, find_sample
 from dedupkit.workflows.groups import Groups
+from dedupkit.workflows.projections import projection_rows
 
 __all__ = ["Borderline", "Verdicts"]
 
@@ -163,6 +164,7 @@ class Verdicts:
                 interval = f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]"
                 among = " among images that have a vector" if recall["without_vector"] else ""
                 shown.append((f"recall of {name}", interval + among))
+        shown += projection_rows(s.get("projections", {}))
         if "verification" in s:
             seen = s["verification"]
             found = (
