@@ -163,5 +163,5 @@ def without_vectors(config: RunConfig) -> str:
     return (
         "the run has no vectors, so crops and heavy edits are not seen; add them with: dedupkit run "
         f"{' '.join(config.sources[:1])}{' …' if len(config.sources) > 1 else ''} --out DIR --embed "
-        "'torchscript:SSCD.pt?name=sscd&size=288' (or --embed lite); only vectors are computed"
+        "copy (or 'torchscript:SSCD.pt?name=sscd&size=288'); only vectors are computed"
     )
