@@ -1,6 +1,6 @@
 """De-duplicating URL lists: rows per second, memory, growth; and URL normalisation against other parsers.
 
-    python benchmarks/metadata.py [--rows 1000000,10000000] [--folder DIR]
+    python benchmarks/metadata.py [--rows 1000000,10000000] [--rule RULE] [--folder DIR]
 
 The lists are made of random addresses, captions and hashes: 25 % of the rows repeat the URL of another row (12 % have
 tracking parameters), 30 % the caption, 22 % the hash, after COYO-700M's counts. yarl and w3lib are measured where they
@@ -56,7 +56,7 @@ def write_part(path: Path, number: int, rows: int) -> None:
     pq.write_table(table, path, row_group_size=100_000, compression="snappy")
 
 
-def measure_lists(sizes: list[int], folder: Path) -> None:
+def measure_lists(sizes: list[int], rule: str, folder: Path) -> None:
     """Whole calls of the command, each in a process of its own; growth of time and of processor time."""
     before: tuple[int, float, float] | None = None
     for rows in sizes:
@@ -65,6 +65,7 @@ def measure_lists(sizes: list[int], folder: Path) -> None:
         for number in range(-(-rows // PART)):
             write_part(lists / f"{number:05d}.parquet", number, min(PART, rows - number * PART))
         command = [sys.executable, "-m", "dedupkit.cli", "metadata", f"{lists}/*.parquet", "--to", str(folder / "out")]
+        command += ["--rule", rule]
         begin, spent = time.perf_counter(), _processor_time()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, work = time.perf_counter() - begin, _processor_time() - spent
@@ -126,11 +127,12 @@ def measure_urls(count: int = 300_000) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="1000000,10000000", help="numbers of rows, one after the other")
+    parser.add_argument("--rule", default="url or hash", help="rule of the calls")
     parser.add_argument("--folder", type=Path, help="where lists and output go; a temporary folder by default")
     arguments = parser.parse_args()
     measure_urls()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        measure_lists([int(rows) for rows in arguments.rows.split(",")], Path(folder))
+        measure_lists([int(rows) for rows in arguments.rows.split(",")], arguments.rule, Path(folder))
 
 
 if __name__ == "__main__":
