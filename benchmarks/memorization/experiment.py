@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -135,7 +137,7 @@ def run_job(job: Job) -> str:
         "seed": job.seed,
         "left_by": said,
         "command": job.command,
-        "machine": {"processor": platform.processor() or platform.machine(), "system": platform.platform(terse=True)},
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
         "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "settings": asdict(job.training) | {"side": job.side, "samples_per_image": job.each, "share": SHARE},
         "parameters": sum(p.numel() for name, p in arm.trainer.model.named_parameters() if "table" not in name),
@@ -151,6 +153,15 @@ def run_job(job: Job) -> str:
     temporary.write_text(json.dumps(outcome, indent=1) + "\n")
     temporary.rename(job.result)
     return f"{job.arm}-{job.seed}: {len(arm.rows)} rows, {outcome['seconds']} s"
+
+
+def _processor() -> str:
+    """The processor's name where Linux says it, else what Python says."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:
