@@ -125,7 +125,8 @@ def test_the_command_trains_measures_and_does_not_compute_again(tmp_path: Path):
     assert "raw-0: there already" in done.stdout
     assert "| oracle | 13 | 2 |" in done.stdout
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
-        "raw-0.json", "oracle-0.json", "summary.json", "extraction.svg", "steps.svg", "blind.svg",
+        "raw-0.json", "oracle-0.json", "summary.json", "memorization-extraction.svg",
+        "memorization-steps.svg", "memorization-blind.svg",
     }  # fmt: skip
     summary = json.loads((tmp_path / "results" / "summary.json").read_text())["summary"]
     assert summary["arms"]["raw"]["copies_left"]["by_copies"]["20"] == 20

@@ -47,19 +47,20 @@ def main() -> None:
         _run(jobs, options.workers)
     summary = summarise(read_results(results))
     (results / "summary.json").write_text(json.dumps({"summary": summary}, indent=1, ensure_ascii=False) + "\n")
-    write_plots(summary, results)
+    write_plots(summary, options.plots or results)
     print(as_markdown(summary))
     if summary["void"]:
         print("VOID: raw extracts less than half at k = 100, or the floor is above 1 %")
     if (out / "arms" / "samples").exists():
-        print(f"plots in {results}; samples beside their originals in {write_page(out, 16)}")
+        print(f"plots in {options.plots or results}; samples beside their originals in {write_page(out, 16)}")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of JPEG files with captions.txt or .txt files beside them")
     parser.add_argument("--out", type=Path, default=Path("build/memorization"), help="folder for everything")
-    parser.add_argument("--results", type=Path, help="folder for the JSON files and plots (OUT/results)")
+    parser.add_argument("--results", type=Path, help="folder for the JSON files (OUT/results)")
+    parser.add_argument("--plots", type=Path, help="folder for the plots (that of the JSON files)")
     parser.add_argument("--arm", action="append", choices=ARMS, help="arm to run (the quick preset)")
     parser.add_argument("--seed", action="append", type=int, help="seed to run (0)")
     parser.add_argument("--steps", type=int, help="steps of training (2,000)")

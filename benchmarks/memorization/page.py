@@ -23,7 +23,7 @@ def write_page(out: Path, side: int) -> Path:
     The page holds photos and what was extracted of them: it is for those who ran the experiment, not for publication.
     """
     reference = read_reference(out / "data", side)
-    runs = {path.stem: np.load(path) for path in sorted((out / "arms" / "samples").glob("*.npz"))}
+    runs = {path.stem: dict(np.load(path)) for path in sorted((out / "arms" / "samples").glob("*.npz"))}
     rows = []
     for row in prompted(reference, 8):
         place = next(n for n, other in enumerate(reference.rows) if other.key == row.key)
