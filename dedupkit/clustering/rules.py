@@ -280,10 +280,8 @@ class _Parser:
         signal = self._signals.get(value)
         if signal is None:
             near = difflib.get_close_matches(value, self._signals, n=1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._signals)}; --embed adds an embedder"
-            )
-            raise self._error(f"unknown signal {value!r}; {hint}", position)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._signals)};"
+            raise self._error(f"unknown signal {value!r}; {hint} --embed adds an embedder", position)
         if signal.kind == "identity":
             if self._peek()[0] == "op":
                 self._fail(f"{value!r} holds or does not; it takes no comparison")

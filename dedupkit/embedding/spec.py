@@ -39,7 +39,7 @@ _OPTIONS = {
     "python": {"key"},  # given as an object; the target is its name
 }
 _ALONE = ("copy", "lite")  # name no file: their weights are in a package
-_FLOORS = {"copy": 0.6, "lite": 0.6}
+_FLOORS = {"copy": 0.5, "lite": 0.6}
 _FLOOR = 0.45
 _NAME = re.compile(r"[A-Za-z_][\w\-]*")
 _RESERVED = {"and", "or", "not", "exact", "verified", "template"}
