@@ -136,7 +136,7 @@ def test_an_interrupted_second_run_shows_no_old_verdicts_under_its_rule(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("dedupkit.stages.decide.decide", stop)
+        patched.setattr("dedupkit.stages.whole.decide", stop)
         with pytest.raises(KeyboardInterrupt):
             run(data, tmp_path / "out", rule="exact or pdq<=31")
     for open_ in opened_by(tmp_path / "out", tmp_path):
