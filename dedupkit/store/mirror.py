@@ -2,7 +2,7 @@
 
 The store holds what counts. :meth:`Mirror.pull` makes the local folder like it, :meth:`Mirror.push` the other way; both
 move only what differs, many at once, and a note of what was moved lies beside the folder. A file that vouches for
-others comes after them: completion markers, then ``decision.json``.
+others is JSON: such files are put after the others, and the one that was written last is put last.
 """
 
 from __future__ import annotations
@@ -145,8 +145,9 @@ class Mirror:
             names = [name for name in self._below(self.home) if not self._is_same(name, known.get(name))]
         else:
             names = [name for path in paths for name in self._below(Path(path))]
-        for rank in range(3):
-            small, large = self._by_size([name for name in names if _rank(name) == rank])
+        notes = sorted((name for name in names if name.endswith(".json")), key=self._written)
+        for part in ([name for name in names if not name.endswith(".json")], notes[:-1], notes[-1:]):
+            small, large = self._by_size(part)
             at_once(self._put, small)
             at_once(self._put, large, _LARGE_AT_ONCE)
         if paths is None:
@@ -171,6 +172,9 @@ class Mirror:
                 self._note([(name, _moved(path, state))])
 
         at_once(fetch, [name for name, state in there.items() if not self._is_same(name, known.get(name), state)])
+
+    def _written(self, name: str) -> int:
+        return (self.home / name).stat().st_mtime_ns
 
     def _by_size(self, names: list[str]) -> tuple[list[str], list[str]]:
         """Names of small files and of large ones, which take memory while they are put."""
@@ -238,9 +242,3 @@ def _is_ours_alone(name: str) -> bool:
     """Whether a file or object has no counterpart."""
     parts = name.split("/")
     return parts[-1] == LOCK or HELD in parts
-
-
-def _rank(name: str) -> int:
-    """When a file is put among others: 0 before 1 before 2."""
-    parts = name.split("/")
-    return 2 if parts[-1] == "decision.json" else 1 if ".done" in parts else 0
