@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections import Counter
@@ -37,7 +36,8 @@ class S3:
 
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lists: dict[str, list[Any]] = {}
-        self._random, self._lock = random.Random(0), threading.Lock()
+        self._turns: Counter[str] = Counter()
+        self._lock = threading.RLock()
         self.asked: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.url = ""
@@ -58,36 +58,42 @@ class S3:
             self.asked[method] += 1
             if method == "PUT" and self.on_put is not None:
                 self.on_put(environ["PATH_INFO"])
-            dice = [self._random.random() for _ in range(5)]
+        busy = self._due("busy", self.busy)
         if self.refused is not None:
             status, code, message = self.refused
             start(status, [("Content-Type", "application/xml")])
             return [
                 b"" if method == "HEAD" else f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
             ]
-        if dice[0] < self.busy and dice[1] < 0.5:
+        if busy and self.faults["503"] <= self.faults["503 after"]:
             return self._fail("503", environ, start)
         said: list[Any] = []
         body = b"".join(self._moto(environ, lambda status, headers, *_: said.extend([status, headers]) or None))
-        if dice[0] < self.busy:
+        if busy:
             return self._fail("503 after", environ, start)
-        if dice[2] < self.silent:
+        if self._due("silent", self.silent):
             self.faults["silent"] += 1
             time.sleep(3)
         if "list-type=2" in query:
             with self._lock:
                 earlier = self._lists.setdefault(f"{environ['PATH_INFO']}?{query}", [said, body])
-                if dice[3] < self.stale:
+                if self._due("stale", self.stale):
                     self.faults["stale"] += 1
                     said, body = earlier
-                elif dice[4] < 0.5:
+                else:
                     self._lists[f"{environ['PATH_INFO']}?{query}"] = [said, body]
         start(*said)
         self.sent += len(body)
-        if method == "GET" and len(body) > 100 and dice[3] < self.cut and "list-type" not in query:
+        if method == "GET" and len(body) > 100 and "list-type" not in query and self._due("cut", self.cut):
             self.faults["cut"] += 1
             return self._cut(body)
         return [body]
+
+    def _due(self, fault: str, share: float) -> bool:
+        """Whether it is a fault's turn: every third time with a share of 0.3, and so on."""
+        with self._lock:
+            self._turns[fault] += share > 0
+            return share > 0 and self._turns[fault] % round(1 / share) == 0
 
     def _fail(self, fault: str, environ: dict[str, Any], start: Any) -> list[bytes]:
         self.faults[fault] += 1
