@@ -168,11 +168,12 @@ def _check(run: Run, pages: list[Page]) -> dict[str, Any]:
 
 def _story(run: Run, outcome: dict[str, Any], root: Path, report: Path) -> str:
     lines = ["", *(f"   {label:<24} {text}" for label, text in run.rows()), ""]
+    missing = outcome["unreadable"]
     lines.append(f"   {'copies planted as':<28}{'planted':>8}{'copies':>8}{'thorough':>10}")
     for line in outcome["edits"]:
-        lines.append(f"   {line['edit']:<28}{line['planted']:>8}{line['by_hashes']:>8}{line['found']:>10}")
+        lines += [f"   {line['edit']:<28}{line['planted']:>8}{line['by_hashes']:>8}{line['found']:>10}"]
     lines += [
-        f"   {'dead links, broken files':<28}{outcome['unreadable']:>8}{outcome['unreadable']:>8}{outcome['summary']['unreadable']:>10}",
+        f"   {'dead links, broken files':<28}{missing:>8}{missing:>8}{missing:>10}",
         f"   {'removed by mistake':<28}{'':>16}{outcome['wrong']:>10}",
         "",
         "   as planted: every copy found, one image of each photo kept, nothing removed by mistake"
