@@ -23,6 +23,7 @@ from dedupkit.errors import DedupkitError, RereadError
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources.again import find_again
 from dedupkit.sources.reread import Originals, Place, Scanned, read_samples
+from dedupkit.store import reading
 
 COUNT = 8
 
@@ -75,6 +76,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "open_binary", counting)
+        patch.setattr(reading, "open_binary", counting)  # what read_ranges calls
         patch.setattr(pq.ParquetFile, "iter_batches", grouped)
         yield opened
 

@@ -23,6 +23,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.sources import Sample, Shard, ShardError, find_shards
 from dedupkit.sources.sample import Place
 from dedupkit.sources.webdataset import split_name
+from dedupkit.store import remote
 
 
 @pytest.fixture(scope="module")
@@ -743,7 +744,10 @@ def test_http(tmp_path: Path, images: list[bytes], server: str) -> None:
         find_shards(f"{server}/none.tar")
 
 
-def test_http_errors_are_the_shards_not_the_runs(tmp_path: Path, images: list[bytes], server: str) -> None:
+def test_http_errors_are_the_shards_not_the_runs(
+    tmp_path: Path, images: list[bytes], server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01))
     for name in ("00000.tar", "broken.tar"):
         write_tar(tmp_path / "www" / name, named(images[:2]))
     pq.write_table(pa.table({"image": pa.array(images[:1], pa.binary())}), tmp_path / "www" / "broken.parquet")

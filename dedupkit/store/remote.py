@@ -12,7 +12,7 @@ from dedupkit.errors import DedupkitError
 
 __all__ = ["as_oserror", "at_once", "filesystem", "is_beyond_end", "is_refused", "is_transient", "patiently", "retried"]
 
-PAUSES = (0.1, 0.5, 2.0, 5.0, 10.0)
+PAUSES = (0.1, 0.5, 2.0, 5.0)
 """Seconds before another attempt."""
 
 _AT_ONCE = 32

@@ -161,9 +161,9 @@ def dedup(
             against_rule=str(compared) if sets else "",
         )
         folder.write_config(config)
-        job = _projected(job, place, rule, mode, target_recall)
-        if sets and against_rule is None:
-            compared = job.rule
+        job, floors = _projected(job, place, rule, mode, target_recall)
+        if against_rule is None:
+            compared = _parsed(rule, CaptionMode(), job.embedders, floors)
         config = replace(config, rule_expanded=str(job.rule), against_rule=str(compared) if sets else "")
         folder.write_config(config)
         done = match_samples(job, place)
@@ -190,15 +190,17 @@ def _on_disk(sources: Any, out: str | Path | None, engine: str) -> tuple[Any, st
     return sources, out, keeper
 
 
-def _projected(job: Job, engine: Engine, rule: str, mode: CaptionMode, recall: float | None) -> Job:
-    """The job with the projections that its embedders ask for, and with the rule that follows from these."""
+def _projected(
+    job: Job, engine: Engine, rule: str, mode: CaptionMode, recall: float | None
+) -> tuple[Job, Mapping[str, float]]:
+    """The job with the projections that its embedders ask for and the rule that follows from these, and the floors."""
     asked = needs_floor(rule) and recall is not None
     if not asked and not any("project=" in spec for spec in job.embedders.values()):
-        return job
+        return job, _NONE
     from dedupkit.stages.project import fit_projections
 
     embedders, floors = fit_projections(job, scan_samples(job, engine), recall if asked else None)
-    return replace(job, embedders=embedders, rule=_parsed(rule, mode, embedders, floors))
+    return replace(job, embedders=embedders, rule=_parsed(rule, mode, embedders, floors)), floors
 
 
 def _parsed(rule: str, mode: CaptionMode, embedders: Mapping[str, str], floors: Mapping[str, float] = _NONE) -> Rule:
