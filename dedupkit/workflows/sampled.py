@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 from dedupkit.errors import DedupkitError
 from dedupkit.sources import Sample, Shard
-from dedupkit.sources.sample import PassedOver, Place
+from dedupkit.sources.around import AroundShard
+from dedupkit.sources.sample import PassedOver
 
 __all__ = ["HEADERS", "Beginning", "Looking", "measure_looking"]
 
@@ -22,7 +23,7 @@ _LOOKED_AT = 12
 
 
 @dataclass(slots=True)
-class Beginning:
+class Beginning(AroundShard):
     """The first samples of a shard, which reads as a shard.
 
     Attributes:
@@ -39,21 +40,6 @@ class Beginning:
     nbytes: int = 0
     ended: bool = field(default=True)
 
-    @property
-    def source(self) -> str:
-        """The shard's name."""
-        return self.shard.source
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Its files."""
-        return self.shard.paths
-
-    @property
-    def settings(self) -> str:
-        """How it is read."""
-        return self.shard.settings
-
     def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """Yield its first samples; see :class:`dedupkit.sources.Shard`."""
         self.count = self.nbytes = 0
@@ -65,10 +51,6 @@ class Beginning:
             self.count += 1
             self.nbytes += sum(len(member) + HEADERS for member in sample.members.values())
             yield sample
-
-    def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
-        """Give images again; see :class:`dedupkit.sources.Shard`."""
-        return self.shard.fetch_many(places)
 
 
 class Looking(NamedTuple):
