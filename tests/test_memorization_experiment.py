@@ -17,6 +17,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from memorization.arms import clean
+from memorization.kinds import COPIES, Curve, kinds_plan
+from memorization.kinds import summarise as summarise_kinds
 from memorization.metric import cluster_distances, distances, extracted, mcnemar, proportion, row_ratio
 from memorization.photos import made_photos, read_photos
 from memorization.planted import EDITS, Plan, edited, photos_needed, planted, read_rows, read_truth, write_planted
@@ -81,6 +83,53 @@ def test_planted_rows_go_through_all_edits_and_keep_or_change_their_captions():
     captions = {row.captions: len({c for _, c in group}) for group in by_photo.values() for row, _ in group}
     assert captions["one"] == 1
     assert captions["several"] == 3
+
+
+def test_the_plan_of_kinds_gives_a_photo_copies_of_one_kind_and_one_caption():
+    plan = kinds_plan(0)
+    assert (plan.rows, photos_needed(plan)) == (4308, 1141)
+    small = Plan(((2, 1),), ((1, 1),), ((1, 4, "exact"), (1, 3, "crop"), (1, 14, "all")))
+    groups: dict[int, list] = {}
+    for row, data, _, caption in planted(made_photos(photos_needed(small)), small):
+        groups.setdefault(row.photo, []).append((row.edit, data, caption))
+    edits = {len(group): Counter(edit for edit, *_ in group) for group in groups.values() if len(group) > 1}
+    assert edits[4] == {"original": 1, "exact": 3}
+    assert edits[3] == {"original": 1, "crop": 2}
+    assert set(edits[14]) == {"original", "exact", *EDITS}
+    assert all(len({caption for *_, caption in group}) == 1 for group in groups.values())
+    assert {len({data for _, data, _ in group}) for group in groups.values() if len(group) == 4} == {1}
+
+
+def test_a_kind_that_counts_for_half_has_a_rho_of_half_and_extremes_have_bounds():
+    share = {1: 0, 10: 0, 20: 4, 50: 6, 100: 7}
+    photos = [("exact", k, hits) for k, hits in share.items()]
+    photos += [("crop", COPIES, 4), ("rotate", COPIES, 0), ("png", COPIES, 8)]
+    images = [
+        {"part": "train", "copies": k, "left_edits": {"original": 1} if k == 1 else {"original": 1, kind: k - 1}}
+        for kind, k, _ in photos
+        for _ in range(6)
+    ]
+    images.append({"part": "unseen", "copies": 1, "left_edits": {}})
+    hits = [hits for *_, hits in photos for _ in range(6)]
+    run = {
+        "seed": 0,
+        "settings": {"steps": 9, "samples_per_image": 8},
+        "images": images,
+        "points": [{"step": 9, "loss": 0.1, "hits": [*hits, 0]}],
+    }
+    summary = summarise_kinds([run])
+    kinds = summary["points"]["9"]["kinds"]
+    assert not summary["void"]
+    assert kinds["crop"]["rho"] == kinds["crop"]["interval"] == [0.5, 0.5]
+    assert kinds["rotate"]["rho"] == [0.0, 0.25]  # at most 10 of 40
+    assert kinds["png"]["rho"] == [2.5, None]  # at least 100 of 40
+
+
+def test_the_curve_of_byte_copies_is_made_monotone():
+    curve = Curve({1: np.zeros(4), 10: np.full(4, 0.6), 100: np.full(4, 0.4)})
+    assert curve.shares.tolist() == [0, 0.5, 0.5]
+    assert curve.at(30) == pytest.approx(0.5)
+    assert curve.copies(0.5) == (pytest.approx(10), np.inf)
 
 
 def test_shards_hold_what_truth_says_and_exact_hashes_leave_all_but_exact_copies(tmp_path: Path):

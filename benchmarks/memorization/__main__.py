@@ -1,8 +1,10 @@
 """Run the experiment: plant copies, clean, train, generate, count.
 
     PYTHONPATH=benchmarks python -m memorization --photos DIR --out OUT [--arm ARM]... [--seed N]... [--results DIR]
+    PYTHONPATH=benchmarks python -m memorization --plan kinds --photos DIR --out OUT [--seed N]... [--results DIR]
 
-Without ``--arm`` the quick preset runs. What is there already is not computed again; ``--tables`` computes nothing.
+Without ``--arm`` the quick preset runs; the plan ``kinds`` has no arm but raw. What is there already is not computed
+again; ``--tables`` computes nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import os
 import shlex
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from itertools import product
 from pathlib import Path
 
+from memorization import kinds
 from memorization.arms import ARMS, QUICK, clean
 from memorization.experiment import Job, one_thread, run_job
 from memorization.page import write_page
@@ -31,39 +33,49 @@ TINY = Plan(((1, 20), (2, 5), (10, 1)), ((1, 5), (3, 1)))
 
 def main() -> None:
     options = _arguments()
-    out: Path = options.out
-    results: Path = options.results or out / "results"
-    plan = TINY if options.tiny else Plan()
+    results: Path = options.results or options.out / "results"
     if not options.tables:
-        _plant(options.photos, plan, out / "data")
-        said = shlex.join(["python", "-m", "memorization", *_public(sys.argv[1:])])
-        steps = options.steps or (40 if options.tiny else 2000)
-        jobs = [
-            Job(arm, seed, out / "data", out / "arms", results, Training(steps), command=said)
-            for seed, arm in product(options.seed or [0], options.arm or QUICK)
-        ]
-        for arm in dict.fromkeys(job.arm for job in jobs):  # one after another: each takes all processors
-            clean(arm, out / "data", out / "arms")
+        jobs = [job for seed in options.seed or [0] for job in _jobs(options, seed, results)]
         _run(jobs, options.workers)
-    summary = summarise(read_results(results))
+    found = read_results(results)
+    if options.plan == "kinds":
+        summary, text = kinds.summarise(found), kinds.as_markdown
+    else:
+        summary, text = summarise(found), as_markdown
+        write_plots(summary, options.plots or results)
     (results / "summary.json").write_text(json.dumps({"summary": summary}, indent=1, ensure_ascii=False) + "\n")
-    write_plots(summary, options.plots or results)
-    print(as_markdown(summary))
+    print(text(summary))
     if summary["void"]:
         print("VOID: raw extracts less than half at k = 100, or the floor is above 1 %")
-    if (out / "arms" / "samples").exists():
-        print(f"plots in {options.plots or results}; samples beside their originals in {write_page(out, 16)}")
+    if (options.out / "data" / "truth.csv").exists() and (options.out / "arms" / "samples").exists():
+        print(f"samples beside their originals in {write_page(options.out, 16)}")
+
+
+def _jobs(options: argparse.Namespace, seed: int, results: Path) -> list[Job]:
+    """Plant, clean, and say what is to be trained with a seed."""
+    out: Path = options.out
+    if options.plan == "kinds":  # each seed has photos of its own
+        plan, data, arms = kinds.kinds_plan(seed), out / f"data-{seed}", ["raw"]
+    else:
+        plan, data, arms = TINY if options.tiny else Plan(), out / "data", options.arm or QUICK
+    _plant(options.photos, plan, data)
+    for arm in arms:  # one after another: each takes all processors
+        clean(arm, data, out / "arms")
+    said = shlex.join(["python", "-m", "memorization", *_public(sys.argv[1:])])
+    training = Training(options.steps or (40 if options.tiny else plan.rows))
+    return [Job(arm, seed, data, out / "arms", results, training, command=said) for arm in arms]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", choices=("copies", "kinds"), default="copies", help="README.md or kinds.md")
     parser.add_argument("--photos", type=Path, help="folder of JPEG files with captions.txt or .txt files beside them")
     parser.add_argument("--out", type=Path, default=Path("build/memorization"), help="folder for everything")
     parser.add_argument("--results", type=Path, help="folder for the JSON files (OUT/results)")
     parser.add_argument("--plots", type=Path, help="folder for the plots (that of the JSON files)")
     parser.add_argument("--arm", action="append", choices=ARMS, help="arm to run (the quick preset)")
     parser.add_argument("--seed", action="append", type=int, help="seed to run (0)")
-    parser.add_argument("--steps", type=int, help="steps of training (2,000)")
+    parser.add_argument("--steps", type=int, help="steps of training (as many as rows)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trainings at a time")
     parser.add_argument("--tables", action="store_true", help="only make the tables and plots again")
     parser.add_argument("--tiny", action="store_true", help="a handful of images, to see that everything runs")

@@ -29,12 +29,20 @@ class Plan:
     Attributes:
         train: Pairs of number of photos and copies of each (itself counted), for training.
         unseen: The same for photos that nothing is trained on; they and their copies are in the reference.
+        kinds: Number of photos, copies of each, and the kind of all their copies or ``all`` for each kind in turn; for
+            training, with one caption.
         seed: Seed for the choice of photos, edits and order.
     """
 
     train: tuple[tuple[int, int], ...] = ((4, 100), (6, 50), (16, 10), (16, 5), (20, 2), (1020, 1))
     unseen: tuple[tuple[int, int], ...] = ((4, 100), (44, 1))
+    kinds: tuple[tuple[int, int, str], ...] = ()
     seed: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of rows for training."""
+        return sum(group[0] * group[1] for group in (*self.train, *self.kinds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class Row:
 
 def photos_needed(plan: Plan) -> int:
     """Number of photos that a plan takes."""
-    return sum(photos for photos, _ in (*plan.train, *plan.unseen))
+    return sum(group[0] for group in (*plan.train, *plan.kinds, *plan.unseen))
 
 
 def _jpeg(image: Image.Image, rng: np.random.Generator, quality: tuple[int, int] = _QUALITY) -> tuple[bytes, str]:
@@ -141,21 +149,17 @@ def planted(photos: Sequence[Photo], plan: Plan) -> list[tuple[Row, bytes, str, 
     """
     rng = np.random.default_rng(plan.seed)
     drawn = iter(rng.permutation(len(photos))[: photos_needed(plan)].tolist())
-    kinds = ["exact", *EDITS]
     rows = []
-    for part, sizes in (("train", plan.train), ("unseen", plan.unseen)):
-        for count, copies in sizes:
-            for number in range(count):
-                which = next(drawn)
-                photo = photos[which]
-                several = number % 2 == 1 and copies > 1 and len(photo.captions) > 1
-                rounds = -(-(copies - 1) // len(kinds))
-                edits = ["original", *(str(kind) for _ in range(rounds) for kind in rng.permutation(kinds))][:copies]
-                for place, edit in enumerate(edits):
-                    data, extension = edited(photo.data, edit, rng)
-                    caption = photo.captions[place % len(photo.captions) if several else 0]
-                    row = Row("", which, copies, edit, "several" if several else "one", part)
-                    rows.append((row, data, extension, caption))
+    for part, count, copies, kind in _groups(plan):
+        for number in range(count):
+            which = next(drawn)
+            photo = photos[which]
+            several = kind is None and number % 2 == 1 and copies > 1 and len(photo.captions) > 1
+            for place, edit in enumerate(_edits(kind or "all", copies, rng)):
+                data, extension = edited(photo.data, edit, rng)
+                caption = photo.captions[place % len(photo.captions) if several else 0]
+                row = Row("", which, copies, edit, "several" if several else "one", part)
+                rows.append((row, data, extension, caption))
     order = rng.permutation(len(rows)).tolist()
     done = []
     for place, old in enumerate(order):
@@ -163,6 +167,21 @@ def planted(photos: Sequence[Photo], plan: Plan) -> list[tuple[Row, bytes, str, 
         key = f"{place:06d}"
         done.append((Row(key, row.photo, row.copies, row.edit, row.captions, row.part), data, extension, caption))
     return done
+
+
+def _groups(plan: Plan) -> list[tuple[str, int, int, str | None]]:
+    train = [("train", photos, copies, None) for photos, copies in plan.train]
+    kinds = [("train", *group) for group in plan.kinds]
+    return [*train, *kinds, *(("unseen", photos, copies, None) for photos, copies in plan.unseen)]
+
+
+def _edits(kind: str, copies: int, rng: np.random.Generator) -> list[str]:
+    """The original and the edits of its copies."""
+    if kind != "all":
+        return ["original", *[kind] * (copies - 1)]
+    names = ["exact", *EDITS]
+    rounds = -(-(copies - 1) // len(names))
+    return ["original", *(str(name) for _ in range(rounds) for name in rng.permutation(names))][:copies]
 
 
 def write_planted(photos: Sequence[Photo], plan: Plan, out: Path) -> None:
