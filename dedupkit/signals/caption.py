@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dedupkit.signals.across import Across
     from dedupkit.signals.columns import Scanned
-    from dedupkit.signals.matches import Matches
+    from dedupkit.signals.matches import Origin
 
 __all__ = ["Caption", "Uncaptioned"]
 
@@ -26,6 +26,7 @@ class Caption(Signal):
     """
 
     kind: ClassVar[Kind] = "similarity"
+    origin: ClassVar[Origin] = "sample"
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -56,12 +57,6 @@ class Caption(Signal):
 
         first: NDArray[np.int32] = np.load(scanned.folder.labels(self.name))
         return first
-
-    def matches(self, scanned: Scanned) -> Matches:
-        """See :meth:`Signal.matches`."""
-        from dedupkit.signals.edges import read_matches
-
-        return read_matches(scanned, self.name, self.labels(scanned), origin="sample")
 
     def rows(self, scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """The folded captions of some samples, as objects; see :meth:`Signal.rows`."""
@@ -98,6 +93,7 @@ class Uncaptioned(Signal):
 
     kind: ClassVar[Kind] = "identity"
     stage: ClassVar[Stage] = "none"
+    origin: ClassVar[Origin] = "sample"
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """See :meth:`Signal.labels`."""
@@ -110,12 +106,6 @@ class Uncaptioned(Signal):
         from dedupkit.signals.texts import across_uncaptioned
 
         return across_uncaptioned(own, other, part)
-
-    def matches(self, scanned: Scanned) -> Matches:
-        """See :meth:`Signal.matches`."""
-        from dedupkit.signals.matches import Matches
-
-        return Matches.identity(self.labels(scanned), "sample")
 
     def rows(self, scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """See :meth:`Signal.rows`."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from dedupkit.signals.signal import Signal
 
 if TYPE_CHECKING:
     from dedupkit.signals.columns import Distinct, Scanned
-    from dedupkit.signals.matches import Matches, Origin
 
 __all__ = ["ColumnSignal"]
 
@@ -20,8 +19,6 @@ class ColumnSignal(Signal):
 
     The column is the signal's own, named after it, or one that every scan has (``sha256``, ``width``, ``caption``).
     """
-
-    origin: ClassVar[Origin] = "image"
 
     @property
     def column(self) -> str:
@@ -51,9 +48,3 @@ class ColumnSignal(Signal):
         from dedupkit.signals.columns import distinct_values
 
         return distinct_values(scanned, self.column, self.also, self.usable)
-
-    def matches(self, scanned: Scanned) -> Matches:
-        """Equal values, and the edges of the join; see :meth:`Signal.matches`."""
-        from dedupkit.signals.edges import read_matches
-
-        return read_matches(scanned, self.name, self.labels(scanned), self.origin)

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from dedupkit.signals.matches import Matches, Origin
-from dedupkit.store import read_columns
+from dedupkit.signals.matches import Block, Matches
+from dedupkit.store import iter_columns
 
 if TYPE_CHECKING:
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.signal import Signal
 
-__all__ = ["pair_scores", "read_matches"]
+__all__ = ["iter_edges", "pair_scores", "read_matches"]
+
+_NONE: Block = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
-def read_matches(
-    scanned: Scanned, name: str, first: NDArray[np.int32], origin: Origin = "image", more: Path | None = None
-) -> Matches:
-    """Labels and the edges in ``edges/{name}``, as deciding takes them; and those of another file, if it is there."""
-    table = read_columns(scanned.folder.edges(name))
-    if more is not None and more.exists():
-        table = pa.concat_tables([table.select(["a", "b", "score"]), read_columns(more)])
-    a, b, score = (table[column].to_numpy() for column in ("a", "b", "score"))
-    return Matches(first, a.astype(np.int32), b.astype(np.int32), score.astype(np.float32), origin)
+def read_matches(signal: Signal, scanned: Scanned) -> Matches:
+    """Labels and scored pairs of a signal, as deciding takes them."""
+    blocks = [_NONE, *(block for file in signal.edge_files(scanned) for block in iter_edges(file))]
+    a, b, score = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    return Matches(signal.labels(scanned), a, b, score, signal.origin)
+
+
+def iter_edges(path: Path) -> Iterator[Block]:
+    """The scored pairs of one file, block by block: a and b as int32, the score as float32.
+
+    Raises:
+        DamagedError: The file is missing or damaged.
+    """
+    for table in iter_columns(path, ["a", "b", "score"]):
+        a, b, score = (table[name].to_numpy() for name in ("a", "b", "score"))
+        yield a.astype(np.int32), b.astype(np.int32), score.astype(np.float32)
 
 
 def pair_scores(signal: Signal, scanned: Scanned, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dedupkit.errors import DedupkitError
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from dedupkit.signals.across import Across
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.impostors import PairScorer
-    from dedupkit.signals.matches import Matches
 
 __all__ = ["Embedded"]
 
@@ -89,11 +89,10 @@ class Embedded(Signal):
         first: NDArray[np.int32] = np.load(scanned.folder.labels(self.name))
         return first
 
-    def matches(self, scanned: Scanned) -> Matches:
-        """All pairs within a bound, and those that rounds of verification looked at; see :meth:`Signal.matches`."""
-        from dedupkit.signals.edges import read_matches
-
-        return read_matches(scanned, self.name, self.labels(scanned), more=scanned.folder.ranked(self.name))
+    def edge_files(self, scanned: Scanned) -> list[Path]:
+        """All pairs within a bound, and those that rounds of verification looked at; see :meth:`Signal.edge_files`."""
+        ranked = scanned.folder.ranked(self.name)
+        return [*super().edge_files(scanned), *([ranked] if ranked.exists() else [])]
 
     def rows(self, scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """The vectors of some samples at unit length; see :meth:`Signal.rows`."""

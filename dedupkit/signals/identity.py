@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dedupkit.signals.columns import Edges, Scanned
+    from dedupkit.signals.columns import Edges
     from dedupkit.signals.image import ScannedImage
-    from dedupkit.signals.matches import Matches, Origin
+    from dedupkit.signals.matches import Origin
 
 __all__ = ["Exact", "IdentitySignal", "PixelIdentity"]
 
@@ -26,12 +26,6 @@ class IdentitySignal(ColumnSignal):
 
     kind: ClassVar[Kind] = "identity"
     stage: ClassVar[Stage] = "none"
-
-    def matches(self, scanned: Scanned) -> Matches:
-        """Equal values; see :meth:`Signal.matches`."""
-        from dedupkit.signals.matches import Matches
-
-        return Matches.identity(self.labels(scanned), self.origin)
 
     def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
         """Equal values; see :meth:`Signal.join_across`."""

@@ -8,7 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Matches", "Origin"]
+__all__ = ["Block", "Matches", "Origin"]
+
+Block = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
+"""Some scored pairs: a, b and their scores."""
 
 Origin = Literal["bytes", "image", "sample"]
 """What a fingerprint is computed from: it *is* the identity of the stored bytes, it is a function of them, or it

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dedupkit.signals.columns import Distinct, Edges, Scanned
     from dedupkit.signals.image import ScannedImage
     from dedupkit.signals.impostors import PairScorer
-    from dedupkit.signals.matches import Matches
+    from dedupkit.signals.matches import Matches, Origin
 
 __all__ = ["JoinSettings", "Kind", "Signal", "Stage"]
 
@@ -66,6 +67,8 @@ class Signal:
 
     kind: ClassVar[Kind]
     stage: ClassVar[Stage] = "match"
+    origin: ClassVar[Origin] = "image"
+    """What its fingerprints are computed from."""
     whole: ClassVar[bool] = False
     """Whether scores are whole numbers."""
     views: ClassVar[bool] = False
@@ -152,9 +155,15 @@ class Signal:
         """(n,) int32: for each sample the smallest with the same fingerprint, -1 where it has none."""
         return self.distinct(scanned).first
 
+    def edge_files(self, scanned: Scanned) -> list[Path]:
+        """The files with its scored pairs; none for a signal that holds between equal fingerprints alone."""
+        return [] if self.stage == "none" else [scanned.folder.edges(self.name)]
+
     def matches(self, scanned: Scanned) -> Matches:
-        """What it says about all samples, as deciding takes it."""
-        raise NotImplementedError
+        """What it says about all samples, as deciding takes it: equal fingerprints, and all scored pairs."""
+        from dedupkit.signals.edges import read_matches
+
+        return read_matches(self, scanned)
 
     # -- samples against rows of another run or of a reference set
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from dedupkit.signals.across import Across
     from dedupkit.signals.columns import Scanned
-    from dedupkit.signals.matches import Matches
 
 __all__ = ["Template", "Verified"]
 
@@ -37,12 +36,6 @@ class Verified(Signal):
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Equal bytes; the verify stage adds the pairs that it finds. See :meth:`Signal.across`."""
         return Exact("exact").across(own, other, part, settings)
-
-    def matches(self, scanned: Scanned) -> Matches:
-        """The pairs that the verify stage found; see :meth:`Signal.matches`."""
-        from dedupkit.signals.edges import read_matches
-
-        return read_matches(scanned, self.name, self.labels(scanned))
 
 
 @dataclass(frozen=True)

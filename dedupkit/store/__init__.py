@@ -19,7 +19,7 @@ from dedupkit.store.records import (
     write_sealed,
 )
 from dedupkit.store.remote import is_refused, retried
-from dedupkit.store.tables import count_rows, parquet_writer, read_columns, write_table
+from dedupkit.store.tables import count_rows, iter_columns, parquet_writer, read_columns, write_table
 from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "is_refused",
     "is_remote",
     "is_temporary",
+    "iter_columns",
     "join",
     "list_dir",
     "list_glob",

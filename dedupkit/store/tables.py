@@ -10,7 +10,7 @@ from typing import Any
 from dedupkit.errors import DamagedError
 from dedupkit.store.whole import atomic_path
 
-__all__ = ["count_rows", "parquet_writer", "read_columns", "write_table"]
+__all__ = ["count_rows", "iter_columns", "parquet_writer", "read_columns", "write_table"]
 
 
 def read_columns(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> Any:
@@ -35,9 +35,23 @@ def read_columns(path: Path, columns: Sequence[str] | None = None, where: Any = 
         # read_table first loads the dataset module, a tenth of a short job
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(columns=names)
-            if names is not None and set(names) - set(table.column_names):
-                raise KeyError(f"it has no column {min(set(names) - set(table.column_names))}")
+            _refuse_missing(table, names or ())
             return table
+
+
+def iter_columns(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """Some columns of a local Parquet file, one row group in memory at a time, as pyarrow tables.
+
+    Raises:
+        DamagedError: As :func:`read_columns`.
+    """
+    import pyarrow.parquet as pq
+
+    with _damage_named(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=list(columns))
+            _refuse_missing(table, columns)
+            yield table
 
 
 def count_rows(path: Path) -> int:
@@ -73,6 +87,12 @@ def parquet_writer(path: Path, schema: Any) -> Iterator[Any]:
         pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         yield writer
+
+
+def _refuse_missing(table: Any, columns: Sequence[str]) -> None:
+    missing = set(columns) - set(table.column_names)
+    if missing:
+        raise KeyError(f"it has no column {min(missing)}")
 
 
 @contextmanager
