@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from test_cosine import clustered, keys, vector_sets
 
 from dedupkit.neighbors import cosine_neighbors
+from dedupkit.neighbors.cosine import neighbors
 from dedupkit.neighbors.cosine.distinct import collapse
 from dedupkit.neighbors.cosine.lists import NeighborLists
 from dedupkit.neighbors.cosine.nearest import nearest_of, nearest_tiles
@@ -131,6 +132,62 @@ def test_neighbours_of_some_rows_are_among_those_of_all(x, data):
         assert near <= keys(some)
 
 
+@settings(max_examples=60, deadline=None)
+@given(x=vector_sets(most=40), data=st.data(), k=st.sampled_from([1, 2, 5, 70]), floor=st.sampled_from([-0.9, 0.3]))
+def test_neighbours_in_another_set_are_those_of_brute_force(x, data, k, floor):
+    count = data.draw(st.integers(0, len(x)))
+    order = data.draw(st.permutations(range(len(x))))  # equal rows fall on both sides
+    x = x[np.array(order, int)]
+    rows = None
+    if data.draw(st.booleans()):
+        rows = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    found = cosine_neighbors(x[:count], k, floor, x[count:], rows=rows, method="exact")
+    scores = scores_of(x)[:count, count:]
+    pairs = list(zip(found.a.tolist(), found.b.tolist(), strict=True))
+    assert pairs == sorted(set(pairs))
+    assert np.allclose(found.score, scores[found.a, found.b], atol=1e-6)
+    listed = np.bincount(found.a, minlength=count)
+    for row, values in enumerate(scores):
+        if rows is not None and row not in rows:
+            assert listed[row] == 0
+            continue
+        near = np.flatnonzero(values >= floor)  # False where a row cannot be used
+        if (np.abs(values - floor) < 1e-6).any():
+            continue
+        assert listed[row] == min(k, len(near))
+        mine = np.sort(scores[row, found.b[found.a == row]])
+        np.testing.assert_allclose(mine, np.sort(values[near])[-k:], atol=1e-6)
+        assert found.last[row] == pytest.approx(mine[0] if listed[row] == k else -np.inf)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), k=st.integers(1, 4))
+def test_ties_in_another_set_go_to_the_smaller_row(data, k):
+    kinds = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]], np.float32)
+    one, two = (kinds[data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=20))] for _ in range(2))
+    scores = scores_of(np.concatenate([one, two]))[: len(one), len(one) :]
+    expected = {
+        (row, int(j))
+        for row, values in enumerate(scores)
+        for j in sorted(np.flatnonzero(values >= 0.5), key=lambda j, v=values: (-v[j], j))[:k]
+    }
+    assert keys(cosine_neighbors(one, k, 0.5, two)) == expected
+
+
+def test_cells_of_two_sets_find_what_they_say(monkeypatch):
+    x = clustered(9000, dims=24, clusters=200)
+    one, two = x[::3], np.delete(x, np.s_[::3], axis=0)
+    exact = cosine_neighbors(one, 3, 0.5, two, method="exact")
+    found = search(one, 3, Settings(0.5, "cells", overlap=Overlap(3, 0.1)), None, two)
+    share = len(keys(found) & keys(exact)) / len(exact)
+    assert 0.3 < found.recall.estimate < 1
+    assert found.recall.low - 0.03 <= share <= found.recall.high + 0.03
+    some = np.arange(0, len(one), 7)
+    monkeypatch.setattr(neighbors, "EXACT_PAIRS", 0)
+    few = search(one, 3, Settings(0.5, "cells", overlap=Overlap(3, 0.1)), some, two)
+    assert keys(few) == {pair for pair in keys(found) if pair[0] % 7 == 0}
+
+
 def test_what_cells_find_is_what_they_say():
     x = clustered(6000, dims=24, clusters=200)
     exact = cosine_neighbors(x, 3, 0.5, method="exact")
@@ -155,3 +212,8 @@ def test_a_thousand_equal_rows_have_neighbours_among_themselves():
 def test_errors_say_what_to_change(message, change):
     with pytest.raises(ValueError, match=message):
         cosine_neighbors(clustered(50), **{"k": 2, "floor": 0.5, **change})
+
+
+def test_two_sets_of_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="16 dimensions, other has 8"):
+        cosine_neighbors(np.ones((2, 16), np.float32), 1, 0.5, np.ones((2, 8), np.float32))

@@ -48,28 +48,38 @@ def nearest_tiles(sets: Sets, at: Ints | None, lists: NeighborLists) -> None:
                     _offer(lists, others[j], ids[i], score)
 
 
-def nearest_of(sets: Sets, queries: Ints, lists: NeighborLists) -> None:
-    """Offer every row of the first set to the lists of some of them.
+def nearest_of(
+    sets: Sets, queries: Ints, lists: NeighborLists, places: Ints | None = None, among: Ints | None = None
+) -> None:
+    """Offer the rows of the other set, which may be the first itself, to the lists of some rows of the first.
+
+    Work: len(queries) * len(among) * d multiply-adds.
 
     Args:
         sets: The rows, and what multiplies them.
         queries: int64 (m,), positions in the first set.
-        lists: One list for each of the queries; it is added to.
+        lists: The lists; they are added to.
+        places: int64 (m,), the list of each query; by default the first, the second and so on.
+        among: int64 (p,), positions in the other set, ascending; None for all.
     """
-    engine, rows, k = sets.engine, sets.left, lists.ids.shape[1]
+    engine, other = sets.engine, sets.other
+    places = np.arange(len(queries)) if places is None else places
+    count = len(other) if among is None else len(among)
     for begin in range(0, len(queries), engine.tile):
-        ids = queries[begin : begin + engine.tile]
-        places = np.arange(begin, begin + len(ids))
-        x = rows.take(ids)
+        ids, mine = queries[begin : begin + engine.tile], places[begin : begin + engine.tile]
+        x = sets.left.take(ids)
         x_loaded = engine.load(x)
-        for column in range(0, len(rows), engine.tile):
-            y = rows.take(slice(column, min(len(rows), column + engine.tile)))
-            i, j = engine.may_enter(x_loaded, engine.load(y), lists.bounds(places), None, k + 1)
-            apart = ids[i] != j + column
-            i, j = i[apart], j[apart]
+        for column in range(0, count, engine.tile):
+            part = slice(column, min(count, column + engine.tile))
+            y = other.take(part if among is None else among[part])
+            i, j = engine.may_enter(x_loaded, engine.load(y), lists.bounds(mine), None, lists.ids.shape[1] + sets.same)
+            others = j + column if among is None else among[j + column]
+            if sets.same:
+                apart = ids[i] != others
+                i, j, others = i[apart], j[apart], others[apart]
             score = np.empty(len(i), np.float32)
             dots(x, y, i, j, score)
-            _offer(lists, places[i], j + column, score)
+            _offer(lists, mine[i], others, score)
 
 
 def _offer(lists: NeighborLists, rows: Ints, others: Ints, score: Floats) -> None:

@@ -8,6 +8,7 @@ are the same on every engine and for every tiling.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.cosine.cells import assign, members
 from dedupkit.neighbors.cosine.distinct import Distinct, check_vectors, collapse
+from dedupkit.neighbors.cosine.expanded import pairs_of_rows, pairs_of_sets
 from dedupkit.neighbors.cosine.join import EXACT_PAIRS, threads
 from dedupkit.neighbors.cosine.lists import NeighborLists
 from dedupkit.neighbors.cosine.nearest import nearest_of, nearest_tiles
 from dedupkit.neighbors.cosine.overlap import Plan, make_plan
-from dedupkit.neighbors.cosine.pairs import Columns, no_rows
+from dedupkit.neighbors.cosine.pairs import no_rows
 from dedupkit.neighbors.cosine.recall import EXACT, Recall, measured
-from dedupkit.neighbors.cosine.rows import Growing, Ints
+from dedupkit.neighbors.cosine.rows import Ints, Rows
 from dedupkit.neighbors.cosine.sample import LEAST_SAMPLE, SAMPLE_SHARE, Sample
 from dedupkit.neighbors.cosine.settings import MEMORY, Settings
 from dedupkit.neighbors.cosine.tiles import Engine, Sets
@@ -31,21 +33,20 @@ __all__ = ["Neighbors", "cosine_neighbors"]
 
 _MOST_K = 1024
 _LIST_BYTES = 48  # of a place in a list: 12 for the lists, the rest for making pairs of them
-_ENTRIES_AT_ONCE = 1 << 22  # of the table from which the k nearest rows are taken
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
-    """Pairs of rows of which one at least is among the k nearest of the other.
+    """Pairs of rows of which one at least is among the k nearest of the other; of two sets, pairs of a row and its own.
 
     Attributes:
-        a: int64 (m,), the smaller row; sorted by (a, b), each pair once.
-        b: int64 (m,), the larger row.
+        a: int64 (m,), the smaller row, or that of the first set; sorted by (a, b), each pair once.
+        b: int64 (m,), the larger row, or that of the other set.
         score: float32 (m,), cosine, at or above the floor.
         last: float32 (n,), the cosine of each row's k-th neighbour; minus infinity where fewer reach the floor. All
             pairs of a row above it are there.
         recall: Share of the k nearest of distinct vectors that was found.
-        skipped: int64, rows that are zero or not finite, and have no neighbours.
+        skipped: int64, rows of the first set that are zero or not finite, and have no neighbours.
     """
 
     a: NDArray[np.int64]
@@ -63,6 +64,7 @@ def cosine_neighbors(
     vectors: NDArray[Any],
     k: int,
     floor: float,
+    other: NDArray[Any] | None = None,
     *,
     rows: NDArray[np.int64] | None = None,
     method: str = "auto",
@@ -74,18 +76,21 @@ def cosine_neighbors(
 ) -> Neighbors:
     """Find the k nearest of each vector among those whose cosine reaches a floor.
 
-    Work: n² d / 2 multiply-adds where the search is exact; memory: 48 k bytes a row beside what
+    Work: n² d / 2 multiply-adds where the search is exact, n m d between two sets; memory: 48 k bytes a row beside what
     :func:`~dedupkit.neighbors.cosine_pairs` takes.
 
     >>> vectors = np.array([[1, 0], [3, 0.1], [3, 0.3], [0, 2]], np.float32)
     >>> found = cosine_neighbors(vectors, k=1, floor=0.5)
     >>> found.a, found.b, found.score.round(3)
     (array([0, 1]), array([1, 2]), array([0.999, 0.998], dtype=float32))
+    >>> cosine_neighbors(vectors[:2], k=1, floor=0.5, other=vectors[2:]).b
+    array([0, 0])
 
     Args:
         vectors: (n, d) float16 or float32, of any length; a memory map is read in blocks.
         k: Number of neighbours of each row, 1 to 1024; ties go to the smaller row.
         floor: Least cosine, in (-1, 1].
+        other: (m, d) vectors among which the neighbours of ``vectors`` are sought; by default these themselves.
         rows: int64, the rows whose neighbours are wanted, among all; by default every row.
         method: ``exact``, ``cells``, or ``auto``: exact where that takes seconds.
         target_recall: Share of the neighbours that ``cells`` must find, in (0, 1).
@@ -105,46 +110,72 @@ def cosine_neighbors(
         raise ValueError(f"k must be 1 to {_MOST_K} neighbours of each row, not {k}")
     settings = Settings(floor, method, target_recall, memory, device, seed, workers)
     array = check_vectors(vectors, "vectors")
-    needed = len(array) * min(k, max(1, len(array) - 1)) * _LIST_BYTES
+    among = array if other is None else check_vectors(other, "other")
+    if array.shape[1] != among.shape[1]:
+        raise ValueError(f"vectors have {array.shape[1]} dimensions, other has {among.shape[1]}")
+    needed = len(array) * min(k, max(1, len(among) - (other is None))) * _LIST_BYTES
     if needed > memory:
         raise ValueError(
             f"{k} neighbours of {len(array):,} rows need {needed / 2**20:,.0f} MiB, and memory allows "
             f"{memory / 2**20:,.0f}; ask for fewer neighbours or give more memory"
         )
-    return search(array, k, settings, rows)
+    return search(array, k, settings, rows, None if other is None else among)
 
 
-def search(array: NDArray[Any], k: int, settings: Settings, rows: NDArray[np.int64] | None = None) -> Neighbors:
+def search(
+    array: NDArray[Any], k: int, settings: Settings, rows: Ints | None = None, other: NDArray[Any] | None = None
+) -> Neighbors:
     """As :func:`cosine_neighbors`, with checked arguments."""
     dims = array.shape[1]
-    products = len(array) * (len(array) / 2 if rows is None else len(rows))
+    products = float(len(array) if rows is None else len(rows)) * (len(array) if other is None else len(other))
+    products /= 2 if rows is None and other is None else 1
     engine = Engine.choose(settings.device, products, dims, settings.floor)
     with threads(settings.workers):
         distinct = collapse(array)
-        sets = Sets(engine, distinct.rows, None, settings.memory // (16 * dims))
+        others = distinct if other is None else collapse(other)
+        sets = Sets(engine, distinct.rows, None if other is None else others.rows, settings.memory // (16 * dims))
         lists = NeighborLists(len(distinct.rows), k, settings.floor)
         wanted = None if rows is None else _positions(distinct, rows)
         few = wanted is not None and (settings.method == "exact" or products <= EXACT_PAIRS)
         plan, recall = (None, EXACT) if few else _plan(sets, k, settings)
-        if wanted is not None and plan is None:
-            some = NeighborLists(len(wanted), k, settings.floor)
-            nearest_of(sets, wanted, some)
-            lists.ids[wanted], lists.scores[wanted] = some.ids, some.scores
-        elif plan is None:
+        if plan is not None:
+            _search_cells(sets, plan, lists, wanted)
+        elif sets.same and wanted is None:
             nearest_tiles(sets, None, lists)
         else:
-            starts, owner = members(assign(engine, distinct.rows, plan), len(plan.centres))
-            for cell in range(len(plan.centres)):
-                inside = owner[starts[cell] : starts[cell + 1]]
-                if len(inside) > 1:
-                    nearest_tiles(sets, inside, lists)
-    a, b, score, last = _pairs_of_rows(distinct, lists, k, len(array))
+            queries = np.arange(len(distinct.rows)) if wanted is None else wanted
+            nearest_of(sets, queries, lists, queries)
+    if other is None:
+        a, b, score, last = pairs_of_rows(distinct, lists, k, len(array))
+    else:
+        a, b, score, last = pairs_of_sets(distinct, others, lists, k, len(array))
     if rows is not None:
         mine = np.zeros(len(array), bool)
         mine[rows] = True
-        near = mine[a] & (score >= last[a]) | mine[b] & (score >= last[b])
+        near = mine[a] & (score >= last[a])
+        if other is None:
+            near |= mine[b] & (score >= last[b])
         a, b, score = a[near], b[near], score[near]
     return Neighbors(a, b, score, last, recall, distinct.skipped)
+
+
+def _search_cells(sets: Sets, plan: Plan, lists: NeighborLists, wanted: Ints | None) -> None:
+    """Offer the rows of each cell to the lists of those of the first set in it, or of the wanted ones."""
+    inside = [_by_cell(sets.engine, side, plan) for side in sets.sides]
+    some = None if wanted is None else np.isin(np.arange(len(sets.left)), wanted)
+    for cell in range(len(plan.centres)):
+        left, right = inside[0](cell), inside[-1](cell)
+        if sets.same and some is None:
+            if len(left) > 1:
+                nearest_tiles(sets, left, lists)
+        else:
+            mine = left if some is None else left[some[left]]
+            nearest_of(sets, mine, lists, mine, right)
+
+
+def _by_cell(engine: Engine, rows: Rows, plan: Plan) -> Callable[[int], Ints]:
+    starts, owner = members(assign(engine, rows, plan), len(plan.centres))
+    return lambda cell: owner[starts[cell] : starts[cell + 1]]
 
 
 def _positions(distinct: Distinct, rows: NDArray[np.int64]) -> Ints:
@@ -157,9 +188,10 @@ def _positions(distinct: Distinct, rows: NDArray[np.int64]) -> Ints:
 
 def _plan(sets: Sets, k: int, settings: Settings) -> tuple[Plan | None, Recall]:
     """Cells that find the wanted share of the neighbours of a sample, and what the sample says of them."""
-    rows = len(sets.left)
-    cells = settings.method == "cells" or (settings.method == "auto" and rows * rows / 2 > EXACT_PAIRS)
-    if not cells or rows < 2:
+    rows, others = len(sets.left), len(sets.other)
+    products = rows * others / (2 if sets.same else 1)
+    cells = settings.method == "cells" or (settings.method == "auto" and products > EXACT_PAIRS)
+    if not cells or rows < 2 or not others:
         return None, EXACT
     count = min(rows, max(LEAST_SAMPLE, int(SAMPLE_SHARE * rows)))
     queries = np.random.default_rng([settings.seed, 0]).permutation(rows)[:count]
@@ -170,56 +202,3 @@ def _plan(sets: Sets, k: int, settings: Settings) -> tuple[Plan | None, Recall]:
     sample = Sample(queries, ordered[place], other, score)
     plan = make_plan(sets, sample, settings.target_recall, settings.seed, settings.overlap)
     return plan, EXACT if plan is None else measured(plan.found, plan.i, count)
-
-
-def _pairs_of_rows(
-    distinct: Distinct, lists: NeighborLists, k: int, count: int
-) -> tuple[Ints, Ints, NDArray[np.float32], NDArray[np.float32]]:
-    """Neighbours of distinct vectors as pairs of rows, and the cosine of each row's k-th neighbour."""
-    last = np.full(count, -np.inf, np.float32)
-    sizes = distinct.sizes
-    if (sizes == 1).all():
-        last[distinct.rows.ids] = lists.scores[:, -1]
-        row, other, score = lists.pairs()
-        ids = distinct.rows.ids
-        return (*_once(ids[row], ids[other], score, count), last)
-    keys, scores = Growing(np.int64), Growing(np.float32)
-    part = np.cumsum(sizes * (k + 1) * np.minimum(k + 1, sizes.max(initial=1))) // _ENTRIES_AT_ONCE
-    for vectors in np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(part)) + 1):
-        row, other, score = _expanded(distinct, lists, vectors, k)
-        order = np.lexsort((other, -score, row))
-        row, other, score = row[order], other[order], score[order]
-        _, first, counts = np.unique(row, return_index=True, return_counts=True)
-        rank = np.arange(len(row)) - np.repeat(first, counts)
-        last[row[rank == k - 1]] = score[rank == k - 1]
-        near = rank < k
-        a, b = np.minimum(row, other)[near], np.maximum(row, other)[near]
-        keys.append(a * count + b)
-        scores.append(score[near])
-    pair = keys.filled()
-    return (*_once(pair // count, pair % count, scores.filled(), count), last)
-
-
-def _expanded(distinct: Distinct, lists: NeighborLists, vectors: Ints, k: int) -> Columns:
-    """Every row of some vectors with the first rows equal to it and those of its neighbours: enough for the k nearest.
-
-    A vector that is none of the k nearest, ties by its first row, has no row that is.
-    """
-    near = np.column_stack([vectors, lists.ids[vectors]])
-    score = np.column_stack([np.ones(len(vectors), np.float32), lists.scores[vectors]])
-    place, at = np.nonzero(near >= 0)
-    other, value = near[place, at], score[place, at]
-    width = np.minimum(distinct.sizes[other], k + 1)  # a row itself is one of those equal to it
-    high = distinct.sizes[vectors[place]]
-    pair = np.repeat(np.arange(len(place)), high * width)
-    within = np.arange(len(pair)) - np.repeat(np.cumsum(high * width) - high * width, high * width)
-    row = distinct.members[distinct.starts[vectors[place[pair]]] + within // width[pair]]
-    column = distinct.members[distinct.starts[other[pair]] + within % width[pair]]
-    apart = row != column
-    return row[apart], column[apart], value[pair[apart]]
-
-
-def _once(row: Ints, other: Ints, score: NDArray[np.float32], count: int) -> tuple[Ints, Ints, NDArray[np.float32]]:
-    """Each pair once, a < b, sorted."""
-    keys, first = np.unique(np.minimum(row, other) * count + np.maximum(row, other), return_index=True)
-    return keys // max(count, 1), keys % max(count, 1), score[first]
