@@ -22,6 +22,7 @@ from dedupkit.manifest.export import apply
 from dedupkit.report import write_report
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.index import RowIndex
+from dedupkit.stages import decide
 from dedupkit.store import is_temporary, remove_tree, sweep, temporary_path
 from dedupkit.workflows.calibrate import calibrate
 from dedupkit.workflows.prompts import most_duplicated
@@ -256,3 +257,20 @@ def test_no_path_of_a_run_folder_is_spelled_elsewhere() -> None:
         if names.search(path.read_text()) and path.parent.name != "runfolder"
     }
     assert spelled <= {"engine/marker.py"}, spelled  # markers are the engine's
+
+
+def test_the_same_call_again_decides_only_where_a_verdict_is_damaged(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, decided = run(shards, tmp_path / "out").path, []
+    original = decide.decide_run
+    monkeypatch.setattr(decide, "decide_run", lambda *given: (decided.append(given), original(*given))[1])
+    run(shards, out)
+    assert not decided
+    groups, whole = out / "groups.parquet", (out / "groups.parquet").read_bytes()
+    groups.write_bytes(whole[:-1] + b"!")
+    run(shards, out)
+    assert len(decided) == 1
+    assert groups.read_bytes() == whole
+    run(shards, out, keep="nbytes, sample")
+    assert len(decided) == 2

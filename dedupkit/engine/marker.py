@@ -17,6 +17,8 @@ from dedupkit.store import FileState, file_state, is_intact, is_temporary, read_
 
 __all__ = ["Marker", "done_folder", "marker_path", "read_marker", "write_marker"]
 
+_DONE = ".done"
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
@@ -48,12 +50,12 @@ class Marker:
 
 def done_folder(out: Path) -> Path:
     """The folder of the markers."""
-    return out / ".done"
+    return out / _DONE
 
 
 def marker_path(out: Path, stage: str, name: str) -> Path:
     """Where a task's marker lies."""
-    return done_folder(out) / stage / f"{name}.json"
+    return Path(out, _DONE, stage, f"{name}.json")  # in one: a resume asks for many
 
 
 def read_marker(path: Path) -> Marker | None:

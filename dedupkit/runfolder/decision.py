@@ -60,10 +60,15 @@ class DecisionRecord:
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
-    def damaged(self, folder: Path) -> str | None:
-        """The first of the files that is not as it was written, None where all are."""
+    def damaged(self, folder: Path, *, whole_up_to: int | None = _READ_WHOLE) -> str | None:
+        """The first of the files that is not as it was written, None where all are.
+
+        Args:
+            folder: The run folder.
+            whole_up_to: See :func:`dedupkit.store.is_intact`.
+        """
         for name, state in self.files.items():
-            if not is_intact(folder / name, state, whole_up_to=_READ_WHOLE):
+            if not is_intact(folder / name, state, whole_up_to=whole_up_to):
                 return name
         return None
 

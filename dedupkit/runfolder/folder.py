@@ -255,6 +255,18 @@ class RunFolder(Placed):
             raise DedupkitError(f"{unfinished}: its verdicts are of other samples or pairs than those that are there")
         return verdicts
 
+    def is_decided(self, config: RunConfig) -> bool:
+        """Whether the verdicts in this folder are whole and answer this configuration, for what lies there now.
+
+        Raises:
+            DamagedError: Samples or edges are missing.
+        """
+        verdicts = DecisionRecord.read(self.decision)
+        if verdicts is None or verdicts.config != digest_of(config.to_json()):
+            return False
+        whole = verdicts.damaged(self.path, whole_up_to=None) is None
+        return whole and self.inputs(verdicts.signals) == verdicts.inputs
+
     def read_finished(self) -> RunConfig:
         """What was asked of this run, whose verdicts answer it; errors as :meth:`verdicts`."""
         self.verdicts()

@@ -270,6 +270,8 @@ def _version(distribution: str) -> str:
 
 
 def _decide(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy) -> None:
+    if folder.is_decided(config):
+        return
     from dedupkit.stages.decide import decide_and_write
 
     decide_and_write(folder, config, rule, policy)

@@ -226,6 +226,7 @@ class Draft(Verdicts):
 
 def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
     projections = projection_facts(folder, config.get("embedders", {}))
+    missing = folder.without_vector()
     return {
         "out": folder.shown,
         "rule": config["rule_expanded"],
@@ -233,8 +234,8 @@ def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) 
         "shards": len(config["shards"]),
         "shard_problems": folder.shard_problems(),
         "passed_over": folder.passed_over(),
-        "without_vector": folder.without_vector(),
-        "recall": _recalls(folder, config),
+        "without_vector": missing,
+        "recall": _recalls(folder, config, missing),
         **({"projections": projections} if projections else {}),
         **_verification(folder, config),
         "references": reference_facts(folder, counts.get("by_reference", [])),
@@ -248,12 +249,13 @@ def _verification(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
     return next(({"verification": found["verification"]} for found in facts if found and "verification" in found), {})
 
 
-def _recalls(folder: RunFolder, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _recalls(
+    folder: RunFolder, config: dict[str, Any], missing: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """The measured recall of each embedder's search, over the pairs at or above its floor of images with a vector.
 
     An image without a vector takes part in no pair, so ``without_vector`` says how many there are.
     """
-    missing = folder.without_vector()
     joined = {name: folder.joined(name) for name in config.get("embedders", {})}
     return {
         name: {**facts["recall"], "without_vector": missing.get(name, {}).get("count", 0)}
