@@ -22,6 +22,7 @@ def test_copies_are_counted_with_their_captions_and_with_what_remains(photos, tm
     ten = next(each for each in found.copies if each.at_least == 10)
     assert (ten.groups, ten.samples, ten.one_caption, ten.remaining) == (1, 11, 1, 0)
     assert (found.top[0].caption, found.top[0].caption_count, found.top[0].captions) == ("a cup", 10, 2)
+    assert found.templates is None and "not looked for" in str(found)
     assert Risk.from_json(json.loads(json.dumps(found.to_json()))) == found
     done = command("risk", finished.path)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Families of one template: what is found, what a cap removes, and the promises that hold under it."""
 
 import itertools
+import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ import dedupkit as dk
 from dedupkit.clustering import Matches, TemplatePolicy, decide, parse_rule
 from dedupkit.clustering.families import cap_families
 from dedupkit.errors import DedupkitError, RuleError
+from dedupkit.memorization.risk import Risk, Templates, measure_risk
 from dedupkit.verification import features_of, verify_pair
 
 pytest.importorskip("cv2")
@@ -89,6 +91,10 @@ def test_families_are_listed_and_kept_by_default(source, tmp_path):
         assert row["differs"][1] == pytest.approx(row["head_differs"][1], abs=0.05)
     assert finished.summary["families"] == {"families": 2, "in_families": 6, "largest": 3}
     assert ("template families", "2, 6 samples, the largest of 3") in finished.rows()
+    risk = measure_risk(finished.path)
+    assert risk.templates is not None and risk.templates[0] == Templates(2, 2, 6, 2)
+    assert Risk.from_json(json.loads(json.dumps(risk.to_json()))) == risk
+    assert "templates  families" in str(risk)
     verdict = {key: row["verdict"] for key, row in manifest(finished).items()}
     assert sum(verdict[key] == "keep" for key in ("show-1", "show-1-equal", "show-1-again")) == 1
     assert sum(value == "keep" for value in verdict.values()) == 7
@@ -108,6 +114,8 @@ def test_a_cap_keeps_so_many_of_each_family(source, tmp_path, most):
         words = finished.explain(row["key"]).words
         assert "family of one template" in words
     assert {row["kept"] for row in families(finished).values()} == {most}
+    risk = measure_risk(finished.path).templates
+    assert risk is not None and risk[0].remaining == (2 if most == 2 else 0)
     before = {key: row["verdict"] for key, row in rows.items()}
     again = finished.decide(templates="keep")
     assert again.summary["keep"] == 7 and finished.decide(templates="cap:3").summary["keep"] == 7

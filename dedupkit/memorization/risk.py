@@ -15,7 +15,7 @@ from dedupkit.manifest.shown import clip
 from dedupkit.runfolder import RunFolder
 from dedupkit.store import read_columns
 
-__all__ = ["SOURCES", "Copies", "Repeated", "Risk", "address_of", "measure_risk"]
+__all__ = ["SOURCES", "Copies", "Repeated", "Risk", "Templates", "address_of", "measure_risk"]
 
 SOURCES = (
     (
@@ -34,7 +34,7 @@ SOURCES = (
     ),
     (
         "Images of one template, which agree but for a part, are reproduced too, also by models whose training data "
-        "were de-duplicated. The groups counted here do not hold template families.",
+        "were de-duplicated.",
         "Webster, arXiv 2305.08694",
     ),
 )
@@ -73,6 +73,23 @@ class Copies:
 
 
 @dataclass(frozen=True, slots=True)
+class Templates:
+    """The families of one template of at least some size: images that share a layout and differ in a part of it.
+
+    Attributes:
+        at_least: Least number of samples in a family.
+        families: Number of such families.
+        samples: Number of samples in them, without those that were removed as duplicates.
+        remaining: Number of these families of which the rule in force keeps at least so many samples.
+    """
+
+    at_least: int
+    families: int
+    samples: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
 class Repeated:
     """A group among the largest.
 
@@ -102,27 +119,32 @@ class Risk:
         samples: Number of samples read.
         copies: Groups by least size.
         top: The largest groups.
+        templates: Families of one template by least size; None where the rule verifies no pairs and so finds none.
     """
 
     rule: str
     samples: int
     copies: tuple[Copies, ...]
     top: tuple[Repeated, ...]
+    templates: tuple[Templates, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready object, with the published findings."""
         sources = [{"finding": finding, "source": source} for finding, source in SOURCES]
-        return asdict(self) | {
-            "copies": [asdict(each) for each in self.copies],
-            "top": [asdict(each) for each in self.top],
-            "sources": sources,
+        lists = {
+            name: None if rows is None else [asdict(each) for each in rows]
+            for name, rows in (("copies", self.copies), ("top", self.top), ("templates", self.templates))
         }
+        return asdict(self) | lists | {"sources": sources}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Risk:
         """Read what :meth:`to_json` gives."""
         copies = tuple(Copies(**each) for each in value["copies"])
-        return cls(value["rule"], value["samples"], copies, tuple(Repeated(**each) for each in value["top"]))
+        top = tuple(Repeated(**each) for each in value["top"])
+        families = value.get("templates")
+        templates = None if families is None else tuple(Templates(**each) for each in families)
+        return cls(value["rule"], value["samples"], copies, top, templates)
 
     def __str__(self) -> str:
         lines = [f"{self.samples:,} samples; rule {self.rule}", "copies     groups   samples  one caption  remaining"]
@@ -130,7 +152,12 @@ class Risk:
             f">= {each.at_least:<6,} {each.groups:>7,} {each.samples:>9,} {each.one_caption:>12,} {each.remaining:>10,}"
             for each in self.copies
         ]
-        lines += ["", "most repeated (samples, kept, captions, the most frequent caption and its count)"]
+        lines += [
+            "",
+            *self._template_lines(),
+            "",
+            "most repeated (samples, kept, captions, the most frequent caption and its count)",
+        ]
         for each in self.top:
             caption = "no caption"
             if each.caption is not None:
@@ -138,6 +165,16 @@ class Risk:
             lines.append(f"{each.size:>8,} {each.kept:>6,} {each.captions or 0:>6,}  {caption}")
         lines += ["", *(f"{finding} ({source})" for finding, source in SOURCES)]
         return "\n".join(lines)
+
+    def _template_lines(self) -> list[str]:
+        if self.templates is None:
+            return ["template families: not looked for; a rule that verifies pairs, such as thorough, finds them"]
+        if not self.templates[0].families:
+            return ["template families: none"]
+        return ["templates  families   samples  remaining"] + [
+            f">= {each.at_least:<6,} {each.families:>9,} {each.samples:>9,} {each.remaining:>10,}"
+            for each in self.templates
+        ]
 
 
 def measure_risk(run: str | Path, top: int = 20) -> Risk:
@@ -174,4 +211,16 @@ def measure_risk(run: str | Path, top: int = 20) -> Risk:
         samples,
         copies,
         tuple(Repeated(**row | {"caption": clip(row["caption"])}) for row in largest.to_pylist()),
+        _templates(folder),
+    )
+
+
+def _templates(folder: RunFolder) -> tuple[Templates, ...] | None:
+    if not folder.families.exists():
+        return None
+    table = read_columns(folder.families, ["size", "kept"])
+    size, kept = (table[name].to_numpy() for name in ("size", "kept"))
+    return tuple(
+        Templates(bound, int((size >= bound).sum()), int(size[size >= bound].sum()), int((kept >= bound).sum()))
+        for bound in _BOUNDS
     )
