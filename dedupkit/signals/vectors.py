@@ -15,6 +15,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.neighbors.cosine.join import iter_cosine_pairs
 from dedupkit.neighbors.cosine.neighbors import Neighbors
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores, unit_rows
+from dedupkit.neighbors.cosine.recall import Recall
 from dedupkit.neighbors.cosine.settings import MEMORY
 from dedupkit.signals.across import Across, restricted
 from dedupkit.signals.columns import Edges, Scanned, write_edges
@@ -67,10 +68,10 @@ def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) ->
         if settings.bound < np.inf:
             yield from joined(vectors, settings.bound)
         if settings.floor is not None:
-            found = _nearest(vectors, settings.floor, settings, list_length(len(vectors), settings.target_recall))
-            ranks.update(_ranks(found, settings))
-            if found.recall.estimate < recall["estimate"]:
-                recall.update(estimate=found.recall.estimate, low=found.recall.low, high=found.recall.high)
+            k = list_length(len(vectors), settings.target_recall)
+            found = _nearest(vectors, settings.floor, settings, k)
+            ranks.update(_ranks(found, settings.floor, k))
+            _lower(recall, found.recall)
             new = found.score < np.float32(settings.bound)
             yield leaders[found.a[new]], leaders[found.b[new]], found.score[new]
 
@@ -144,6 +145,7 @@ def _nearest(
     settings: JoinSettings,
     k: int,
     rows: NDArray[np.int64] | None = None,
+    other: NDArray[np.float16] | None = None,
 ) -> Neighbors:
     from dedupkit.neighbors.cosine.neighbors import cosine_neighbors
 
@@ -151,6 +153,7 @@ def _nearest(
         vectors,
         k,
         floor,
+        other,
         rows=rows,
         method="auto" if settings.target_recall < 1 else "exact",
         target_recall=min(settings.target_recall, 0.9999),
@@ -160,13 +163,12 @@ def _nearest(
     )
 
 
-def _ranks(found: Neighbors, settings: JoinSettings) -> dict[str, Any]:
+def _ranks(found: Neighbors, floor: float, k: int) -> dict[str, Any]:
+    """What is known of lists of k nearest neighbours; ``complete``: the score from which on they hold all pairs."""
     ends = found.last[np.isfinite(found.last)]
-    length = list_length(len(found.last), settings.target_recall)
-    facts = {"floor": settings.floor, "k": length, "full": len(ends)}
     # A list ends at its last score, and others may have the same.
-    complete = settings.floor if not len(ends) else float(np.nextafter(ends.max(), np.float32(2)))
-    return {**facts, "complete": complete}
+    complete = floor if not len(ends) else float(np.nextafter(ends.max(), np.float32(2)))
+    return {"floor": floor, "k": k, "full": len(ends), "complete": complete}
 
 
 def across_vectors(
@@ -179,7 +181,8 @@ def across_vectors(
         own: The samples; their vectors are there.
         other: The rows of the reference; theirs are there too.
         part: (m,) bool, which rows take part.
-        settings: The floor and the search.
+        settings: The bound and the search; with a floor each sample's nearest rows above it are found too, as many as
+            a run over both would list.
 
     Raises:
         DedupkitError: Vectors of two lengths; more pairs than there is room for.
@@ -191,6 +194,10 @@ def across_vectors(
         leaders.append(_leaders(scanned, signal.name, first))
         labels.append(_with_vector(first, leaders[-1]))
     recall = {"estimate": 1.0, "low": 1.0, "high": 1.0}
+    floor, k = settings.floor, list_length(len(leaders[0]) + len(leaders[1]), settings.target_recall)
+    facts: dict[str, Any] = {"recall": recall}
+    if floor is not None:
+        facts |= {"bound": min(settings.bound, floor), "ranks": {"floor": floor, "k": k, "full": 0}}
 
     def blocks() -> Iterator[Edges]:
         if not len(leaders[0]) or not len(leaders[1]):
@@ -206,11 +213,25 @@ def across_vectors(
                         f"the vectors of {signal.name} have {sides[0].shape[1]} values here and {sides[1].shape[1]} in "
                         f"{other.folder.path}: they are of another model; --compute-missing computes them for it"
                     )
-                yield from _joined(signal, sides, leaders, settings, recall)
+                if settings.bound < np.inf:
+                    yield from _joined(signal, sides, leaders, settings, recall)
+                if floor is not None:
+                    found = _nearest(sides[0], floor, settings, k, other=sides[1])
+                    _lower(recall, found.recall)
+                    ranks = _ranks(found, floor, k)
+                    facts.update(bound=min(settings.bound, ranks.pop("complete")), ranks=ranks)
+                    new = found.score < np.float32(settings.bound)
+                    yield leaders[0][found.a[new]], leaders[1][found.b[new]], found.score[new]
         except ValueError as error:
             raise DedupkitError(f"{signal.name}: {error}") from error
 
-    return Across(labels[0], labels[1], blocks(), {"recall": recall})
+    return Across(labels[0], labels[1], blocks(), facts)
+
+
+def _lower(recall: dict[str, float], found: Recall) -> None:
+    """Let the lower of two recalls stand."""
+    if found.estimate < recall["estimate"]:
+        recall.update(estimate=found.estimate, low=found.low, high=found.high)
 
 
 def _joined(

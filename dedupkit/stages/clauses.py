@@ -12,7 +12,7 @@ from dedupkit.signals import find_signal
 __all__ = ["as_json", "candidate_clauses", "complete_clauses", "covers_verified", "settled_clauses"]
 
 
-def covers_verified(rule: Rule, facts: Mapping[str, Any], keep: str) -> bool:
+def covers_verified(rule: Rule, facts: Mapping[str, Any], keep: str | None) -> bool:
     """Whether every pair that a rule needs verified was, given what the stage says of its edges.
 
     A pair was looked at if a tested clause made it a candidate and no settled one spared it. Where lists of nearest
@@ -21,7 +21,7 @@ def covers_verified(rule: Rule, facts: Mapping[str, Any], keep: str) -> bool:
     Args:
         rule: The rule.
         facts: What the stage says.
-        keep: The keep policy.
+        keep: The keep policy; None for pairs with a reference, which do not depend on it.
     """
     if facts.get("answers") == [str(rule), keep]:
         return True

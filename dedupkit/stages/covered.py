@@ -34,31 +34,36 @@ def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: 
             return f"this run has not computed {name}"
         facts = folder.joined(name)
         if signal.stage == "match":
-            atom = loosest_unranked(rule, name, ranked)
-            floor = ranked.get(name)
-            have = None if facts is None else replace(rule.loosest(name), bound=float(facts["bound"]))
-            if atom is not None and (have is None or not have.covers(atom)):
-                return f"the rule reaches {atom}, the run's edges {have or 'none'}"
-            if floor is not None and not (have is not None and (have.covers(floor) or _reach(facts, floor))):
-                return f"the rule reaches {floor}, the run's edges {have or 'none'}"
+            beyond = _beyond(rule, name, ranked, facts)
+            if beyond is not None:
+                return beyond
         elif signal.stage == "verify" and (facts is None or not covers_verified(rule, facts, keep)):
             return "the rule or the keep policy needs pairs that this run has not verified"
         for number, reference in enumerate(RunConfig.from_json(config).references):
             if reference.role == "earlier":
-                missing = _missing_across(rule, folder, number, name, keep)
+                missing = _missing_across(rule, folder, number, name, ranked)
                 if missing is not None:
                     return f"{missing} with {reference.name}"
     return None
 
 
-def _missing_across(rule: Rule, folder: RunFolder, number: int, name: str, keep: str) -> str | None:
-    facts, atom = folder.joined_across(number, name), rule.loosest(name)
+def _missing_across(rule: Rule, folder: RunFolder, number: int, name: str, ranked: Mapping[str, Atom]) -> str | None:
+    facts = folder.joined_across(number, name)
     if facts is None:
         return f"{name} was not compared"
-    if atom.bound is not None and not replace(atom, bound=float(facts["bound"])).covers(atom):
-        return f"the rule reaches {atom}, what was compared {replace(atom, bound=float(facts['bound']))}"
-    if "tested" in facts and not covers_verified(rule, facts, keep):
-        return "the rule needs pairs that were not verified"
+    if "tested" in facts:
+        return None if covers_verified(rule, facts, None) else "the rule needs pairs that were not verified"
+    return None if rule.loosest(name).bound is None else _beyond(rule, name, ranked, facts)
+
+
+def _beyond(rule: Rule, name: str, ranked: Mapping[str, Atom], facts: Mapping[str, Any] | None) -> str | None:
+    """How far a rule reaches beyond a join, given what that says; None where it does not."""
+    have = None if facts is None else replace(rule.loosest(name), bound=float(facts["bound"]))
+    every, nearest = loosest_unranked(rule, name, ranked), ranked.get(name)
+    if every is not None and (have is None or not have.covers(every)):
+        return f"the rule reaches {every}, the run's edges {have or 'none'}"
+    if nearest is not None and not (have is not None and (have.covers(nearest) or _reach(facts, nearest))):
+        return f"the rule reaches {nearest}, the run's edges {have or 'none'}"
     return None
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering.rules import Atom, Rule
 from dedupkit.runfolder import Layout
-from dedupkit.signals.across import restricted
+from dedupkit.signals.across import Across, restricted
 from dedupkit.signals.matches import Matches
-from dedupkit.store import read_columns
+from dedupkit.store import atomic_path, read_columns
 
-__all__ = ["LIST_BOUNDS", "AcrossFiles", "Beside", "across_files", "beside", "list_rule"]
+__all__ = ["LIST_BOUNDS", "AcrossFiles", "Beside", "across_files", "beside", "list_rule", "write_labels"]
 
 LIST_BOUNDS = {"pdq": 31.0, "phash": 6.0}
 """Largest distances to the hashes of a list where the rule names none: PDQ's published match radius; 6 of 64 bits."""
@@ -51,6 +51,13 @@ def across_files(folder: Layout, number: int, signal: str) -> AcrossFiles:
     """Where the join of a run with a reference lies."""
     home = folder.across(number, signal)
     return AcrossFiles(home / "00000.parquet", home / "own.npy", home / "other.npy")
+
+
+def write_labels(files: AcrossFiles, found: Across) -> None:
+    """Write the labels of both sides of a join."""
+    for path, labels in ((files.own, found.own), (files.other, found.other)):
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.save(stream, labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from dedupkit.signals.columns import read_column
 from dedupkit.stages.candidates import Candidates
 from dedupkit.stages.neighbor_lists import NeighborLists
 from dedupkit.stages.plan import Job
-from dedupkit.stages.verify_pairs import PairVerifier
+from dedupkit.stages.verify_pairs import NO_COPIES, PairVerifier
 from dedupkit.stages.whole import keep_order
 
 __all__ = ["Seen", "look_in_rounds"]
@@ -139,7 +139,7 @@ class _State:
         readable = read_column(job.folder, shards, "error")["error"].is_null().to_numpy()
         self.part = readable if self.settled is None else readable & ~self.settled
         self.order = keep_order(job.folder, shards, job.policy, len(readable))
-        self.table = self.templates = pa.table({"a": pa.array([], pa.int64()), "b": pa.array([], pa.int64())})
+        self.table = self.templates = NO_COPIES
         self._decide()
 
     def fresh(self) -> Ints:

@@ -21,13 +21,16 @@ from dedupkit.stages.features import MOST_IMAGES, FeatureFiles, Record, features
 from dedupkit.store import read_columns, write_table
 from dedupkit.verification import Verification, verify_pair
 
-__all__ = ["PairVerifier", "verify_chunk", "verify_pairs"]
+__all__ = ["NO_COPIES", "PairVerifier", "verify_chunk", "verify_pairs"]
 
 _PAIRS_PER_TASK = 512
 _BOX = pa.list_(pa.float32(), 4)
 _COPIES = pa.schema(
     [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
 )  # a_is: what a is of b, in words; b_is: what b is of a
+NO_COPIES = _COPIES.empty_table()
+"""What looking at no pair gives."""
+
 _TEMPLATES = pa.schema([*_COPIES, ("a_differs", _BOX), ("b_differs", _BOX)])  # score: the share that is the same
 _SCHEMA = pa.schema([*_TEMPLATES, ("relation", pa.string())])
 _FORMAT = 3  # raise it when these columns or the verdicts change
@@ -77,7 +80,7 @@ class PairVerifier:
             The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), in the order given, and how many could
             not be read again.
         """
-        tables, unseen = [_COPIES.empty_table()], 0
+        tables, unseen = [NO_COPIES], 0
         for first in range(0, len(a), MOST_IMAGES // 2):
             part = slice(first, first + MOST_IMAGES // 2)
             table, missing = self._verify(a[part], b[part])

@@ -166,18 +166,7 @@ class Verdicts:
                 shown.append((f"recall of {name}", interval + among))
         shown += projection_rows(s.get("projections", {}))
         if "verification" in s:
-            seen = s["verification"]
-            found = (
-                f"{seen['candidates']:,} candidate pairs, {seen['looked_at']:,} looked at in {seen['rounds']} rounds"
-            )
-            shown.append(("verification", f"{found}, {seen['verified']:,} hold"))
-            if seen["capped"]:
-                shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
-            for name, share in seen.get("planted", {}).items():
-                if share["estimate"] is not None:
-                    interval = f"{share['estimate']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
-                    copies = f"{interval} of {share['above_floor']:,} planted copies"
-                    shown.append((f"  in the lists of {name}", copies))
+            shown += _verification_rows(s["verification"])
         for name, missing in s["without_vector"].items():
             named = ", ".join(example["key"] for example in missing["examples"])
             shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))
@@ -213,6 +202,25 @@ def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
         if each["flat"]:
             shown.append((f"  hashes of quality below 50 in {each['name']}", f"{each['flat']:,}, not compared"))
     return shown
+
+
+def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    """How many pairs were looked at again, within the run and with references."""
+    shown = [("verification", _looked(seen))]
+    if seen["capped"]:
+        shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
+    for name, share in seen.get("planted", {}).items():
+        if share["estimate"] is not None:
+            interval = f"{share['estimate']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
+            shown.append((f"  in the lists of {name}", f"{interval} of {share['above_floor']:,} planted copies"))
+    if "references" in seen:
+        shown.append(("verification with references", _looked(seen["references"])))
+    return shown
+
+
+def _looked(seen: dict[str, Any]) -> str:
+    found = f"{seen['candidates']:,} candidate pairs, {seen['looked_at']:,} looked at in {seen['rounds']} rounds"
+    return f"{found}, {seen['verified']:,} hold"
 
 
 def _family_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
