@@ -29,20 +29,26 @@ class Decision:
     """The verdict for n samples.
 
     Attributes:
-        witness: (n,) int64; the kept sample that a removed one duplicates, -1 for one that is kept or left out.
-        clause: (n,) int16; which clause of the rule holds between the two, -1 where there is no witness.
+        witness: (n,) int32; the kept sample that a removed one duplicates, -1 for one that is kept or left out.
+        clause: (n,) int8; which clause of the rule holds between the two, -1 where there is no witness.
         score: (n,) float32; the score of that clause's first signal, NaN where there is no witness.
-        group: (n,) int64; the smallest sample of the component.
+        group: (n,) int32; the smallest sample of the component.
         edges: number of pairs of vertices that satisfy the rule.
         vertices: number of vertices after twins were collapsed.
     """
 
-    witness: Ints
-    clause: NDArray[np.int16]
+    witness: NDArray[np.int32]
+    clause: NDArray[np.int8]
     score: NDArray[np.float32]
-    group: Ints
+    group: NDArray[np.int32]
     edges: int
     vertices: int
+
+    def sizes(self) -> NDArray[np.int32]:
+        """(n,) int32: the number of samples in the group that each sample names, 0 at one that names none."""
+        sizes = np.zeros(len(self.group), np.int32)
+        np.add.at(sizes, self.group, 1)
+        return sizes
 
 
 def decide(
@@ -66,11 +72,13 @@ def decide(
         The decision; it depends neither on the order of the edges nor on how they were found.
     """
     count = len(order)
+    witness = np.full(count, -1, np.int32)
+    reason = np.full(count, -1, np.int8)
+    value = np.full(count, np.nan, np.float32)
+    group = np.arange(count, dtype=np.int32)
     vertex_of, leaders = collapse(rule, signals, candidates)
     if not len(leaders):
-        nothing = np.full(count, -1, np.int64)
-        scores = np.full(count, np.nan, np.float32)
-        return Decision(nothing, nothing.astype(np.int16), scores, np.arange(count), 0, 0)
+        return Decision(witness, reason, value, group, 0, 0)
     a, b, clause, score = edges_of(rule, signals, leaders)
     if protected is not None:
         order = order[np.argsort(~protected[order], kind="stable")]
@@ -81,9 +89,6 @@ def decide(
     held = None if protected is None else protected[first_twin]
     kept, edge = keep_set(a, b, np.argsort(rank[first_twin], kind="stable"), held)
 
-    witness = np.full(count, -1, np.int64)
-    reason = np.full(count, -1, np.int16)
-    value = np.full(count, np.nan, np.float32)
     inside = vertex_of >= 0
     own = np.where(inside, vertex_of, 0)
     removed = inside & ~kept[own]
@@ -99,7 +104,6 @@ def decide(
     reason[twin], value[twin] = twin_reason(rule, signals, np.flatnonzero(twin), witness[twin])
 
     labels = components(a, b, len(leaders))
-    group = np.arange(count, dtype=np.int64)
     group[inside] = leaders[labels[own[inside]]]
     return Decision(witness, reason, value, group, len(a), len(leaders))
 

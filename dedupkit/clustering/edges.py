@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dedupkit.clustering.rules import Atom, Clause, Rule
 from dedupkit.signals.matches import Matches
 
-__all__ = ["View", "clause_edges", "edges_of"]
+__all__ = ["View", "clause_edges", "edges_of", "within"]
 
 Ints = NDArray[np.int64]
 
@@ -43,7 +43,7 @@ def clause_edges(
         if atom is generator:
             continue
         value = views[atom.signal].lookup(a, b, atom)
-        passed = ~np.isnan(value) & _within(value, atom)
+        passed = ~np.isnan(value) & within(value, atom)
         a, b, score, first_score, value = (
             a[passed],
             b[passed],
@@ -56,7 +56,8 @@ def clause_edges(
     return a, b, first_score
 
 
-def _within(score: NDArray[np.float32], atom: Atom) -> NDArray[np.bool_]:
+def within(score: NDArray[np.float32], atom: Atom) -> NDArray[np.bool_]:
+    """Which scores satisfy a condition."""
     if atom.bound is None:
         return np.ones(len(score), bool)
     # Scores are float32, so the bound is too: 0.9 must let through a similarity that was stored as 0.9.
@@ -118,7 +119,7 @@ class View:
         return value
 
     def _passing(self, atom: Atom) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-        passed = _within(self._signal.score, atom)
+        passed = within(self._signal.score, atom)
         if passed.all():
             return self._signal.a, self._signal.b, self._signal.score
         return self._signal.a[passed], self._signal.b[passed], self._signal.score[passed]

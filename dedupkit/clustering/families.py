@@ -89,8 +89,8 @@ def cap_families(
             decision = again(part & ~gone, kept & ~gone)
     verdict = replace(
         decision,
-        witness=np.where(gone, witness, decision.witness),
-        clause=np.where(gone, clause, decision.clause).astype(np.int16),
+        witness=np.where(gone, witness, decision.witness).astype(np.int32),
+        clause=np.where(gone, clause, decision.clause).astype(np.int8),
         score=np.where(gone, score, decision.score),
         group=first.group,
         edges=first.edges,

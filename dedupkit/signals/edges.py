@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.signals.matches import Block, Matches
-from dedupkit.store import iter_columns
+from dedupkit.signals.matches import Block, Streamed
+from dedupkit.store import count_rows, iter_columns
 
 if TYPE_CHECKING:
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.signal import Signal
 
-__all__ = ["iter_edges", "pair_scores", "read_matches"]
-
-_NONE: Block = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+__all__ = ["iter_edges", "pair_scores", "stream_matches"]
 
 
-def read_matches(signal: Signal, scanned: Scanned) -> Matches:
-    """Labels and scored pairs of a signal, as deciding takes them."""
-    blocks = [_NONE, *(block for file in signal.edge_files(scanned) for block in iter_edges(file))]
-    a, b, score = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    return Matches(signal.labels(scanned), a, b, score, signal.origin)
+def stream_matches(signal: Signal, scanned: Scanned) -> Streamed:
+    """Labels of a signal, and its scored pairs as they lie in files."""
+    files = signal.edge_files(scanned)
+    return Streamed(
+        signal.labels(scanned),
+        lambda: (block for file in files for block in iter_edges(file)),
+        sum(map(count_rows, files)),
+        signal.origin,
+    )
 
 
 def iter_edges(path: Path) -> Iterator[Block]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "Matches", "Origin"]
+__all__ = ["Block", "Matches", "Origin", "Streamed"]
 
 Block = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 """Some scored pairs: a, b and their scores."""
@@ -61,3 +62,31 @@ class Matches:
         """A signal that only holds between equal fingerprints."""
         none = np.zeros(0, np.int32)
         return cls(first, none, none, np.zeros(0, np.float32), origin)
+
+    @property
+    def streamed(self) -> Streamed:
+        """The same, for what takes its pairs in blocks."""
+        return Streamed(self.first, lambda: [(self.a, self.b, self.score)], len(self.a), self.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What one signal says about n samples, with its pairs left where they lie.
+
+    Attributes:
+        first: As in :class:`Matches`.
+        blocks: Gives all pairs, block by block; it may be called again.
+        edges: Number of pairs.
+        origin: As in :class:`Matches`.
+    """
+
+    first: NDArray[np.int32]
+    blocks: Callable[[], Iterable[Block]]
+    edges: int
+    origin: Origin = "image"
+
+    def loaded(self) -> Matches:
+        """The same with all pairs in memory."""
+        none: Block = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+        a, b, score = (np.concatenate(part) for part in zip(none, *self.blocks(), strict=True))
+        return Matches(self.first, a, b, score, self.origin)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dedupkit.signals.columns import Distinct, Edges, Scanned
     from dedupkit.signals.image import ScannedImage
     from dedupkit.signals.impostors import PairScorer
-    from dedupkit.signals.matches import Matches, Origin
+    from dedupkit.signals.matches import Matches, Origin, Streamed
 
 __all__ = ["JoinSettings", "Kind", "Signal", "Stage"]
 
@@ -159,11 +159,15 @@ class Signal:
         """The files with its scored pairs; none for a signal that holds between equal fingerprints alone."""
         return [] if self.stage == "none" else [scanned.folder.edges(self.name)]
 
-    def matches(self, scanned: Scanned) -> Matches:
-        """What it says about all samples, as deciding takes it: equal fingerprints, and all scored pairs."""
-        from dedupkit.signals.edges import read_matches
+    def streamed(self, scanned: Scanned) -> Streamed:
+        """What it says about all samples, as deciding takes it: equal fingerprints, and scored pairs in blocks."""
+        from dedupkit.signals.edges import stream_matches
 
-        return read_matches(self, scanned)
+        return stream_matches(self, scanned)
+
+    def matches(self, scanned: Scanned) -> Matches:
+        """The same in memory."""
+        return self.streamed(scanned).loaded()
 
     # -- samples against rows of another run or of a reference set
 

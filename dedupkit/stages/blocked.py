@@ -92,7 +92,7 @@ def blocked_samples(folder: RunFolder, config: RunConfig, readable: NDArray[np.b
 
 def _duplicates(
     folder: RunFolder, number: int, rule: Rule, candidates: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16], NDArray[np.float32]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]:
     """Samples that satisfy a rule with rows of a reference: samples, rows, clauses, scores."""
     placed = beside(folder, [number], rule.signals)
     count = len(candidates)

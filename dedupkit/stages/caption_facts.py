@@ -65,7 +65,7 @@ def caption_facts(
         mode: What is done with captions.
         earlier: For templates the captions of earlier runs, which count too.
     """
-    sizes = np.bincount(decision.group, minlength=len(decision.group))
+    sizes = decision.sizes()
     grouped = np.flatnonzero((sizes[decision.group] > 1) & readable)
     keys = keys_of_samples(scanned, grouped, len(readable))
     counts = count_captions(decision.group[grouped].astype(np.int64), keys, grouped)

@@ -17,6 +17,7 @@ from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering import Decision, Policy, Rule
 from dedupkit.clustering.families import TEMPLATE_REASON
 from dedupkit.clustering.rules import reason_of
+from dedupkit.engine import Engine, ThisProcess
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.decision import decision_digest
@@ -26,6 +27,7 @@ from dedupkit.stages.blocked import blocked_samples
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
 from dedupkit.stages.earlier_captions import earlier_uses, given_captions
 from dedupkit.stages.families import Families, signals_of, with_families
+from dedupkit.stages.parts import PartTasks
 from dedupkit.stages.tables import OutsideWitnesses, groups_of, iter_manifest, write_groups, write_manifest
 from dedupkit.stages.whole import Whole
 from dedupkit.store import write_table
@@ -33,7 +35,9 @@ from dedupkit.store import write_table
 __all__ = ["Verdicts", "decide_and_write", "decide_run"]
 
 
-def decide_and_write(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy) -> dict[str, Any]:
+def decide_and_write(
+    folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, engine: Engine | None = None
+) -> dict[str, Any]:
     """Decide, and put the manifest, the groups and ``decision.json`` into the run folder, all of them at once.
 
     Args:
@@ -41,12 +45,17 @@ def decide_and_write(folder: RunFolder, config: RunConfig, rule: Rule, policy: P
         config: What the verdicts answer; it becomes the run's configuration together with them.
         rule: What makes two samples duplicates.
         policy: Which of them is kept.
+        engine: Where a large decision is made, in parts; in this process by default.
 
     Returns:
         Counts for the summary: ``samples``, ``keep``, ``remove``, ``unreadable``, ``reasons``, ``groups``,
         ``largest_group``, ``edges``.
     """
-    return decide_run(folder, config, rule, policy).write()
+    inputs = folder.inputs(signals_of(rule, folder))
+    tasks = PartTasks.of_run(folder, engine or ThisProcess(), inputs)
+    verdicts = _decide(folder, config, rule, policy, inputs, tasks)
+    tasks.clear()
+    return verdicts.write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +108,7 @@ class Verdicts:
         names, reasons = self._reasons(), Counter[str]()
         for clause, count in zip(*np.unique(self.decision.clause[removed], return_counts=True), strict=True):
             reasons[names[int(clause)]] += int(count)
-        sizes = np.bincount(self.decision.group)
+        sizes = self.decision.sizes()
         kept = int((self._taking_part() & ~removed).sum())
         verdicts = {"keep": kept, "remove": int(removed.sum()), "unreadable": int((~self.readable).sum())}
         verdicts["blocked"] = len(self.blocked)
@@ -157,7 +166,7 @@ class Verdicts:
 
     def _caption_counts(self) -> dict[str, Any]:
         groups = self.captions.groups
-        sizes = np.bincount(self.decision.group, minlength=1)
+        sizes = self.decision.sizes()
         one = pc.and_(pc.equal(groups["captions"], 1), pc.greater(groups["caption_count"], 1))
         counts: dict[str, Any] = {
             "mode": self.config.captions,
@@ -192,15 +201,21 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
     Raises:
         DamagedError: Samples or edges are missing or damaged.
     """
+    return _decide(folder, config, rule, policy, folder.inputs(signals_of(rule, folder), check=check))
+
+
+def _decide(
+    folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, inputs: str, tasks: PartTasks | None = None
+) -> Verdicts:
     shards = len(config.shards)
-    inputs = folder.inputs(signals_of(rule, folder), check=check)
     readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
     scanned, mode = Scanned(folder, shards), CaptionMode.parse(config.captions)
     from_sets = blocked_samples(folder, config, readable)
     blocked = from_sets.reasons
     part = readable.copy()
     part[list(blocked)] = False
-    whole = Whole.of(folder, config, rule, policy, {n: find_signal(n).matches(scanned) for n in rule.signals})
+    signals = {name: find_signal(name).streamed(scanned) for name in rule.signals}
+    whole = Whole.of(folder, config, rule, policy, signals, tasks)
     decision = whole.decide(part, restrict=bool(blocked))
     before = earlier_uses(config, len(part)) if mode.kind == "template" else None
     templates = None

@@ -172,7 +172,7 @@ def iter_manifest(
     """
     blocked, captions = blocked or {}, captions or {}
     outside = OutsideWitnesses.gather([]) if outside is None else outside
-    sizes = np.bincount(decision.group, minlength=len(decision.group)).astype(np.int32)
+    sizes = decision.sizes()
     within = np.where(decision.witness < len(decision.witness), decision.witness, -1)
     witnesses = np.unique(within[within >= 0])
     witness_keys = keys_of(witnesses, samples)
@@ -182,7 +182,7 @@ def iter_manifest(
         table = read_columns(file)
         rows = slice(start, start + table.num_rows)
         start += table.num_rows
-        witness = within[rows]
+        witness = within[rows].astype(np.int64)
         removed = decision.witness[rows] >= 0
         kept_source, number, key, score = outside.of(rows)
         unreadable = table["error"].is_valid().combine_chunks()
@@ -199,7 +199,7 @@ def iter_manifest(
             "kept_sample": pc.coalesce(number, pa.array(witness, mask=witness < 0)),
             "kept_key": pc.coalesce(key, witness_keys.take(pa.array(where, mask=witness < 0))),
             "kept_source": kept_source,
-            "group": pa.array(decision.group[rows]),
+            "group": pa.array(decision.group[rows].astype(np.int64)),
             "group_size": pa.array(sizes[decision.group[rows]]),
         }
         why = _by_row(blocked, rows, pa.string())
@@ -240,10 +240,10 @@ def groups_of(decision: Decision, readable: NDArray[np.bool_], captions: pa.Tabl
         captions: Columns ``group`` (ascending), ``captions`` (distinct ones), ``caption`` (the most frequent) and
             ``caption_count``, for the groups that have any.
     """
-    sizes = np.bincount(decision.group, minlength=len(decision.group))
+    sizes = decision.sizes()
     grouped = np.flatnonzero(sizes[decision.group] > 1)
     by_group = grouped[np.argsort(decision.group[grouped], kind="stable")]
-    ids, starts, counts = np.unique(decision.group[by_group], return_index=True, return_counts=True)
+    ids, starts, counts = np.unique(decision.group[by_group].astype(np.int64), return_index=True, return_counts=True)
     is_kept = (decision.witness[by_group] < 0) & readable[by_group]
     kept = np.add.reduceat(is_kept, starts, dtype=np.int32) if len(ids) else np.zeros(0, np.int32)
     offsets = np.append(starts, len(by_group)).astype(np.int32)

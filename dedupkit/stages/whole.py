@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,19 +13,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision, Policy, Rule, decide
+from dedupkit.clustering.parts import Rows
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
-from dedupkit.signals.matches import Matches
+from dedupkit.signals.matches import Matches, Streamed
 from dedupkit.stages.blocked import blocked_samples, rows_of, witnesses
 from dedupkit.stages.outside import beside
+from dedupkit.stages.parts import PartTasks, is_large
 from dedupkit.stages.tables import OutsideWitnesses
-from dedupkit.store import read_columns
+from dedupkit.store import count_rows, read_columns
 
 __all__ = ["Whole", "duplicates_outside", "keep_order"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Whole:
     """The samples and, where there are earlier runs, those of their kept samples that duplicates lead to.
 
@@ -31,42 +35,66 @@ class Whole:
         folder: Folder of the run.
         config: What the verdicts answer.
         rule: The rule.
+        policy: The keep policy.
         signals: What each signal says about all of them.
-        order: All of them, the most worth keeping first.
         earlier: (n + k,) bool, which are of an earlier run.
         number: (k,) int64, the number of each one's run.
         row: (k,) int64, its sample number there.
+        columns: (k,) float64 each, the columns of the keep policy of these.
+        tasks: Where large decisions are made; in this process by default.
     """
 
     folder: RunFolder
     config: RunConfig
     rule: Rule
-    signals: Mapping[str, Matches]
-    order: NDArray[np.int64]
+    policy: Policy
+    signals: Mapping[str, Streamed]
     earlier: NDArray[np.bool_]
     number: NDArray[np.int64]
     row: NDArray[np.int64]
+    columns: Mapping[str, NDArray[Any]]
+    tasks: PartTasks | None = None
 
     @classmethod
     def of(
-        cls, folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, signals: Mapping[str, Matches]
+        cls,
+        folder: RunFolder,
+        config: RunConfig,
+        rule: Rule,
+        policy: Policy,
+        signals: Mapping[str, Streamed],
+        tasks: PartTasks | None = None,
     ) -> Whole:
         """Put the earlier runs beside the samples."""
         count = len(next(iter(signals.values())).first)
         numbers = [number for number, reference in enumerate(config.references) if reference.role == "earlier"]
-        columns = _policy_columns(folder, len(config.shards), policy)
         none = np.zeros(0, np.int64)
         if not numbers:
-            return cls(folder, config, rule, signals, policy.order(columns, count), np.zeros(count, bool), none, none)
-        placed = beside(folder, numbers, rule.signals, signals)
+            return cls(folder, config, rule, policy, signals, np.zeros(count, bool), none, none, {}, tasks)
+        placed = beside(folder, numbers, rule.signals, {name: signal.loaded() for name, signal in signals.items()})
+        columns: dict[str, list[NDArray[Any]]] = {name: [] for name in policy.needs}
         for number in numbers:
             layout, shards = rows_of(folder, config, number)
             theirs = _policy_columns(RunFolder(layout.path), shards, policy)
             rows = placed.row[placed.number == number]
-            columns = {name: np.concatenate([column, theirs[name][rows]]) for name, column in columns.items()}
-        order = policy.order(columns, count + len(placed.row))
+            for name, column in theirs.items():
+                columns[name].append(column[rows])
+        together = {name: np.concatenate(parts) for name, parts in columns.items()}
+        streamed = {name: matches.streamed for name, matches in placed.signals.items()}
         earlier = placed.protected(count)
-        return cls(folder, config, rule, placed.signals, order, earlier, placed.number, placed.row)
+        return cls(folder, config, rule, policy, streamed, earlier, placed.number, placed.row, together, tasks)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """All of them, the most worth keeping first."""
+        columns = _policy_columns(self.folder, len(self.config.shards), self.policy)
+        if self.columns:
+            columns = {name: np.concatenate([column, self.columns[name]]) for name, column in columns.items()}
+        return self.policy.order(columns, len(self.earlier))
+
+    @cached_property
+    def _loaded(self) -> dict[str, Matches]:
+        return {name: signal.loaded() for name, signal in self.signals.items()}
 
     def decide(self, part: NDArray[np.bool_], *, restrict: bool, held: NDArray[np.bool_] | None = None) -> Decision:
         """Decide about the samples of a mask; witnesses beyond all samples are of earlier runs.
@@ -80,12 +108,25 @@ class Whole:
         protected = self.earlier.copy()
         protected[:count] |= False if held is None else held
         everything = np.concatenate([part, np.ones(len(self.row), bool)])
-        signals = self.signals
-        if restrict:
-            signals = {name: matches.restricted(everything) for name, matches in signals.items()}
-        found = decide(self.rule, signals, self.order, everything, protected if protected.any() else None)
+        if is_large(self.signals):
+            with nullcontext(self.tasks) if self.tasks else PartTasks.temporary(self.folder) as tasks:
+                found = tasks.decide(self.rule, self.policy, self.signals, (everything, protected), self._rows())
+        else:
+            signals = self._loaded
+            if restrict:
+                signals = {name: matches.restricted(everything) for name, matches in signals.items()}
+            found = decide(self.rule, signals, self.order, everything, protected if protected.any() else None)
         witness, clause, score = found.witness[:count], found.clause[:count], found.score[:count]
         return Decision(witness, clause, score, found.group[:count], found.edges, found.vertices)
+
+    def _rows(self) -> Iterator[Rows]:
+        """What the keep policy looks at, a shard at a time, those of earlier runs at the end."""
+        start = 0
+        for shard in range(len(self.config.shards)):
+            stop = start + count_rows(self.folder.samples(shard))
+            yield Rows(start, stop, _shard_columns(self.folder, shard, self.policy))
+            start = stop
+        yield Rows(start, len(self.earlier), self.columns)
 
     def witnesses(self, decision: Decision) -> OutsideWitnesses:
         """The witnesses of earlier runs by name."""
@@ -115,7 +156,8 @@ def duplicates_outside(folder: RunFolder, config: RunConfig, rule: Rule, policy:
     for name in rule.signals:
         signal = find_signal(name)
         later = signal.stage == "verify"
-        signals[name] = Matches.identity(signal.labels(scanned)) if later else signal.matches(scanned)
+        unseen = Matches.identity(signal.labels(scanned)).streamed if later else None
+        signals[name] = unseen or signal.streamed(scanned)
     witness = Whole.of(folder, config, rule, policy, signals).decide(part, restrict=True).witness
     settled: NDArray[np.bool_] = readable & (~part | (witness >= len(part)))
     return settled
@@ -127,20 +169,26 @@ def keep_order(folder: RunFolder, shards: int, policy: Policy, count: int) -> ND
 
 
 def _policy_columns(folder: RunFolder, shards: int, policy: Policy) -> dict[str, NDArray[Any]]:
-    """The policy's columns as float64, NaN where missing."""
+    """The policy's columns of all samples."""
+    parts = [_shard_columns(folder, shard, policy) for shard in range(shards)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in policy.needs}
+
+
+def _shard_columns(folder: RunFolder, shard: int, policy: Policy) -> dict[str, NDArray[Any]]:
+    """The policy's columns of one shard's samples as float64, NaN where missing."""
+    sources = {"pixels": ["width", "height"], "caption_length": ["caption"]}
+    names = dict.fromkeys(column for name in policy.needs for column in sources.get(name, [name]))
+    if not names:
+        return {}
+    table = read_columns(folder.samples(shard), list(names))
     values: dict[str, NDArray[Any]] = {}
     for name in policy.needs:
         if name == "pixels":
-            table = read_column(folder, shards, "width", "height")
-            width, height = (_floats(table[side]) for side in ("width", "height"))
-            values[name] = width * height
+            values[name] = _floats(table["width"]) * _floats(table["height"])
         elif name == "caption_length":
-            # One shard at a time: captions can be larger than everything else together.
-            columns = (read_columns(folder.samples(shard), ["caption"])["caption"] for shard in range(shards))
-            lengths = [pc.utf8_length(column) for column in columns]
-            values[name] = np.concatenate([_floats(part) for part in lengths])
+            values[name] = _floats(pc.utf8_length(table["caption"]))
         else:
-            values[name] = _floats(read_column(folder, shards, name)[name])
+            values[name] = _floats(table[name])
     return values
 
 

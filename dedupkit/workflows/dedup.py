@@ -170,7 +170,7 @@ def dedup(
         if references.named:
             match_references(job, done, references, compared, place, compute_missing)
         verify_samples(job, done, place, config)
-        _decide(folder, config, job.rule, policy)
+        _decide(folder, config, job.rule, policy, place)
     return _open(folder.path, keeper)
 
 
@@ -269,9 +269,9 @@ def _version(distribution: str) -> str:
         return "unknown"
 
 
-def _decide(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy) -> None:
+def _decide(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, engine: Engine) -> None:
     if folder.is_decided(config):
         return
     from dedupkit.stages.decide import decide_and_write
 
-    decide_and_write(folder, config, rule, policy)
+    decide_and_write(folder, config, rule, policy, engine)

@@ -1,0 +1,78 @@
+"""The compiled loops of :mod:`dedupkit.clustering.parts`. Importing this file imports numba."""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+__all__ = ["equal_pairs", "fill_parts", "mark_parts", "weigh"]
+
+
+@njit(cache=True, nogil=True)
+def equal_pairs(first: Any, seen: Any) -> Any:
+    """Count the pairs of samples with the same first sample; ``seen`` must be zero."""
+    pairs = 0
+    for row in range(len(first)):
+        if first[row] >= 0:
+            pairs += seen[first[row]]
+            seen[first[row]] += 1
+    return pairs
+
+
+@njit(cache=True, nogil=True)
+def weigh(parent: Any, taking: Any, amount: Any, several: Any) -> None:
+    """Sum what there is of each component at its root.
+
+    Args:
+        parent: (n,) the smallest sample of each one's component.
+        taking: (n,) bool, which take part.
+        amount: (n,) edges by sample; afterwards, at roots, edges and samples that take part.
+        several: (n,) zeros; afterwards, at roots, how many take part: 0, 1, or 2 for more.
+    """
+    for row in range(len(parent)):
+        root = parent[row]
+        if taking[row]:
+            amount[root] += 1
+            if several[root] < 2:
+                several[root] += 1
+        if root != row:
+            amount[root] += amount[row]
+
+
+@njit(cache=True, nogil=True)
+def fill_parts(parent: Any, several: Any, amount: Any, size: Any, most: Any, part: Any) -> Any:
+    """Put the components of two samples or more into parts, one after the other; returns the number of parts.
+
+    Args:
+        parent: (n,) the smallest sample of each one's component.
+        several: As :func:`weigh` leaves it.
+        amount: As :func:`weigh` leaves it.
+        size: What a part should hold at most; one component may be more.
+        most: The largest number of parts.
+        part: (n,) filled with what stands for no part; afterwards the part of each sample.
+    """
+    total = 0
+    for row in range(len(parent)):
+        if parent[row] == row and several[row] > 1:
+            total += amount[row]
+    # Any two parts in a row hold more than ``size``.
+    size = max(size, 2 * total // (most - 1) + 1)
+    number, filled = 0, 0
+    for row in range(len(parent)):
+        root = parent[row]
+        if root != row:
+            part[row] = part[root]
+        elif several[row] > 1:
+            if filled > 0 and filled + amount[row] > size:
+                number, filled = number + 1, 0
+            filled += amount[row]
+            part[row] = number
+    return number + (filled > 0)
+
+
+@njit(cache=True, nogil=True)
+def mark_parts(first: Any, taking: Any, part: Any, none: Any, marks: Any) -> None:
+    """Set the bit of each part that has samples of a class, at the first sample of the class."""
+    for row in range(len(first)):
+        if taking[row] and first[row] >= 0 and part[row] != none:
+            marks[first[row]] |= np.uint64(1) << np.uint64(part[row])

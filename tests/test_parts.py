@@ -1,0 +1,174 @@
+"""A decision in parts is the decision in one piece, whatever the parts (promise 4)."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import astuple
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from helpers import encode, run, snapshot, write_tar
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from test_decide import KINDS, ORIGINS, RULES, fingerprints, signal_of
+
+import dedupkit as dk
+from dedupkit.clustering import decide, parse_policy, parse_rule
+from dedupkit.clustering.parts import Parting, Rows, decide_part, find_parts, gather_parts, write_parts
+from dedupkit.stages import parts
+
+POLICIES = ["sample", "-sample", "-pixels, nbytes, sample", "nbytes, -sample"]
+
+
+def in_parts(home, rule, policy, signals, masks, columns, *, size, shards):
+    """The decision in parts of about a size, from columns that come in so many shards."""
+    count = len(masks[0])
+    streamed = {name: matches.streamed for name, matches in signals.items()}
+    parting = Parting(rule, policy, {name: matches.origin for name, matches in signals.items()}, count)
+    bounds = np.linspace(0, count, shards + 1).astype(int)
+    rows = [
+        Rows(low, high, {name: values[low:high] for name, values in columns.items()}) for low, high in pairwise(bounds)
+    ]
+    found_parts = find_parts(rule, streamed, masks[0], size)
+    write_parts(home, parting, found_parts, streamed, masks, rows)
+    found = [decide_part(str(home), number, parting) for number in range(found_parts.count)]
+    return gather_parts(home, found_parts, masks[0], found), found_parts.count
+
+
+@settings(max_examples=300, deadline=None)  # the first call compiles
+@given(fingerprints(), st.sampled_from(RULES), st.sampled_from(POLICIES), st.data())
+def test_a_decision_in_parts_is_the_decision_in_one_piece(data, text, keep, more):
+    values, usable, _ = data
+    count = len(usable)
+    rule, policy = parse_rule(text, KINDS), parse_policy(keep)
+    signals = {
+        name: signal_of(values[name], KINDS[name] == "distance", ORIGINS.get(name, "image")) for name in rule.signals
+    }
+    flags = st.lists(st.booleans(), min_size=count, max_size=count).map(lambda flags: np.array(flags, bool))
+    taking = usable & more.draw(flags)
+    protected = taking & more.draw(flags)
+    numbers = st.lists(st.sampled_from([1.0, 2.0, np.nan]), min_size=count, max_size=count)
+    columns = {name: np.array(more.draw(numbers)) for name in policy.needs}
+    whole = decide(
+        rule,
+        {name: matches.restricted(taking) for name, matches in signals.items()},
+        policy.order(columns, count),
+        taking,
+        protected if protected.any() else None,
+    )
+    with TemporaryDirectory() as home:
+        found, number = in_parts(
+            Path(home), rule, policy, signals, (taking, protected), columns,
+            size=more.draw(st.sampled_from([1, 4, 1000])), shards=more.draw(st.integers(1, 3)),
+        )  # fmt: skip
+    assert number <= 64
+    for one, other in zip(astuple(whole), astuple(found), strict=True):
+        assert np.asarray(one).dtype == np.asarray(other).dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@contextmanager
+def small_parts(size: int = 2) -> Iterator[None]:
+    """Every decision is a large one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "_IN_MEMORY", 0)
+        patch.setattr(parts, "_PART", size)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Image.Image]) -> list[str]:
+    """Four tars with copies of six photos among them, and captions that repeat."""
+    folder, made = tmp_path_factory.mktemp("parts"), []
+    images = [photo.convert("RGB").resize((160, 120)) for photo in list(photos.values())[:6]]
+    for shard in range(4):
+        members = []
+        for number, image in enumerate(images):
+            edited = [image, image, ImageOps.mirror(image), image.resize((80, 60))][(shard + number) % 4]
+            members.append((f"{shard}{number}.jpg", encode(edited, quality=85 - 30 * (shard == 3))))
+            members.append((f"{shard}{number}.txt", [b"a photo", b"photo of it", b"another"][(shard * number) % 3]))
+        members.append((f"{shard}9.jpg", b"broken"))
+        made.append(str(write_tar(folder / f"{shard}.tar", members)))
+    return made
+
+
+def verdict_files(folder: Path) -> dict[str, bytes]:
+    """The files that hold verdicts, and all other names in a run folder."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    held = ("manifest", "groups", "templates", "earlier_captions", "families", "decision")
+    return {name: path.read_bytes() if name.startswith(held) else b"" for name, path in files.items()}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"captions": "pair"},
+        {"captions": "merge", "keep": "nbytes, -sample"},
+        {"captions": "template>2:drop"},
+        {"rule": "exact or (pdq<=64 and phash<=12) or caption>=0.9", "keep": "-caption_length"},
+    ],
+    ids=str,
+)
+def test_a_run_that_decides_in_parts_has_the_same_files(shards, tmp_path, asked):
+    for name in ("whole", "parts"):
+        with small_parts() if name == "parts" else nullcontext():
+            first = run(shards[:2], tmp_path / name / "first", **asked)
+            run(shards, tmp_path / name / "all", against=[first.path], **asked)
+    assert verdict_files(tmp_path / "parts") == verdict_files(tmp_path / "whole")
+
+
+def test_an_update_that_decides_in_parts_has_the_same_files(shards, tmp_path):
+    first = run(shards[:2], tmp_path / "first")
+    for name in ("whole", "parts"):
+        with small_parts() if name == "parts" else nullcontext():
+            dk.update(first.path, shards[2:], tmp_path / name, workers=0)
+    assert verdict_files(tmp_path / "parts") == verdict_files(tmp_path / "whole")
+    counts = Counter(dk.Run(tmp_path / "parts").manifest["kept_source"].to_pylist())
+    assert counts[str(first.path)] > 0
+
+
+def test_trying_a_rule_decides_in_parts_and_writes_nothing(shards, tmp_path):
+    finished = run(shards, tmp_path / "run")
+    before = snapshot(tmp_path)
+    expected = finished.decide("pdq<=20").manifest
+    with small_parts():
+        assert finished.decide("pdq<=20").manifest.equals(expected)
+    assert snapshot(tmp_path) == before
+
+
+def test_workers_decide_parts_and_an_interrupted_decision_goes_on(shards, tmp_path):
+    """The parts that were decided before the command was stopped are not decided again."""
+    whole = run(shards, tmp_path / "whole")
+    with small_parts():
+        done: list[str] = []
+
+        def stopped(*given):
+            if len(done) == 2:
+                raise KeyboardInterrupt
+            done.append(given[1])
+            return decide_part(*given)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parts, "decide_part", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                run(shards, tmp_path / "run")
+        files = [tmp_path / "run" / ".next" / "parts" / "00" / f"{number:02d}.npy" for number in done]
+        for file in files:
+            os.utime(file, (1, 1))
+        looked = []
+
+        def gathered(home, *given):
+            looked.extend(int(file.stat().st_mtime) for file in files)
+            return gather_parts(home, *given)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parts, "gather_parts", gathered)
+            run(shards, tmp_path / "run", workers=2)
+    assert looked == [1, 1]
+    assert verdict_files(tmp_path / "run") == verdict_files(whole.path)
