@@ -24,6 +24,8 @@ from dedupkit.runfolder import RunFolder
 from dedupkit.sources.reread import Originals
 from dedupkit.store import Bucket, Lease, lease, read_ranges, remote
 from dedupkit.store.bucket import State
+from dedupkit.workflows.audit import audit
+from dedupkit.workflows.metadata import clean_lists
 
 pytest.importorskip("moto", reason="could not import moto")
 pytest.importorskip("s3fs", reason="could not import s3fs")
@@ -199,6 +201,34 @@ def test_a_second_look_at_an_image_reads_that_image_alone(server: S3, photos: di
     assert server.sent - before < len(data) / 10
     with_end = list(read_ranges("s3://bucket/look/0.tar", [(len(data) - 5, 100), (len(data) + 5, 10), (3, 0), (0, 4)]))
     assert with_end == [data[-5:], b"", b"", data[:4]]
+
+
+def test_cleaned_lists_and_an_audit_in_a_bucket_are_those_of_a_local_disk(
+    server: S3, shards: Path, local: Path, tmp_path: Path
+) -> None:
+    lists = tmp_path / "urls.tsv"
+    lists.write_text("url\ncaption\nhttp://a.example/1\nhttp://a.example/1\nhttp://a.example/2\n")
+    there = "s3://bucket/lists/clean"
+    for rule in ("url_family", "url"):  # the second call replaces what the first wrote
+        clean_lists(lists, there, rule=rule)
+    clean_lists(lists, tmp_path / "clean", rule="url")
+    assert server.objects(there).keys() >= {"urls.tsv", "dedupkit/summary.json"}
+    same(server, there, tmp_path / "clean", ("urls.tsv", "dedupkit/manifest.parquet", "dedupkit/summary.json"))
+    boto().put_object(Bucket="bucket", Key="foreign/notes.txt", Body=b"mine")
+    with pytest.raises(DedupkitError, match="s3://bucket/foreign is not empty"):
+        clean_lists(lists, "s3://bucket/foreign", rule="url")
+
+    out = "s3://bucket/audits/first"
+    boto().put_object(Bucket="bucket", Key="audits/first/prompts.parquet", Body=b"an earlier audit's")
+    audit(shards, local / "run", out)
+    audit(shards, local / "run", tmp_path / "audit")
+    same(server, out, tmp_path / "audit", ("audit.parquet", "audit.csv", "audit.json", "takedown.txt"))
+    assert "prompts.parquet" not in server.objects(out)
+    with pytest.raises(
+        DedupkitError, match="real images are in the training set.*s3://bucket/audits/first/overlap.txt"
+    ):
+        audit(shards, local / "run", out, real=shards)
+    assert server.objects(out)["overlap.txt"]
 
 
 class TestBadInput:

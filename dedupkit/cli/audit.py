@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ __all__ = ["audit"]
 def audit(
     generated: Annotated[list[str], typer.Argument(help="Folders or shards of generated images.")],
     against: Annotated[str, typer.Option(help="A finished run over the training set.")],
-    out: Annotated[Path, typer.Option(help="Folder to write into.")],
+    out: Annotated[str, typer.Option(help="Folder to write into, or its URL in an object store.")],
     real: Annotated[
         list[str] | None,
         typer.Option(help="Real images that were not trained on, for threshold and false-alarm rate (repeatable)."),
@@ -48,6 +47,7 @@ def audit(
 ) -> None:
     """Say which generated images copy a training image: a page, tables, and a list of hashes for a take-down."""
     from dedupkit.memorization.extraction import Filter
+    from dedupkit.store import join
     from dedupkit.workflows.audit import AuditOptions
     from dedupkit.workflows.audit import audit as measure
 
@@ -65,4 +65,4 @@ def audit(
     if json_output:
         say_json(found.to_json())
     else:
-        say(f"{found}\nlook at {out / 'audit.html'}")
+        say(f"{found}\nlook at {join(out, 'audit.html')}")

@@ -17,7 +17,12 @@ def metadata(
     files: Annotated[
         list[str], typer.Argument(help="URL lists: Parquet, TSV or CSV with a column of URLs; braces and globs.")
     ],
-    to: Annotated[Path, typer.Option(help="Folder for the cleaned lists, which keep their names and columns.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Folder for the cleaned lists, which keep their names and columns, or its URL in an object store."
+        ),
+    ],
     rule: Annotated[
         str | None,
         typer.Option(
@@ -48,6 +53,7 @@ def metadata(
     from dedupkit.metadata.keys import KeySettings
     from dedupkit.metadata.urls import UrlSteps
     from dedupkit.startup.no_pandas import leave_pandas_out
+    from dedupkit.store import join
     from dedupkit.workflows.metadata import clean_lists
 
     leave_pandas_out()
@@ -68,5 +74,5 @@ def metadata(
     if json_output:
         say_json(summary.to_json())
         return
-    say_rows([*summary.rows_of_table(), ("manifest", to / "dedupkit" / "manifest.parquet")])
+    say_rows([*summary.rows_of_table(), ("manifest", join(to, "dedupkit", "manifest.parquet"))])
     say(f"\nnext: img2dataset --url_list {to} --input_format … --url_col …")

@@ -23,8 +23,17 @@ KEYS = "dedupkit-keys.tmp"
 """Folder of the keys; what a killed call leaves of it is an earlier call's too."""
 
 
-def claim(target: Path, lists: Sequence[UrlList]) -> list[str]:
-    """Check that the folder is new or an earlier call's, remove what that call wrote; returns the lists' names."""
+def claim(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
+    """Check that the folder is new or an earlier call's, remove what that call wrote; returns the lists' names.
+
+    Args:
+        target: The folder on this machine.
+        lists: The lists.
+        shown: The folder as messages name it.
+
+    Raises:
+        DedupkitError: It holds something else, or two lists have one name.
+    """
     names = [one.path.name for one in lists]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -32,14 +41,14 @@ def claim(target: Path, lists: Sequence[UrlList]) -> list[str]:
     for one in lists:
         folder = one.path.resolve().parent
         if target.resolve() == folder or folder / one.path.name == target.resolve():
-            raise DedupkitError(f"{target} holds the list {one.path}; choose another --to")
+            raise DedupkitError(f"{shown} holds the list {one.path}; choose another --to")
     if target.exists() and not target.is_dir():
-        raise DedupkitError(f"{target} is a file; --to takes a folder")
+        raise DedupkitError(f"{shown} is a file; --to takes a folder")
     earlier = read_json(target / FOLDER / "summary.json") if target.exists() else None
     present = [entry.name for entry in target.iterdir() if not is_temporary(entry.name)] if target.exists() else []
     mine = {FOLDER, KEYS, *(earlier.get("lists", []) if isinstance(earlier, dict) else [])}
     if set(present) - mine or (present and not isinstance(earlier, dict) and present != [FOLDER]):
-        raise DedupkitError(f"{target} is not empty and was not written by this command; choose another --to")
+        raise DedupkitError(f"{shown} is not empty and was not written by this command; choose another --to")
     target.mkdir(parents=True, exist_ok=True)
     sweep(target)
     sweep(target / FOLDER)

@@ -19,6 +19,7 @@ from dedupkit.store.records import (
     write_sealed,
 )
 from dedupkit.store.remote import is_refused, retried
+from dedupkit.store.staged import staged
 from dedupkit.store.tables import count_rows, iter_columns, parquet_writer, read_columns, write_table
 from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
 
@@ -56,6 +57,7 @@ __all__ = [
     "refuse_inside",
     "remove_tree",
     "retried",
+    "staged",
     "stamp",
     "stamps",
     "sweep",

@@ -29,7 +29,7 @@ from dedupkit.memorization.small import Small, SmallTraining
 from dedupkit.runfolder import RunFolder
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
-from dedupkit.store import atomic_path
+from dedupkit.store import atomic_path, join, staged
 from dedupkit.workflows.audit_files import AuditFiles, pairs_to_show
 from dedupkit.workflows.audit_options import AuditOptions, embedder_of, no_vectors
 from dedupkit.workflows.audit_table import Decided
@@ -61,8 +61,9 @@ def audit(
     Args:
         generated: Folders or shards of generated images, with their prompts as captions where there are any.
         against: A finished run over the training set.
-        out: The folder to write into: ``audit.parquet``, ``audit.csv``, ``audit.json``, ``audit.html``,
-            ``takedown.txt``, and ``prompts.parquet`` where prompts have several generations.
+        out: The folder to write into, or its URL in an object store: ``audit.parquet``, ``audit.csv``,
+            ``audit.json``, ``audit.html``, ``takedown.txt``, and ``prompts.parquet`` where prompts have several
+            generations.
         real: Real images that were not trained on; they choose the threshold and give the false-alarm rate.
         options: How to decide, and what to show.
         embed: The model behind the run's vectors, where these were given to the run: a specification or an object.
@@ -78,12 +79,14 @@ def audit(
     if options.verify:
         import_optional("cv2", "verify")
     near = Neighbours(against)
-    job = _Audit(near, Path(out), options, embedder_of(near, embed), source)
-    made, again = job.search(generated, "generated", device, workers)
-    held = None if real is None else job.search(real, "real", device, workers)
-    if held is not None:
-        job.refuse_overlap(*held)
-    return job.write(made, again, held)
+    model = embedder_of(near, embed)
+    with staged(out) as home:
+        job = _Audit(near, home, str(out), options, model, source)
+        made, again = job.search(generated, "generated", device, workers)
+        held = None if real is None else job.search(real, "real", device, workers)
+        if held is not None:
+            job.refuse_overlap(*held)
+        return job.write(made, again, held)
 
 
 class _Audit:
@@ -93,11 +96,13 @@ class _Audit:
         self,
         near: Neighbours,
         home: Path,
+        shown: str,
         options: AuditOptions,
         model: tuple[str | None, Any],
         moved: Moved | None,
     ) -> None:
         self.near, self.home, self.options, self._moved = near, home, options, moved
+        self._shown = shown
         self.training = Originals(near.folder, moved)
         self.name, self._model = model
         self.notes: list[str] = [] if self.name is not None else [no_vectors(near)]
@@ -135,7 +140,7 @@ class _Audit:
         raise DedupkitError(
             f"{len(found):,} of {int(held.readable.sum()):,} real images are in the training set ({keys[row]} is "
             f"{self.near.column('key')[found[row]].as_py()} there), so they give no false-alarm rate; take images "
-            f"that were not trained on, without those that {self.home / 'overlap.txt'} lists"
+            f"that were not trained on, without those that {join(self._shown, 'overlap.txt')} lists"
         )
 
     def write(self, made: Nearest, again: Again, held: tuple[Nearest, Again] | None) -> AuditResult:

@@ -14,7 +14,7 @@ from dedupkit.clustering.policy import Policy, parse_policy
 from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError
 from dedupkit.metadata.conditions import Classes, classes_of, equal_kinds, is_near, parse_list_rule, reason_of
-from dedupkit.store import expand_braces, list_glob, write_json
+from dedupkit.store import expand_braces, list_glob, staged, write_json
 
 if TYPE_CHECKING:
     from dedupkit.metadata.grouped import GroupedRows
@@ -44,8 +44,9 @@ def clean_lists(
 
     Args:
         files: Parquet, TSV and CSV files with a column of URLs, or patterns of them.
-        to: New or empty folder for the cleaned lists, or one that an earlier call wrote. Each list keeps its name,
-            its columns and the order of its rows; ``dedupkit/manifest.parquet`` has a verdict for each row.
+        to: New or empty folder for the cleaned lists, or one that an earlier call wrote, or its URL in an object store.
+            Each list keeps its name, its columns and the order of its rows; ``dedupkit/manifest.parquet`` has a verdict
+            for each row.
         rule: Conditions joined by ``and`` and ``or``: ``url``; ``hash`` (the first of the columns ``sha256``, ``hash``,
             ``image_phash``, ``md5``, ``sha512``), or one of these by its name; ``caption`` (equal after folding);
             ``url_family`` (equal but for the size that a site offers); ``caption>=0.8`` (Jaccard similarity of the
@@ -84,30 +85,32 @@ def clean_lists(
     settings = settings or KeySettings()
     if settings.urls.standard:
         require("can_ada", "metadata")
-    target = Path(to)
-    names = claim(target, lists)
-    needed = equal_kinds(parsed)
-    kinds = needed + [(name,) for name in _SHOWN if name in known and (name,) not in needed]
-    room = Path(temporary or target) / KEYS
-    check_room(lists, len(kinds), room.parent, target)
-    workers = workers or os.cpu_count() or 1
-    try:
-        grouped = group_rows(lists, kinds, len(needed), settings, policy, room, workers)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-    classes = Classes(grouped.labels)
-    if any(map(is_near, parsed.clauses)):
-        classes = classes_of(parsed, needed, classes.labels, NearJoin(lists, settings.captions, Room(memory), workers))
-    verdicts = _decide(grouped, classes, policy)
-    reasons = [reason_of(clause) for clause in parsed.clauses]
-    manifest = target / FOLDER / "manifest.parquet"
-    write_manifest(manifest, [str(one.path) for one in lists], grouped.ends, verdicts, reasons)
-    _write_lists(lists, grouped.ends, verdicts, [target / name for name in names], workers)
-    summary = replace(
-        _summarize(lists, grouped, verdicts, kinds, parsed, policy, settings), odd_hashes=classes.odd_hashes
-    )
-    write_json(target / FOLDER / "summary.json", {**summary.to_json(), "lists": names})
-    return summary
+    with staged(to) as target:
+        names = claim(target, lists, str(to))
+        needed = equal_kinds(parsed)
+        kinds = needed + [(name,) for name in _SHOWN if name in known and (name,) not in needed]
+        room = Path(temporary or target) / KEYS
+        check_room(lists, len(kinds), room.parent, target)
+        workers = workers or os.cpu_count() or 1
+        try:
+            grouped = group_rows(lists, kinds, len(needed), settings, policy, room, workers)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+        classes = Classes(grouped.labels)
+        if any(map(is_near, parsed.clauses)):
+            classes = classes_of(
+                parsed, needed, classes.labels, NearJoin(lists, settings.captions, Room(memory), workers)
+            )
+        verdicts = _decide(grouped, classes, policy)
+        reasons = [reason_of(clause) for clause in parsed.clauses]
+        manifest = target / FOLDER / "manifest.parquet"
+        write_manifest(manifest, [str(one.path) for one in lists], grouped.ends, verdicts, reasons)
+        _write_lists(lists, grouped.ends, verdicts, [target / name for name in names], workers)
+        summary = replace(
+            _summarize(lists, grouped, verdicts, kinds, parsed, policy, settings), odd_hashes=classes.odd_hashes
+        )
+        write_json(target / FOLDER / "summary.json", {**summary.to_json(), "lists": names})
+        return summary
 
 
 def _expand(files: str | Path | Sequence[str | Path]) -> list[str]:
