@@ -164,13 +164,14 @@ def dedup(
         job, floors = _projected(job, place, rule, mode, target_recall)
         if against_rule is None:
             compared = _parsed(rule, CaptionMode(), job.embedders, floors)
-        config = replace(config, rule_expanded=str(job.rule), against_rule=str(compared) if sets else "")
-        folder.write_config(config)
+        decided = replace(config, rule_expanded=str(job.rule), against_rule=str(compared) if sets else "")
+        if decided != config:  # a fit said where candidates begin
+            folder.write_config(decided)
         done = match_samples(job, place)
         if references.named:
             match_references(job, done, references, compared, place, compute_missing)
-        verify_samples(job, done, place, config)
-        _decide(folder, config, job.rule, policy, place)
+        verify_samples(job, done, place, decided)
+        _decide(folder, decided, job.rule, policy, place)
     return _open(folder.path, keeper)
 
 
