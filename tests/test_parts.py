@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from helpers import encode, run, snapshot, write_tar
 from hypothesis import given, settings
@@ -20,7 +21,11 @@ from test_decide import KINDS, ORIGINS, RULES, fingerprints, signal_of
 import dedupkit as dk
 from dedupkit.clustering import decide, parse_policy, parse_rule
 from dedupkit.clustering.parts import Parting, Rows, decide_part, find_parts, gather_parts, write_parts
+from dedupkit.runfolder import RunFolder
+from dedupkit.signals import find_signal, labels
+from dedupkit.signals.columns import Scanned
 from dedupkit.stages import parts
+from dedupkit.store import write_table
 
 POLICIES = ["sample", "-sample", "-pixels, nbytes, sample", "nbytes, -sample"]
 
@@ -70,6 +75,26 @@ def test_a_decision_in_parts_is_the_decision_in_one_piece(data, text, keep, more
     for one, other in zip(astuple(whole), astuple(found), strict=True):
         assert np.asarray(one).dtype == np.asarray(other).dtype
         np.testing.assert_array_equal(one, other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.none() | st.integers(0, 5), st.booleans()), max_size=8), min_size=1, max_size=3))
+def test_equal_samples_are_those_with_equal_values_whatever_the_parts(shards):
+    """In four parts of a file each, and in memory."""
+    with TemporaryDirectory() as home:
+        folder = RunFolder(home)
+        for number, rows in enumerate(shards):
+            values = [None if value is None else bytes([value * 50]) * 32 for value, _ in rows]
+            errors = [None if fine else "broken" for _, fine in rows]
+            columns = [pa.array(values, pa.binary(32)), pa.array(errors, pa.string())]
+            write_table(folder.samples(number), pa.table(columns, names=["sha256", "error"]))
+        scanned, signal = Scanned(folder, len(shards)), find_signal("exact")
+        expected = signal.distinct(scanned).first
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(labels, "_ROWS_A_PART", 4)
+            found = signal.labels(scanned)
+    assert found.dtype == expected.dtype
+    assert found.tolist() == expected.tolist()
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def find_parts(rule: Rule, signals: Mapping[str, Streamed], taking: NDArray[np.b
                 held = within(score, links[name])
                 connect_pairs(a[held], b[held], parent)
         if name in links:
-            connect(signal.first, parent)
+            connect(signal.labels(), parent)
     several = np.zeros(len(taking), np.uint8)
     weigh(parent, taking, amount, several)
     part = np.full(len(taking), _NONE, np.uint8)
@@ -151,15 +151,17 @@ def write_parts(
         rows: All samples, in order.
     """
     taking, protected = masks
+    firsts = {name: signal.labels() for name, signal in signals.items()}
     for each in rows:
         here = slice(each.start, each.stop)
         known = np.zeros(each.stop - each.start, parting.row)
         known["sample"], known["protected"] = np.arange(each.start, each.stop), protected[here]
-        for name, signal in signals.items():
-            known[_first(name)] = signal.first[here]
+        for name, first in firsts.items():
+            known[_first(name)] = first[here]
         for name, column in each.columns.items():
             known[_column(name)] = column
         _scatter(home, "samples", np.where(taking[here], parts.part[here], _NONE), known, parts.count)
+    del firsts
     for name, signal in signals.items():
         for where, edges in _placed(name, signal, parts, taking):
             _scatter(home, name, where, edges, parts.count)
@@ -245,7 +247,7 @@ def _pairs(atom: Atom, signal: Streamed) -> int:
     from dedupkit.clustering.part_kernels import equal_pairs
 
     scored = sum(int(np.count_nonzero(within(score, atom))) for _, _, score in signal.blocks())
-    return scored + int(equal_pairs(signal.first, np.zeros(len(signal.first), np.int32)))
+    return scored + int(equal_pairs(signal.labels(), np.zeros(signal.samples, np.int32)))
 
 
 def _placed(
@@ -257,7 +259,7 @@ def _placed(
     marks = np.zeros(0, np.uint64)
     if name not in parts.linked:
         marks = np.zeros(len(taking), np.uint64)
-        mark_parts(signal.first, taking, parts.part, _NONE, marks)
+        mark_parts(signal.labels(), taking, parts.part, _NONE, marks)
     for a, b, score in signal.blocks():
         edges = np.empty(len(a), _EDGE)
         edges["a"], edges["b"], edges["score"] = a, b, score

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from dedupkit.signals.signal import Signal
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dedupkit.signals.columns import Distinct, Scanned
 
 __all__ = ["ColumnSignal"]
@@ -42,6 +45,12 @@ class ColumnSignal(Signal):
             Booleans, one per sample; null counts as no.
         """
         return table["error"].is_null()
+
+    def labels(self, scanned: Scanned) -> NDArray[np.int32]:
+        """Samples with equal values; see :meth:`Signal.labels`."""
+        from dedupkit.signals.labels import equal_samples
+
+        return equal_samples(scanned, self.column, self.also, self.usable)
 
     def distinct(self, scanned: Scanned) -> Distinct:
         """The values of the column; see :meth:`Signal.distinct`."""

@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.store import parquet_writer, read_columns
+from dedupkit.store import count_rows, parquet_writer, read_columns
 
-__all__ = ["Distinct", "Edges", "Scanned", "distinct_values", "read_column", "write_edges"]
+__all__ = ["Distinct", "Edges", "Scanned", "bytes_of", "distinct_values", "read_column", "write_edges"]
 
 Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Pairs a and b, and their scores."""
@@ -31,6 +31,9 @@ class Scanned:
 
     folder: RunFolder
     shards: int
+
+    def __len__(self) -> int:
+        return sum(count_rows(self.folder.samples(shard)) for shard in range(self.shards))
 
     def read(self, *names: str) -> pa.Table:
         """Some columns of all samples, in the order of the manifest."""
@@ -94,8 +97,11 @@ def distinct_values(
 
 
 def _as_array(values: pa.Array) -> NDArray[Any]:
-    if not pa.types.is_fixed_size_binary(values.type):
-        return np.asarray(values.to_numpy(zero_copy_only=False))
+    return bytes_of(values) if pa.types.is_fixed_size_binary(values.type) else values.to_numpy(zero_copy_only=False)
+
+
+def bytes_of(values: pa.Array) -> NDArray[np.uint8]:
+    """The bytes of a column of a fixed width, (n, width); rows without a value are undefined."""
     width = values.type.byte_width
     flat = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * width :][: len(values) * width]
     return flat.reshape(-1, width)

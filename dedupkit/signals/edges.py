@@ -20,12 +20,13 @@ __all__ = ["iter_edges", "pair_scores", "stream_matches"]
 
 
 def stream_matches(signal: Signal, scanned: Scanned) -> Streamed:
-    """Labels of a signal, and its scored pairs as they lie in files."""
+    """What a signal says about all samples, as it lies in the run folder."""
     files = signal.edge_files(scanned)
     return Streamed(
-        signal.labels(scanned),
-        lambda: (block for file in files for block in iter_edges(file)),
+        len(scanned),
         sum(map(count_rows, files)),
+        lambda: signal.labels(scanned),
+        lambda: (block for file in files for block in iter_edges(file)),
         signal.origin,
     )
 

@@ -66,27 +66,30 @@ class Matches:
     @property
     def streamed(self) -> Streamed:
         """The same, for what takes its pairs in blocks."""
-        return Streamed(self.first, lambda: [(self.a, self.b, self.score)], len(self.a), self.origin)
+        blocks = [(self.a, self.b, self.score)]
+        return Streamed(len(self.first), len(self.a), lambda: self.first, lambda: blocks, self.origin)
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """What one signal says about n samples, with its pairs left where they lie.
+    """What one signal says about n samples, left where it lies.
 
     Attributes:
-        first: As in :class:`Matches`.
-        blocks: Gives all pairs, block by block; it may be called again.
+        samples: Number of samples.
         edges: Number of pairs.
+        labels: Gives ``first`` as in :class:`Matches`; it may be called again.
+        blocks: Gives all pairs, block by block; it may be called again.
         origin: As in :class:`Matches`.
     """
 
-    first: NDArray[np.int32]
-    blocks: Callable[[], Iterable[Block]]
+    samples: int
     edges: int
+    labels: Callable[[], NDArray[np.int32]]
+    blocks: Callable[[], Iterable[Block]]
     origin: Origin = "image"
 
     def loaded(self) -> Matches:
-        """The same with all pairs in memory."""
+        """The same in memory."""
         none: Block = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
         a, b, score = (np.concatenate(part) for part in zip(none, *self.blocks(), strict=True))
-        return Matches(self.first, a, b, score, self.origin)
+        return Matches(self.labels(), a, b, score, self.origin)

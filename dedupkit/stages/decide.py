@@ -22,15 +22,15 @@ from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.decision import decision_digest
 from dedupkit.signals import find_signal
-from dedupkit.signals.columns import Scanned, read_column
+from dedupkit.signals.columns import Scanned
 from dedupkit.stages.blocked import blocked_samples
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
 from dedupkit.stages.earlier_captions import earlier_uses, given_captions
 from dedupkit.stages.families import Families, signals_of, with_families
 from dedupkit.stages.parts import PartTasks
-from dedupkit.stages.tables import OutsideWitnesses, groups_of, iter_manifest, write_groups, write_manifest
+from dedupkit.stages.tables import OutsideWitnesses, iter_groups, iter_manifest, write_groups, write_manifest
 from dedupkit.stages.whole import Whole
-from dedupkit.store import write_table
+from dedupkit.store import read_columns, write_table
 
 __all__ = ["Verdicts", "decide_and_write", "decide_run"]
 
@@ -51,11 +51,7 @@ def decide_and_write(
         Counts for the summary: ``samples``, ``keep``, ``remove``, ``unreadable``, ``reasons``, ``groups``,
         ``largest_group``, ``edges``.
     """
-    inputs = folder.inputs(signals_of(rule, folder))
-    tasks = PartTasks.of_run(folder, engine or ThisProcess(), inputs)
-    verdicts = _decide(folder, config, rule, policy, inputs, tasks)
-    tasks.clear()
-    return verdicts.write()
+    return decide_run(folder, config, rule, policy, engine=engine or ThisProcess()).write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,7 @@ class Verdicts:
 
     def groups(self) -> pa.Table:
         """The groups, as in ``groups.parquet``."""
-        return groups_of(self.decision, self._taking_part(), self.captions.groups)
+        return pa.concat_tables(self._groups())
 
     def summary(self) -> dict[str, Any]:
         """Counts as :func:`decide_and_write` returns them."""
@@ -127,7 +123,7 @@ class Verdicts:
         asked = self.config
         digest = decision_digest(asked.rule_expanded, asked.keep, asked.captions, self.inputs, asked.templates)
         counts = write_manifest(folder.staged / folder.manifest.name, self.tables(), digest)
-        groups, largest = write_groups(folder.staged / folder.groups.name, self.groups(), digest)
+        groups, largest = write_groups(folder.staged / folder.groups.name, self._groups(), digest)
         if self.captions.templates is not None:
             write_table(folder.staged / folder.templates.name, self.captions.templates)
         if self.captions.given is not None:
@@ -137,6 +133,9 @@ class Verdicts:
         summary = self._counts(counts.verdicts, counts.reasons, groups, largest)
         folder.publish(self.inputs, signals, summary, self.config)
         return summary
+
+    def _groups(self) -> Iterator[pa.Table]:
+        return iter_groups(self.decision, self._taking_part(), self.captions.groups)
 
     def _samples(self) -> list[Path]:
         return [self.folder.samples(shard) for shard in range(len(self.config.shards))]
@@ -188,8 +187,16 @@ class Verdicts:
         return mask
 
 
-def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, *, check: bool = False) -> Verdicts:
-    """Decide, and write nothing; arguments as for :func:`decide_and_write`.
+def decide_run(
+    folder: RunFolder,
+    config: RunConfig,
+    rule: Rule,
+    policy: Policy,
+    *,
+    check: bool = False,
+    engine: Engine | None = None,
+) -> Verdicts:
+    """Decide, and write no verdicts; arguments as for :func:`decide_and_write`.
 
     Args:
         folder: A run whose samples and edges are there.
@@ -197,18 +204,27 @@ def decide_run(folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy,
         rule: What makes two samples duplicates.
         policy: Which of them is kept.
         check: Compare samples and edges with what their tasks wrote first.
+        engine: Where a large decision is made, in parts that lie in the run folder until it is; in this process and a
+            temporary folder by default, and nothing is written into the run folder then.
 
     Raises:
         DamagedError: Samples or edges are missing or damaged.
     """
-    return _decide(folder, config, rule, policy, folder.inputs(signals_of(rule, folder), check=check))
+    inputs = folder.inputs(signals_of(rule, folder), check=check)
+    if engine is None:
+        return _decide(folder, config, rule, policy, inputs)
+    tasks = PartTasks.of_run(folder, engine, inputs)
+    verdicts = _decide(folder, config, rule, policy, inputs, tasks)
+    tasks.clear()
+    return verdicts
 
 
 def _decide(
     folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, inputs: str, tasks: PartTasks | None = None
 ) -> Verdicts:
     shards = len(config.shards)
-    readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
+    errors = (read_columns(folder.samples(shard), ["error"])["error"] for shard in range(shards))
+    readable = np.concatenate([error.is_null().to_numpy() for error in errors])
     scanned, mode = Scanned(folder, shards), CaptionMode.parse(config.captions)
     from_sets = blocked_samples(folder, config, readable)
     blocked = from_sets.reasons

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from itertools import count
@@ -28,7 +28,7 @@ from dedupkit.clustering.parts import (
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals.matches import Streamed
-from dedupkit.store import remove_tree
+from dedupkit.store import atomic_path, remove_tree
 
 __all__ = ["PartTasks", "is_large"]
 
@@ -40,7 +40,7 @@ _FORMAT = 1  # raise it when what these tasks write changes
 
 def is_large(signals: Mapping[str, Streamed]) -> bool:
     """Whether a decision is made in parts."""
-    samples = len(next(iter(signals.values())).first)
+    samples = next(iter(signals.values())).samples
     return samples + sum(signal.edges for signal in signals.values()) > _IN_MEMORY
 
 
@@ -62,6 +62,7 @@ class PartTasks:
     engine: Engine
     key: str = ""
     _calls: Iterator[int] = field(default_factory=count)
+    _held: dict[str, Streamed] = field(default_factory=dict)
 
     @classmethod
     def of_run(cls, folder: RunFolder, engine: Engine, key: str) -> PartTasks:
@@ -97,8 +98,9 @@ class PartTasks:
         digests = [sha256(np.packbits(mask).tobytes()).hexdigest() for mask in masks]
         key = cache_key([_FORMAT, self.key, str(rule), str(policy), _PART, digests])
         parting = Parting(rule, policy, {name: signal.origin for name, signal in signals.items()}, len(masks[0]))
-        parts = find_parts(rule, signals, masks[0], _PART)
         home.mkdir(parents=True, exist_ok=True)
+        signals = {name: self._on_disk(name, signal) for name, signal in signals.items()}
+        parts = find_parts(rule, signals, masks[0], _PART)
         for number in range(parts.count):
             for path in part_inputs(home, number, signals):
                 path.unlink()  # of a process that was killed
@@ -114,6 +116,15 @@ class PartTasks:
         with Progress(_STAGE, len(tasks), path=self.folder.progress if within else None) as progress:
             found = self.engine.run(tasks, self.out, on_done=lambda _, __: progress.advance(), observe=progress.observe)
         return gather_parts(home, parts, masks[0], found)
+
+    def _on_disk(self, name: str, signal: Streamed) -> Streamed:
+        """A signal whose labels lie in a file, which is mapped where they are needed."""
+        if name not in self._held:
+            path = self.home / f"first-{name}.npy"
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                np.save(stream, signal.labels())
+            self._held[name] = replace(signal, labels=lambda: np.asarray(np.load(path, mmap_mode="c")))
+        return self._held[name]
 
     def clear(self) -> None:
         """Remove what large decisions left."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
-from dedupkit.store import count_rows, parquet_writer, read_columns, write_table
+from dedupkit.store import count_rows, parquet_writer, read_columns
 
 __all__ = [
     "DIGEST",
@@ -21,7 +21,7 @@ __all__ = [
     "MANIFEST_SCHEMA",
     "Counts",
     "OutsideWitnesses",
-    "groups_of",
+    "iter_groups",
     "iter_manifest",
     "keys_of",
     "write_groups",
@@ -70,6 +70,9 @@ GROUPS_SCHEMA = pa.schema(
 )
 
 _COPIED = ("key", "uid", "url", "caption", "pdq", "pdq_quality", "width", "height", "nbytes", "format")
+
+
+_ROW_GROUP = 1 << 20  # rows of a row group of groups.parquet
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +176,11 @@ def iter_manifest(
     blocked, captions = blocked or {}, captions or {}
     outside = OutsideWitnesses.gather([]) if outside is None else outside
     sizes = decision.sizes()
-    within = np.where(decision.witness < len(decision.witness), decision.witness, -1)
-    witnesses = np.unique(within[within >= 0])
+    count = len(decision.witness)
+    stands = np.zeros(count, bool)
+    stands[decision.witness[(decision.witness >= 0) & (decision.witness < count)]] = True
+    witnesses = np.flatnonzero(stands)
+    del stands
     witness_keys = keys_of(witnesses, samples)
     names = pa.array(list(reasons), pa.string())
     start = 0
@@ -182,8 +188,9 @@ def iter_manifest(
         table = read_columns(file)
         rows = slice(start, start + table.num_rows)
         start += table.num_rows
-        witness = within[rows].astype(np.int64)
-        removed = decision.witness[rows] >= 0
+        witness = decision.witness[rows].astype(np.int64)
+        removed = witness >= 0
+        witness[witness >= count] = -1
         kept_source, number, key, score = outside.of(rows)
         unreadable = table["error"].is_valid().combine_chunks()
         clause = names.take(pa.array(decision.clause[rows], mask=~removed))
@@ -216,23 +223,29 @@ def _by_row(values: Mapping[int, Any], rows: slice, kind: pa.DataType) -> pa.Arr
     return pa.array([values.get(sample) for sample in range(rows.start, rows.stop)], kind)
 
 
-def write_groups(path: Path, table: pa.Table, digest: str = "") -> tuple[int, int]:
+def write_groups(path: Path, tables: Iterable[pa.Table], digest: str = "") -> tuple[int, int]:
     """Write the groups of two samples or more, in the order of their smallest sample.
 
     Args:
         path: The file.
-        table: The groups, as :func:`groups_of` gives them.
+        tables: The groups, as :func:`iter_groups` gives them.
         digest: Digest of rule, policy and input, kept in the file's metadata.
 
     Returns:
         The number of groups and the size of the largest (1 where there is none).
     """
-    write_table(path, table.replace_schema_metadata({DIGEST: digest}))
-    return table.num_rows, pc.max(table["size"]).as_py() or 1
+    count, largest = 0, 1
+    with parquet_writer(path, GROUPS_SCHEMA.with_metadata({DIGEST: digest})) as writer:
+        for table in tables:
+            writer.write_table(table.replace_schema_metadata({DIGEST: digest}))
+            count, largest = count + table.num_rows, max(largest, pc.max(table["size"]).as_py() or 1)
+    return count, largest
 
 
-def groups_of(decision: Decision, readable: NDArray[np.bool_], captions: pa.Table | None = None) -> pa.Table:
-    """The groups of two samples or more as a table, in the order of their smallest sample.
+def iter_groups(
+    decision: Decision, readable: NDArray[np.bool_], captions: pa.Table | None = None
+) -> Iterator[pa.Table]:
+    """The groups of two samples or more in the order of their smallest sample, a million in each table.
 
     Args:
         decision: Decision about all samples.
@@ -241,22 +254,36 @@ def groups_of(decision: Decision, readable: NDArray[np.bool_], captions: pa.Tabl
             ``caption_count``, for the groups that have any.
     """
     sizes = decision.sizes()
-    grouped = np.flatnonzero(sizes[decision.group] > 1)
-    by_group = grouped[np.argsort(decision.group[grouped], kind="stable")]
-    ids, starts, counts = np.unique(decision.group[by_group].astype(np.int64), return_index=True, return_counts=True)
-    is_kept = (decision.witness[by_group] < 0) & readable[by_group]
-    kept = np.add.reduceat(is_kept, starts, dtype=np.int32) if len(ids) else np.zeros(0, np.int32)
-    offsets = np.append(starts, len(by_group)).astype(np.int32)
-    kept_offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
+    groups = np.flatnonzero(sizes > 1)
+    for low in range(0, max(len(groups), 1), _ROW_GROUP):
+        ids = groups[low : low + _ROW_GROUP]
+        first, last = (int(ids[0]), int(ids[-1])) if len(ids) else (0, -1)
+        members = np.flatnonzero((decision.group >= first) & (decision.group <= last))
+        members = members[sizes[decision.group[members]] > 1]
+        by_group = members[np.argsort(decision.group[members], kind="stable")]
+        yield _groups_of(ids, sizes[ids], by_group, (decision.witness[by_group] < 0) & readable[by_group], captions)
+
+
+def _groups_of(
+    ids: NDArray[np.int64],
+    counts: NDArray[np.int32],
+    by_group: NDArray[np.int64],
+    is_kept: NDArray[np.bool_],
+    captions: pa.Table | None,
+) -> pa.Table:
+    """Some groups as a table, from their members in order and which of these are kept."""
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    kept = np.add.reduceat(is_kept, starts[:-1], dtype=np.int32) if len(ids) else np.zeros(0, np.int32)
+    kept_starts = np.concatenate([[0], np.cumsum(kept)])
     number, caption, often = _caption_columns(ids, captions)
     return pa.table(
         [
             pa.array(ids),
-            pa.array(counts.astype(np.int32)),
+            pa.array(counts),
             pa.array(kept),
-            pa.array(counts.astype(np.int32) - kept),
-            pa.ListArray.from_arrays(pa.array(offsets), pa.array(by_group)),
-            pa.ListArray.from_arrays(pa.array(kept_offsets), pa.array(by_group[is_kept])),
+            pa.array(counts - kept),
+            pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), pa.array(by_group)),
+            pa.ListArray.from_arrays(pa.array(kept_starts.astype(np.int32)), pa.array(by_group[is_kept])),
             number,
             caption,
             often,

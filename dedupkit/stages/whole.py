@@ -66,7 +66,7 @@ class Whole:
         tasks: PartTasks | None = None,
     ) -> Whole:
         """Put the earlier runs beside the samples."""
-        count = len(next(iter(signals.values())).first)
+        count = next(iter(signals.values())).samples
         numbers = [number for number, reference in enumerate(config.references) if reference.role == "earlier"]
         none = np.zeros(0, np.int64)
         if not numbers:

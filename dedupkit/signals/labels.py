@@ -1,0 +1,92 @@
+"""Which samples have equal fingerprints, in memory that does not grow with the fingerprints.
+
+Rows are written into parts by their values, then each part is grouped alone: the plan of a partitioned hash aggregation
+(Graefe, "Query Evaluation Techniques for Large Databases", 1993, section 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dedupkit.signals.columns import Scanned, bytes_of, distinct_values
+from dedupkit.store import count_rows, read_columns
+
+__all__ = ["equal_samples"]
+
+_ROWS_A_PART = 2_000_000
+_MOST_PARTS = 256
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # spreads values that share their first bits
+
+
+def equal_samples(
+    scanned: Scanned, column: str, also: tuple[str, ...], usable: Callable[[pa.Table], Any]
+) -> NDArray[np.int32]:
+    """For each sample the smallest with the same value in a column, -1 where it has none; (n,) int32.
+
+    Args:
+        scanned: The samples.
+        column: The column of fingerprints.
+        also: Further columns that ``usable`` looks at.
+        usable: Table of these columns to booleans, one per sample: whether its fingerprint counts.
+    """
+    files = [scanned.folder.samples(shard) for shard in range(scanned.shards)]
+    starts = np.cumsum([0, *map(count_rows, files)]).tolist()
+    parts = min(starts[-1] // _ROWS_A_PART + 1, _MOST_PARTS)
+    names = list(dict.fromkeys((column, *also)))
+    kind = read_columns(files[0], [column]).schema.field(column).type if parts > 1 else pa.null()
+    if not pa.types.is_fixed_size_binary(kind) or kind.byte_width < 8:
+        return distinct_values(scanned, column, also, usable).first
+    record = np.dtype([("row", np.int32), ("value", np.uint8, kind.byte_width)])
+    label = np.full(starts[-1], -1, np.int32)
+    with TemporaryDirectory(prefix="dedupkit-labels-") as home:
+        places = [Path(home, f"{number:03d}") for number in range(parts)]
+        for file, start in zip(files, starts, strict=False):
+            _write(read_columns(file, names), column, usable, start, record, places)
+        for place in places:
+            if place.exists():
+                rows = np.fromfile(place, record)
+                label[rows["row"]] = rows["row"][_first_equal(rows["value"])]
+                place.unlink()
+    return label
+
+
+def _write(
+    table: pa.Table, column: str, usable: Callable[[pa.Table], Any], start: int, record: Any, places: list[Path]
+) -> None:
+    """Append the rows of a table whose values count to the files of their parts."""
+    values = table[column].combine_chunks()
+    counted = pc.and_(pc.fill_null(usable(table), False), values.is_valid())
+    mine = np.flatnonzero(counted.to_numpy())
+    if not len(mine):
+        return
+    rows = np.empty(len(mine), record)
+    rows["row"] = start + mine
+    rows["value"] = bytes_of(values)[mine]
+    head = np.ascontiguousarray(rows["value"][:, :8]).view(np.uint64).ravel()
+    part = (((head * _GOLDEN) >> np.uint64(32)) * np.uint64(len(places)) >> np.uint64(32)).astype(np.uint8)
+    order = np.argsort(part, kind="stable")
+    bounds = np.searchsorted(part[order], np.arange(len(places) + 1))
+    for number, place in enumerate(places):
+        chosen = order[bounds[number] : bounds[number + 1]]
+        if len(chosen):
+            with place.open("ab") as stream:
+                rows[chosen].tofile(stream)
+
+
+def _first_equal(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """For each row the first with the same bytes."""
+    packed = pa.py_buffer(np.ascontiguousarray(values))
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(values.shape[1]), len(values), [None, packed])
+    codes = column.dictionary_encode().indices.to_numpy()
+    first = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last write is the first row
+    found: NDArray[np.int64] = first[codes]
+    return found
