@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from helpers import ROOT, environment, one_line, run
+from s3 import boto, serving
 
 import dedupkit as dk
 from dedupkit.engine import Task
@@ -34,7 +35,9 @@ def outcome(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in ("manifest.parquet", "groups.parquet")}
 
 
-def start(rank: int, world: int, shards: Path, out: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
+def start(
+    rank: int, world: int, shards: Path | str, out: Path | str, *more: str, **variables: str
+) -> subprocess.Popen[str]:
     place = {"RANK": str(rank), "WORLD_SIZE": str(world), "DEDUPKIT_JOB": "17.0.", "DEDUPKIT_RANK_TIMEOUT": "5"}
     return subprocess.Popen(
         [sys.executable, "-m", "dedupkit.cli", "run", str(shards), "--out", str(out), "--engine", "rank", *more],
@@ -46,8 +49,8 @@ def start(rank: int, world: int, shards: Path, out: Path, *more: str, **variable
     )
 
 
-def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    return [(process.returncode, error) for process in processes for _, error in [process.communicate(timeout=90)]]
+def ended(processes: list[subprocess.Popen[str]], within: float = 90) -> list[tuple[int, str]]:
+    return [(process.returncode, error) for process in processes for _, error in [process.communicate(timeout=within)]]
 
 
 # Whole runs -----------------------------------------------------------------------------------------------------------
@@ -87,6 +90,29 @@ def test_four_ranks_by_the_sbatch_script_give_the_bytes_of_one_process(shards: P
     assert [path.name for path in (out / ".ranks").iterdir()] == ["session.json"]
     (code, error), *_ = ended([start(2, 4, shards, out)])  # rank 0 has ended: nothing is left to do
     assert (code, error) == (0, "")
+
+
+def test_four_ranks_that_share_a_bucket_alone_give_the_bytes_of_one_process(shards: Path, tmp_path: Path) -> None:
+    """Each rank has a scratch folder of its own; requests fail now and then."""
+    with serving() as server:
+        server.make("bucket")
+        for path in shards.iterdir():
+            boto().upload_file(str(path), "bucket", f"data/{path.name}")
+        rule = "exact or (phash<=10 and verified)"
+        run("s3://bucket/data", tmp_path / "one", rule=rule)
+        server.busy = 0.02
+        ranks = []
+        for rank in (0, 1, 2, 3):
+            scratch = {"DEDUPKIT_SCRATCH": str(tmp_path / f"scratch-{rank}")}
+            more = ["--rule", rule, "--workers", "1"]
+            ranks.append(start(rank, 4, "s3://bucket/data", "s3://bucket/run", *more, **scratch))
+        assert [code for code, _ in ended(ranks, 300)] == [0] * 4
+        server.calm()
+        there = server.objects("s3://bucket/run")
+    assert {name: there[name] for name in outcome(tmp_path / "one")} == outcome(tmp_path / "one")
+    assert {name for name in there if name.startswith(".ranks")} == {".ranks/session.json"}
+    worked = [rank for rank in range(4) if list((tmp_path / f"scratch-{rank}").rglob("samples/*.parquet"))]
+    assert len(worked) == 4
 
 
 def test_a_second_rank_0_is_refused_by_the_lock(shards: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """How tasks run: engines, completion markers, progress."""
 
-from dedupkit.engine.choice import ENGINES, Where, make_engine
+from dedupkit.engine.choice import ENGINES, Where, make_engine, only_helps
 from dedupkit.engine.engine import Cost, Engine, ThisProcess
 from dedupkit.engine.local import LocalProcesses, local_engine, run_tasks
 from dedupkit.engine.process import WorkerDied
@@ -20,5 +20,6 @@ __all__ = [
     "cache_key",
     "local_engine",
     "make_engine",
+    "only_helps",
     "run_tasks",
 ]

@@ -1,31 +1,32 @@
-"""What the ranks of one run leave for one another in the run folder.
+"""What the ranks of one run leave for one another.
 
-Below ``.ranks``: ``session.json`` names the session that rank 0 has opened last, and a folder of the session's name
-holds the batches of tasks that rank 0 posts, a claim for each task that is taken, what each rank reports, and the
-heartbeats.
+``session.json`` names the session that rank 0 has opened last, and a folder of the session's name holds the batches of
+tasks that rank 0 posts, a claim for each task that is taken, what each rank reports, and the heartbeats. They lie in
+``.ranks`` in the run folder, or are objects there if the run lies in a store.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dedupkit.engine.room import Note, Room, room_of
 from dedupkit.engine.task import Task
-from dedupkit.errors import DedupkitError
-from dedupkit.store import atomic_path, read_sealed, remove_tree, write_sealed
+from dedupkit.engine.travel import fetching, pack, unpack
+from dedupkit.store import MEETING
 
 __all__ = ["Batch", "Board", "Session", "ranks_folder"]
+
+_SESSION = "session.json"
 
 
 def ranks_folder(out: Path) -> Path:
     """Where ranks meet in a run folder."""
-    return out / ".ranks"
+    return out / MEETING
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,19 @@ class Board:
     Args:
         out: The run folder.
         token: Name of the session.
+
+    Attributes:
+        room: Where it lies.
     """
 
     def __init__(self, out: Path, token: str) -> None:
-        self.path = ranks_folder(out) / token
+        self.room: Room = room_of(out)
+        self._token = token
 
     @staticmethod
     def session(out: Path) -> Session | None:
         """The session that was opened last, if any."""
-        value = read_sealed(ranks_folder(out) / "session.json")
+        value = room_of(out).read_record(_SESSION)
         try:
             return None if value is None else Session(**value)
         except TypeError:  # of another version; the fields that say so are always there
@@ -72,30 +77,27 @@ class Board:
     @staticmethod
     def write_session(out: Path, session: Session) -> None:
         """Say what the session is or what became of it."""
-        write_sealed(ranks_folder(out) / "session.json", asdict(session))
+        room_of(out).write_record(_SESSION, asdict(session))
 
     def open(self) -> None:
         """Make the folder, and remove those of earlier sessions."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in self.path.parent.iterdir():
-            if folder.is_dir():
-                remove_tree(folder)
-        self.path.mkdir()
+        self.room.clear()
+        self.room.make(self._token)
 
     def close(self) -> None:
         """Remove the folder."""
-        remove_tree(self.path)
+        self.room.leave(self._token)
 
-    def heartbeat(self, who: str) -> Path:
-        """The file of a process's heartbeat."""
-        return self.path / f"alive-{who}"
+    def heartbeat(self, who: str) -> Note:
+        """The text of a process's heartbeat."""
+        return self.room.note(self._alive(who))
 
     def post(self, number: int, tasks: Sequence[Task], out: Path) -> Batch:
         """Post tasks for all ranks, whose markers go below ``out``."""
-        batch = Batch(self.path, number, list(tasks), out)
-        batch.claims.mkdir()
-        with atomic_path(self.path / f"{number:05d}.tasks") as temporary:
-            temporary.write_bytes(pickle.dumps((batch.tasks, str(out))))
+        batch = Batch(self.room, f"{self._token}/{number:05d}", [fetching(task, out) for task in tasks], out)
+        self.room.make(batch.claims)
+        self.room.make(batch.said)
+        self.room.write(f"{batch.name}.tasks", pickle.dumps([pack(task, out) for task in tasks]))
         return batch
 
     def batch(self, number: int, who: str) -> Batch | None:
@@ -104,62 +106,52 @@ class Board:
         Raises:
             DedupkitError: Another user wrote it; what others wrote is not executed.
         """
-        path = self.path / f"{number:05d}.tasks"
-        try:
-            if path.stat().st_uid != self.heartbeat(who).stat().st_uid:
-                raise DedupkitError(f"{path} belongs to another user; all ranks must run as the same one")
-            data = path.read_bytes()
-        except FileNotFoundError:
+        name = f"{self._token}/{number:05d}"
+        data = self.room.read(f"{name}.tasks", self._alive(who))
+        if data is None:
             return None
-        tasks, out = pickle.loads(data)  # noqa: S301 - rank 0, the same user, wrote it
-        return Batch(self.path, number, tasks, Path(out))
+        parcels = [unpack(parcel) for parcel in pickle.loads(data)]  # noqa: S301 - rank 0, the same user, wrote it
+        return Batch(self.room, name, [task for task, _ in parcels], parcels[0][1])
+
+    def _alive(self, who: str) -> str:
+        return f"{self._token}/alive-{who}"
 
 
 class Batch:
     """A list of tasks, who has taken which, and what came of them.
 
     Args:
-        folder: The session's folder.
-        number: Number of the batch in the session.
-        tasks: The tasks.
+        room: Where the ranks meet.
+        name: Name of the batch there.
+        tasks: The tasks, which bring what they read.
         out: The folder that holds their markers.
     """
 
-    def __init__(self, folder: Path, number: int, tasks: list[Task], out: Path) -> None:
-        self.tasks, self.out = tasks, out
-        self.claims = folder / f"{number:05d}.claims"
-        self._folder, self._number = folder, number
-        self._offsets: dict[str, int] = {}
+    def __init__(self, room: Room, name: str, tasks: list[Task], out: Path) -> None:
+        self.name, self.tasks, self.out = name, tasks, out
+        self.claims, self.said = f"{name}.claims", f"{name}.said"
+        self._room = room
+        self._owners: dict[int, str] = {}
 
     def claim(self, position: int, who: str) -> bool:
-        """Take a task; False where another process has it."""
-        try:
-            descriptor = os.open(self.claims / str(position), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except (FileExistsError, FileNotFoundError):  # taken, or the session is over
-            return False
-        with os.fdopen(descriptor, "w") as claim:
-            claim.write(who)
-        return True
+        """Take a task; False where another process has it, or the session is over."""
+        return self._room.take(self.claims, str(position), who)
 
     def owner(self, position: int) -> str:
         """The process that has taken a task; empty where that is not known (yet)."""
-        try:
-            return (self.claims / str(position)).read_text()
-        except OSError:
-            return ""
+        if position not in self._owners:
+            try:
+                self._owners[position] = self._room.note(f"{self.claims}/{position}").read_text()
+            except OSError:
+                return ""
+            if not self._owners[position]:  # it was taken, and is not written yet
+                return self._owners.pop(position)
+        return self._owners[position]
 
     def report(self, who: str, **said: Any) -> None:
-        """Say what came of a task; closed at once, so that other machines see it."""
-        with suppress(FileNotFoundError), (self._folder / f"{self._number:05d}.from-{who}").open("a") as stream:
-            stream.write(json.dumps({"from": who, **said}) + "\n")
+        """Say what came of a task."""
+        self._room.say(self.said, who, json.dumps({"from": who, **said}))
 
     def reports(self) -> Iterator[dict[str, Any]]:
         """What was said since this was last called."""
-        for path in sorted(self._folder.glob(f"{self._number:05d}.from-*")):
-            with path.open() as stream:
-                stream.seek(self._offsets.get(path.name, 0))
-                text = stream.read()
-            whole = text[: text.rfind("\n") + 1]
-            self._offsets[path.name] = self._offsets.get(path.name, 0) + len(whole)  # JSON in ASCII: one byte each
-            for line in whole.splitlines():
-                yield json.loads(line)
+        return map(json.loads, self._room.heard(self.said))

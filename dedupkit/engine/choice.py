@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from dedupkit.engine.engine import Engine
 from dedupkit.engine.local import local_engine
 from dedupkit.errors import DedupkitError
-from dedupkit.store import mirror_of
 
 if TYPE_CHECKING:
     from dedupkit.engine.helper import Helper
 
-__all__ = ["ENGINES", "Where", "make_engine"]
+__all__ = ["ENGINES", "Where", "make_engine", "only_helps"]
 
 ENGINES = ("local", "ray", "rank")
 """Names of engines."""
@@ -58,11 +57,6 @@ def make_engine(where: Where, out: Path) -> Engine | Helper:
         from dedupkit.engine.place import place_of, timing_of
         from dedupkit.engine.rank import Ranks
 
-        if mirror_of(out) is not None:
-            raise DedupkitError(
-                "--engine rank needs a run folder on a file system that all machines share; for one in an object store "
-                "there is --engine ray"
-            )
         place = place_of(os.environ)
         return (Helper if place.rank else Ranks)(out, place, max(1, where.workers), timing_of(os.environ))
     if where.engine == "ray":
@@ -70,3 +64,14 @@ def make_engine(where: Where, out: Path) -> Engine | Helper:
 
         return RayCluster(where.address, max(1, where.workers))
     raise DedupkitError(f"unknown engine {where.engine!r}; known: {', '.join(ENGINES)}")
+
+
+def only_helps(engine: str) -> bool:
+    """Whether this process only helps another one, which alone writes into the run folder.
+
+    Raises:
+        DedupkitError: It is one of several processes, and does not know which.
+    """
+    from dedupkit.engine.place import place_of
+
+    return engine == "rank" and place_of(os.environ).rank > 0

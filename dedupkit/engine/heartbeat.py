@@ -1,13 +1,14 @@
-"""Signs of life through a shared file system, without comparing clocks."""
+"""Signs of life through what processes share, without comparing clocks."""
 
 from __future__ import annotations
 
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from dedupkit.engine.room import Note
 
 __all__ = ["Heartbeat", "Pulse"]
 
@@ -15,17 +16,17 @@ _LEFT = "left"
 
 
 class Heartbeat:
-    """Rewrites a small file as long as this process lives; a context manager.
+    """Rewrites a small text as long as this process lives; a context manager.
 
     Args:
-        path: The file; its folder must exist.
+        note: The text; the folder of a file must exist.
         every: Seconds between two beats.
     """
 
-    def __init__(self, path: Path, every: float = 1.0) -> None:
-        self._path, self._every = path, every
+    def __init__(self, note: Note, every: float = 1.0) -> None:
+        self._note, self._every = note, every
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heartbeat {path.name}", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat {note.name}", daemon=True)
 
     def __enter__(self) -> Self:
         self._write("0")
@@ -47,22 +48,22 @@ class Heartbeat:
 
     def _write(self, text: str) -> None:
         with suppress(OSError):  # the folder is gone, or the file system pauses: the observer decides
-            self._path.write_text(text)
+            self._note.write_text(text)
 
 
 class Pulse:
     """Whether the process behind a heartbeat lives, as seen from here.
 
-    It lives if the file changed within a time that this process's own monotonic clock measures. Neither the clocks of
+    It lives if the text changed within a time that this process's own monotonic clock measures. Neither the clocks of
     two machines nor a clock and a file's time are compared, so that none of them needs to be right.
 
     Args:
-        path: The heartbeat's file; it need not exist yet.
+        note: The heartbeat; it need not exist yet.
         timeout: Seconds without a change after which the process counts as dead.
     """
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        self._path, self._timeout = path, timeout
+    def __init__(self, note: Note, timeout: float) -> None:
+        self._note, self._timeout = note, timeout
         self._seen = self._read()
         self._since = time.monotonic()
         self._changed = False
@@ -84,6 +85,6 @@ class Pulse:
 
     def _read(self) -> str | None:
         try:
-            return self._path.read_text()  # opening asks the server, where a status may come from a cache
+            return self._note.read_text()  # opening asks the server, where a status may come from a cache
         except OSError:
             return None

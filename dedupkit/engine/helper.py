@@ -11,6 +11,7 @@ from dedupkit.engine.engine import Cost
 from dedupkit.engine.heartbeat import Heartbeat, Pulse
 from dedupkit.engine.local import LocalProcesses
 from dedupkit.engine.place import Place, Timing
+from dedupkit.engine.room import room_of
 from dedupkit.engine.share import take_share
 from dedupkit.engine.task import Task
 from dedupkit.errors import DedupkitError
@@ -24,7 +25,7 @@ class Helper:
     """A process that helps rank 0 of the same command; see :class:`dedupkit.engine.rank.Ranks`.
 
     Args:
-        out: The run folder, which all ranks see under this path.
+        out: The run folder, which all ranks see under this path, or this machine's copy of one in an object store.
         place: Which of the processes this is.
         workers: Number of worker processes, 1 or more.
         timing: How long to wait for rank 0.
@@ -33,6 +34,7 @@ class Helper:
     def __init__(self, out: Path, place: Place, workers: int, timing: Timing | None = None) -> None:
         self.place = place
         self._out, self._local, self._timing = out, LocalProcesses(workers), timing or Timing()
+        self._pause = room_of(out).pause
 
     def help(self) -> int:
         """Execute tasks that rank 0 posts until it ends; returns how many were done here.
@@ -46,7 +48,7 @@ class Helper:
         board = Board(self._out, session.token)
         first = Pulse(board.heartbeat(session.first), self._timing.timeout)
         who, done, number = self.place.who, 0, 0
-        with Heartbeat(board.heartbeat(who)):
+        with Heartbeat(board.heartbeat(who), self._timing.beat(board.room.every)):
             while True:
                 batch = board.batch(number, who)
                 if batch is not None:
@@ -60,7 +62,7 @@ class Helper:
                     return done
                 if (now is not None and now.token != session.token) or not first.alive():
                     raise DedupkitError(f"rank {self.place.rank} has lost rank 0; {_AGAIN}")
-                time.sleep(self._timing.poll)
+                time.sleep(max(self._timing.poll, self._pause))
 
     def _joined(self) -> Session | None:
         """Wait for rank 0's session; None where it has ended already."""
@@ -91,7 +93,7 @@ class Helper:
                     f"rank {self.place.rank} has waited {self._timing.patience:.0f} s for rank 0, which did not begin "
                     f"in {self._out}; start all ranks with the same command"
                 )
-            time.sleep(self._timing.poll)
+            time.sleep(max(self._timing.poll, self._pause))
 
     def _help_with(self, batch: Batch) -> int:
         costs: dict[str, Cost] = {}

@@ -78,6 +78,10 @@ class Timing:
     late: float = 30.0
     poll: float = 0.5
 
+    def beat(self, usual: float) -> float:
+        """Seconds between two signs of life, so that some of them may be late."""
+        return min(usual, self.timeout / 5)
+
 
 def timing_of(environ: Mapping[str, str]) -> Timing:
     """The usual times; ``DEDUPKIT_RANK_TIMEOUT`` and ``DEDUPKIT_RANK_PATIENCE`` state others, in seconds.

@@ -1,4 +1,4 @@
-"""One run by several processes on any machines that share a file system, without a service between them.
+"""One run by several processes on any machines that share a file system or a bucket, without a service between them.
 
 Every rank is started with the same command. Rank 0 holds the run folder, makes the list of tasks of each stage, posts
 it, and does what is a single task. Each rank takes its share of a list first, every ``world``-th task, then whatever
@@ -25,6 +25,7 @@ from dedupkit.engine.marker import read_marker
 from dedupkit.engine.place import Place, Timing
 from dedupkit.engine.share import take_share
 from dedupkit.engine.task import Task
+from dedupkit.engine.travel import bring_results
 from dedupkit.errors import DedupkitError
 
 __all__ = ["Ranks"]
@@ -50,7 +51,9 @@ class _Posted:
                 time.monotonic(),
                 Cost(said["seconds"], said["retries"] + self.retries),
             )
-        for position in [position for position in self.reported if position in self.waiting]:
+        reported = [position for position in self.reported if position in self.waiting]
+        bring_results((self.waiting[position][1] for position in reported), self.batch.out)
+        for position in reported:
             index, task = self.waiting[position]
             marker = read_marker(task.marker(self.batch.out))
             if marker is not None and marker.key == task.key:  # else it is not visible here yet
@@ -68,7 +71,7 @@ class Ranks:
     """The engine of rank 0, which shares its tasks with the other ranks; see :class:`dedupkit.engine.helper.Helper`.
 
     Args:
-        out: The run folder, which all ranks see under this path.
+        out: The run folder, which all ranks see under this path, or this machine's copy of one in an object store.
         place: This process's, with rank 0.
         workers: Number of worker processes of each rank, 1 or more.
         timing: How long to wait for other ranks.
@@ -124,7 +127,7 @@ class Ranks:
         session = Session(secrets.token_hex(8), __version__, self.place.who, self.place.job)
         board = Board(self._out, session.token)
         board.open()
-        self._stack.enter_context(Heartbeat(board.heartbeat(self.place.who)))
+        self._stack.enter_context(Heartbeat(board.heartbeat(self.place.who), self._timing.beat(board.room.every)))
         Board.write_session(self._out, session)
         self._session = session
         return board
@@ -153,7 +156,7 @@ class Ranks:
                 again.retries = posted.retries + 1
                 yield from self._together(again, None, observe)
             elif waiting:
-                time.sleep(min(self._timing.poll, 0.2))
+                time.sleep(max(min(self._timing.poll, 0.2), posted.board.room.pause))
 
     def _lives(self, board: Board, who: str) -> bool:
         if who == self.place.who:

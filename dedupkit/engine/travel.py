@@ -1,22 +1,23 @@
 """A task on its way to another machine.
 
 Where the run folder lies in an object store, each machine has a copy of its own in another place. Paths in the folder
-travel relative to it then, and what a task reads is brought from the store before it begins.
+travel relative to it then, and a task brings what it reads from the store before it begins.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dedupkit.engine.task import Task
 from dedupkit.store import local_home, mirror_of
 
-__all__ = ["Parcel", "bring_results", "pack", "unpack"]
+__all__ = ["Parcel", "bring_results", "fetching", "pack", "unpack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +46,27 @@ def pack(task: Task, out: Path) -> Parcel:
 
 
 def unpack(parcel: Parcel) -> tuple[Task, Path]:
-    """The task, with what it reads, and the folder that holds its marker, on this machine.
-
-    Raises:
-        OSError: The store cannot be read.
-    """
+    """The task as :func:`fetching` gives it, and the folder that holds its marker, on this machine."""
     if parcel.url is None:
         return pickle.loads(parcel.data), Path(parcel.out)  # noqa: S301 - the driver wrote it
     home = local_home(parcel.url)
     task: Task = _Unpickler(io.BytesIO(parcel.data), home).load()
-    mirror = mirror_of(home)
+    return fetching(task, home), home / parcel.out
+
+
+def fetching(task: Task, out: Path) -> Task:
+    """The task, which first brings what it reads from the store, if ``out`` lies in a copy of a folder there."""
+    mirror = mirror_of(out)
+    if mirror is None or not task.inputs:
+        return task
+    return replace(task, call=partial(_fetched, str(mirror.home), task.inputs, task.call))
+
+
+def _fetched(home: str, inputs: tuple[str, ...], call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    mirror = mirror_of(Path(home))
     if mirror is not None:
-        mirror.bring(task.inputs)
-    return task, home / parcel.out
+        mirror.bring(inputs)
+    return call()
 
 
 def bring_results(tasks: Iterable[Task], out: Path) -> None:

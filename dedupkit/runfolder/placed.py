@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from dedupkit.store import Lease, is_remote, mirror_of, retried
 
 __all__ = ["Placed"]
 
+_PATIENCE = 5.0  # seconds for other commands on this machine that only make the same copy
+
 
 class Placed(Layout):
     """A run folder where it lies.
@@ -22,6 +25,7 @@ class Placed(Layout):
     Args:
         path: The folder, or the URL of one in an object store; it need not exist. What lies in the store is copied to
             this machine first.
+        whole: Whether all of it is; else only what was asked of the run.
 
     Raises:
         DedupkitError: The store cannot be used, or another process of this machine writes into the folder.
@@ -31,7 +35,7 @@ class Placed(Layout):
         shown: The folder as messages name it.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, whole: bool = True) -> None:
         super().__init__(path)
         mirror = mirror_of(self.path)
         self.remote = mirror if mirror is not None and mirror.home == self.path else None
@@ -39,8 +43,11 @@ class Placed(Layout):
         self._lease: Lease | None = None
         if self.remote is not None and is_remote(str(path)):
             self.remote.bucket.refuse_absent()
-            with self._held(alone=True):
-                self.remote.pull()
+            if whole:
+                with self._held(alone=True, patience=_PATIENCE):
+                    self.remote.pull()
+            else:
+                self.remote.pull(self.config)
 
     def push(self, paths: Iterable[Path] | None = None) -> None:
         """Put files into the store of a remote run folder, by default all that differ; for a local one do nothing."""
@@ -64,14 +71,20 @@ class Placed(Layout):
             yield
 
     @contextmanager
-    def _held(self, *, alone: bool) -> Iterator[None]:
-        """Hold this machine's lock."""
+    def _held(self, *, alone: bool, patience: float = 0.0) -> Iterator[None]:
+        """Hold this machine's lock; another process is waited for as many seconds as there is patience."""
+        until = time.monotonic() + patience
         with self.lock.open("ab") as lock:
-            try:
-                fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                other, hint = ("run", " or choose another --out") if alone else ("process", "")
-                raise DedupkitError(f"another {other} is writing into {self.shown}; wait for it{hint}") from None
+            while True:
+                try:
+                    fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() < until:
+                        time.sleep(0.1)
+                        continue
+                    other, hint = ("run", " or choose another --out") if alone else ("process", "")
+                    raise DedupkitError(f"another {other} is writing into {self.shown}; wait for it{hint}") from None
             yield
 
     @contextmanager

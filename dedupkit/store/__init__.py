@@ -4,7 +4,7 @@ from dedupkit.store.bucket import Bucket
 from dedupkit.store.guard import refuse_inside
 from dedupkit.store.lease import Lease
 from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, stamps, walk_files
-from dedupkit.store.mirror import HELD, Mirror, local_home, mirror_of
+from dedupkit.store.mirror import HELD, MEETING, Mirror, local_home, mirror_of
 from dedupkit.store.paths import is_http, is_remote, join, local_path
 from dedupkit.store.patterns import expand_braces
 from dedupkit.store.reading import open_binary, read_ranges
@@ -18,17 +18,19 @@ from dedupkit.store.records import (
     write_json,
     write_sealed,
 )
-from dedupkit.store.remote import is_refused, retried
+from dedupkit.store.remote import at_once, is_refused, retried
 from dedupkit.store.staged import staged
 from dedupkit.store.tables import count_rows, iter_columns, parquet_writer, read_columns, write_table
 from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
 
 __all__ = [
     "HELD",
+    "MEETING",
     "Bucket",
     "FileState",
     "Lease",
     "Mirror",
+    "at_once",
     "atomic_path",
     "count_rows",
     "digest_of",

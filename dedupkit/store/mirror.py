@@ -25,10 +25,12 @@ from dedupkit.store.records import read_json, write_json
 from dedupkit.store.remote import at_once
 from dedupkit.store.whole import is_temporary
 
-__all__ = ["HELD", "LOCK", "Mirror", "local_home", "mirror_of"]
+__all__ = ["HELD", "LOCK", "MEETING", "Mirror", "local_home", "mirror_of"]
 
 HELD = ".held"
 """Folder of the objects by which a process holds a remote folder."""
+MEETING = ".ranks"
+"""Folder by which the processes of one command meet; of objects, if the folder is remote."""
 LOCK = ".lock"
 """Name of the file that is locked on this machine."""
 
@@ -102,14 +104,14 @@ class Mirror:
         return self.bucket.url
 
     def pull(self, folder: Path | None = None) -> None:
-        """Make the local folder, or one in it, like the remote one.
+        """Make the local folder, or a folder or file in it, like the remote one.
 
         Raises:
             OSError: The store cannot be read.
         """
         found = self.bucket.find("" if folder is None else self.name(folder))
         there = {name: state for name, state in found.items() if not _is_ours_alone(name)}
-        local = set(self._below(folder or self.home)) if (folder or self.home).is_dir() else set[str]()
+        local = set(self._below(folder or self.home)) if (folder or self.home).exists() else set[str]()
         missing = sorted(local - there.keys())
         known = self._known()
         moved = [name for name in missing if name in known]  # a listing may be older than they are
@@ -241,4 +243,4 @@ def _moved(path: Path, state: State) -> _Moved:
 def _is_ours_alone(name: str) -> bool:
     """Whether a file or object has no counterpart."""
     parts = name.split("/")
-    return parts[-1] == LOCK or HELD in parts
+    return parts[-1] == LOCK or not {HELD, MEETING}.isdisjoint(parts)

@@ -14,7 +14,7 @@ from dedupkit import __version__
 from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
 from dedupkit.clustering.rules import Rule, needs_embedder, needs_floor, parse_rule
-from dedupkit.engine import Engine, Where, make_engine
+from dedupkit.engine import Engine, Where, make_engine, only_helps
 from dedupkit.engine.helper import Helper
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
@@ -113,7 +113,7 @@ def dedup(
         OSError: The run folder cannot be written. What was done is kept.
     """
     sources, out, keeper = _on_disk(sources, out, engine)
-    folder = RunFolder(out)
+    folder = RunFolder(out, whole=not only_helps(engine))
     # What an earlier call computed stays, so that one can go back and forth between rules.
     before = folder.earlier()
     embedders, given = choose_embedders(embed, rule, before.embedders if before else {})
@@ -138,7 +138,6 @@ def dedup(
         [*named, *(shard.source for shard in shards), *(reference.path for reference in references.named)],
     )
     listed = [text_of(name) for name in named]
-    folder.refuse_foreign(listed)
     workers = (os.cpu_count() or 1) if workers is None else workers
     recall = _RECALL if target_recall is None else target_recall
     if workers < 0 or not 0 < recall <= 1:
@@ -146,12 +145,14 @@ def dedup(
     place = make_engine(Where(engine, workers, address), folder.path)
     if isinstance(place, Helper):
         place.help()
-        return _open(folder.path, None)
+        return _open(out, None)
+    folder.refuse_foreign(listed)
     with place, folder.locked(listed):
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             place.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
         computing = Computing(max(1, workers), seed, device, recall)
+
         job = Job(folder, shards, parsed, requested, embedders, computing, given, policy)
         config = replace(
             _config(listed, job, policy),
@@ -212,7 +213,7 @@ def _parsed(rule: str, mode: CaptionMode, embedders: Mapping[str, str], floors: 
     return Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
 
 
-def _open(path: Path, keeper: TemporaryFolder | None) -> Run:
+def _open(path: str | Path, keeper: TemporaryFolder | None) -> Run:
     from dedupkit.workflows.run import Run
 
     return Run(path, keeper=keeper)
