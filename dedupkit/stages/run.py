@@ -23,6 +23,9 @@ from dedupkit.store import remove_tree, stamps
 
 __all__ = ["match_samples", "run_stages", "scan_and_embed", "scan_samples", "verify_samples"]
 
+_LATER = ("dedupkit.stages.match", "dedupkit.stages.decide", "dedupkit.stages.references", "dedupkit.stages.across")
+"""Modules of later stages, those for references last."""
+
 _SAMPLES_FORMAT = 4  # raise it when the columns of samples/ or the meaning of a hash change
 
 
@@ -113,7 +116,7 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
         call = partial(scan_task, shard, path, requested)
         rescue = partial(scan_without_killers, shard, path, requested)
         tasks.append(Task("scan", f"{number:05d}", call, key, shard.source, (path,), isolated=True, rescue=rescue))
-    ahead = _LoadAhead(signals)
+    ahead = _LoadAhead(signals, job.beside)
     with Progress("scan", len(tasks), "img", path=job.folder.progress) as progress:
 
         def on_done(_: Task, result: dict[str, Any]) -> None:
@@ -131,17 +134,18 @@ class _LoadAhead:
 
     Args:
         signals: Signals of the rule.
+        beside: How many rows beside the samples will be joined with them.
     """
 
-    def __init__(self, signals: Sequence[Signal]) -> None:
+    def __init__(self, signals: Sequence[Signal], beside: int = 0) -> None:
         self._signals = signals
-        self._samples = 0
+        self._samples = self._beside = beside
         self._begun = False
 
     def begin(self) -> None:
         """Load now: this process has nothing else to do."""
         self._begun = True
-        for module in ("dedupkit.stages.match", "dedupkit.stages.decide"):
+        for module in _LATER if self._beside else _LATER[:2]:
             import_module(module)
         self._warm_up()
 

@@ -42,10 +42,12 @@ class References:
     Attributes:
         named: What they are, earlier runs first.
         lists: By number the content of those that are lists.
+        rows: By number how many rows take part, of lists and runs.
     """
 
     named: tuple[Reference, ...] = ()
     lists: Mapping[int, Blocklist] = field(default_factory=dict)
+    rows: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def hashes(self) -> list[str]:
@@ -66,23 +68,29 @@ def find_references(earlier: Sequence[str | Path], against: Sequence[str | Path]
     Raises:
         DedupkitError: A run that is not finished or of another layout, a list without a usable line, nothing there.
     """
-    named = [_run("earlier", str(path), out) for path in earlier]
+    named: list[Reference] = []
     lists: dict[int, Blocklist] = {}
+    rows: dict[int, int] = {}
+    for path in earlier:
+        rows[len(named)], reference = _run("earlier", str(path), out)
+        named.append(reference)
     for given in against:
         text = str(given)
         kind, _, rest = text.partition(":")
         if kind in LIST_KINDS or (is_blocklist(text) and not store.is_dir(text)):
             reads, path = (kind, rest) if kind in LIST_KINDS else ("", text)
             lists[len(named)] = read_blocklist(path, reads)
+            rows[len(named)] = len(lists[len(named)].entries)
             named.append(Reference("against", "list", text, path, _content(path), reads))
         elif _is_run(text):
-            named.append(_run("against", text, out))
+            rows[len(named)], reference = _run("against", text, out)
+            named.append(reference)
         else:
             from dedupkit.sources import find_shards
 
             find_shards(text)
             named.append(Reference("against", "images", text, text))
-    return References(tuple(named), lists)
+    return References(tuple(named), lists, rows)
 
 
 def parse_against_rule(text: str, embedders: Mapping[str, str]) -> Rule:
@@ -136,11 +144,12 @@ def _is_run(path: str) -> bool:
     return not store.is_http(path) and store.exists(store.join(path, Layout(path).config.name))
 
 
-def _run(role: str, name: str, out: Layout) -> Reference:
+def _run(role: str, name: str, out: Layout) -> tuple[int, Reference]:
     folder = RunFolder(name)
     if folder.path.resolve() == out.path.resolve():
         raise DedupkitError(f"{name} is the folder of this run itself; choose another --out")
-    return Reference(role, "run", name, folder.shown, folder.verdicts().digest)
+    verdicts = folder.verdicts()
+    return int(verdicts.summary["keep"]), Reference(role, "run", name, folder.shown, verdicts.digest)
 
 
 def _content(path: str) -> str:

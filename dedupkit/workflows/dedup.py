@@ -153,7 +153,8 @@ def dedup(
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
         computing = Computing(max(1, workers), seed, device, recall)
 
-        job = Job(folder, shards, parsed, requested, embedders, computing, given, policy)
+        beside = sum(references.rows.values())
+        job = Job(folder, shards, parsed, requested, embedders, computing, given, policy, beside)
         config = replace(
             _config(listed, job, policy),
             captions=str(mode),

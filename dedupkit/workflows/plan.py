@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dedupkit.clustering.rules import Rule, parse_rule
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine.place import place_of
-from dedupkit.runfolder import Layout, RunFolder
+from dedupkit.runfolder import Layout
 from dedupkit.signals import SIGNALS, known_signals
 from dedupkit.sources import Shard, find_shards
 from dedupkit.stages.plan import ranked_conditions
@@ -185,10 +185,8 @@ def _references(against: Sequence[str | Path], each: float) -> _References:
             theirs = find_shards(reference.path)
             size = sum(map(_size, theirs))
             shards, nbytes, rows = shards + len(theirs), nbytes + size, rows + (round(size / each) if each else 0)
-        elif reference.kind == "list":
-            rows += len(found.lists[number].entries)
         else:
-            rows += int(RunFolder(reference.path).verdicts().summary["keep"])
+            rows += found.rows[number]
     return _References(len(found.named), shards, nbytes, rows)
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dedupkit.clustering.rules import needs_floor
-from dedupkit.embedding.fitted import fitted_specs
-from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.workflows.dedup import dedup
@@ -96,6 +94,11 @@ def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
     Raises:
         DedupkitError: Its rule compares vectors that were made elsewhere.
     """
+    if not config.embedders:  # what reads vectors takes a while to load
+        return []
+    from dedupkit.embedding.fitted import fitted_specs
+    from dedupkit.embedding.spec import parse_spec
+
     specs = fitted_specs(folder, config.embedders)
     models = {name: spec for name, spec in specs.items() if parse_spec(spec).scheme not in _GIVEN}
     for name in config.embedders:
