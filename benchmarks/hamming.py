@@ -3,6 +3,7 @@
 python benchmarks/hamming.py                        # 100,000 and 1,000,000 hashes
 python benchmarks/hamming.py --large                # and 10,000,000
 python benchmarks/hamming.py --hashes hashes.npy    # and your own: uint8 (n, 32)
+python benchmarks/hamming.py --pieces 10000000 30000000 [--turned]    # in pieces from files, and nothing else
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.hamming.dihedral import dihedral_pairs
-from dedupkit.neighbors.hamming.join import Pairs, hamming_pairs
+from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_pairs, transpose
+from dedupkit.neighbors.hamming.join import Pairs, as_words, hamming_pairs
+from dedupkit.neighbors.hamming.ranges import HashFiles, KeyRange, Search, cut, join_range
 
 RADIUS = 31
 Hashes = NDArray[np.uint8]
@@ -84,13 +90,64 @@ def row(what: str, seconds: float, pairs: int, ratio: str = "") -> None:
     print(f"{what:<52} {seconds:>9.3f} {pairs:>12,}  {ratio}", flush=True)
 
 
+def lay_down(folder: Path, n: int, *, turned: bool) -> HashFiles:
+    """Write planted hashes as a join in pieces maps them, a part at a time."""
+    files = HashFiles(folder / "codes.npy", folder / "turned.npy" if turned else None)
+    shape = (n, 4)
+    codes = np.lib.format.open_memmap(files.codes, "w+", np.uint64, shape)
+    other = np.lib.format.open_memmap(files.turned, "w+", np.uint64, shape) if files.turned else None
+    at = 0
+    for seed, size in enumerate(split(n, 500_000)):
+        hashes = planted(size, seed)
+        codes[at : at + size] = class_words(hashes) if turned else as_words(hashes)
+        if other is not None:
+            other[at : at + size] = transpose(codes[at : at + size])
+        at += size
+    return files
+
+
+def join_one(files: HashFiles, search: Search, piece: KeyRange) -> tuple[int, float, float]:
+    """One piece, in a process of its own: pairs, processor seconds, and the most memory of the process in GiB."""
+    small = Search(100, 4, 0, search.turned)
+    with TemporaryDirectory() as folder:  # compiles, or loads what was compiled
+        sum(map(len, join_range(lay_down(Path(folder), small.rows, turned=small.turned), small, cut(small)[0])))
+    begin = time.process_time()
+    pairs = sum(map(len, join_range(files, search, piece)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    return pairs, time.process_time() - begin, peak
+
+
+def in_pieces(sizes: Sequence[int], scratch: str | None, *, turned: bool) -> None:
+    """Join planted hashes in pieces, one process after the other, and print how time grows with their number."""
+    print(f"radius {RADIUS} of 256 bits, {'eight orientations' if turned else 'one orientation'}, processor seconds")
+    before: tuple[int, float] | None = None
+    for n in sizes:
+        with TemporaryDirectory(dir=scratch) as folder:
+            files, search = lay_down(Path(folder), n, turned=turned), Search(n, 4, RADIUS, turned)
+            pieces, done = cut(search), []
+            for piece in pieces:
+                with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                    done.append(pool.submit(join_one, files, search, piece).result())
+        pairs, seconds, peak = sum(row[0] for row in done), sum(row[1] for row in done), max(row[2] for row in done)
+        grows = f", grows with n to the {math.log(seconds / before[1]) / math.log(n / before[0]):.2f}" if before else ""
+        print(f"{n:>13,} hashes: {len(pieces)} pieces, {pairs:,} pairs, {seconds:.1f} s, at most "
+              f"{max(row[1] for row in done):.1f} s and {peak:.2f} GiB a piece{grows}", flush=True)  # fmt: skip
+        before = n, seconds
+
+
 def main() -> int:
     """Run the benchmark; 1 if results differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true", help="also join 10,000,000 hashes (a minute, 1.5 GiB)")
     parser.add_argument("--hashes", help="a .npy file of uint8 (n, 32) to join as well")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which the best counts")
+    parser.add_argument("--pieces", type=int, nargs="+", metavar="N", help="numbers of hashes to join in pieces")
+    parser.add_argument("--turned", action="store_true", help="with --pieces: in any orientation, as PDQ hashes are")
+    parser.add_argument("--scratch", help="with --pieces: a folder for 32 bytes a hash, or 64 with --turned")
     arguments = parser.parse_args()
+    if arguments.pieces:
+        in_pieces(arguments.pieces, arguments.scratch, turned=arguments.turned)
+        return 0
 
     print(f"{os.cpu_count()} processors, radius {RADIUS} of 256 bits, best of {arguments.repeats}")
     print(f"{'':<52} {'seconds':>9} {'pairs':>12}  ratio")

@@ -115,6 +115,17 @@ def test_four_ranks_that_share_a_bucket_alone_give_the_bytes_of_one_process(shar
     assert len(worked) == 4
 
 
+def test_ranks_share_the_tasks_of_a_join(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "one", rule="pdq<=31")
+    more = {"DEDUPKIT_JOIN_TASKS_FROM": "1"}
+    started = [
+        start(rank, 2, shards, tmp_path / "out", "--rule", "pdq<=31", "--workers", "1", **more) for rank in (0, 1)
+    ]
+    assert [code for code, _ in ended(started)] == [0, 0]
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "one")
+    assert len(list(tmp_path.glob("out/edges/pdq/*.parquet"))) > 1
+
+
 def test_a_second_rank_0_is_refused_by_the_lock(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "out")
     from dedupkit.runfolder import RunFolder

@@ -133,6 +133,22 @@ def test_nodes_that_share_a_bucket_alone_give_the_same_bytes(
     assert worked, "the tasks ran on the nodes"
 
 
+def test_joins_in_many_tasks_give_the_same_bytes(
+    cluster: Any, store: S3, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that share files, and nodes that share a bucket alone: what one task of a join leaves for another."""
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "driver"))
+    run(shards, tmp_path / "one", rule="pdq<=31")
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")
+    dk.dedup(shards, tmp_path / "ray", rule="pdq<=31", engine="ray", workers=1)
+    assert outcome(tmp_path / "ray") == outcome(tmp_path / "one")
+    dk.dedup(shards, "s3://bucket/joined", rule="pdq<=31", engine="ray", workers=1)
+    there = store.objects("s3://bucket/joined")
+    assert {name: there[name] for name in outcome(tmp_path / "one")} == outcome(tmp_path / "one")
+    assert len([name for name in there if name.startswith("edges/pdq/")]) > 1
+    assert not [name for name in there if "/parts/" in name]
+
+
 def test_a_killed_worker_and_a_killed_node_cost_what_they_were_at(cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
     log = tmp_path / "log"

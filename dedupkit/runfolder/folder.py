@@ -96,6 +96,15 @@ class RunFolder(Placed):
         marker = read_marker(self.across_marker(number, signal))
         return None if marker is None else marker.result
 
+    def scanned_samples(self, shards: int) -> int:
+        """The number of samples of a run whose scan is done, as the markers state it.
+
+        Args:
+            shards: Number of its shards.
+        """
+        markers = (read_marker(self.scan_marker(number)) for number in range(shards))
+        return sum(int(marker.result["samples"]) for marker in markers if marker is not None)
+
     def shard_problems(self) -> list[dict[str, str]]:
         """The shards that could not be read to their end: ``source`` and ``problem``."""
         found = []
@@ -157,7 +166,7 @@ class RunFolder(Placed):
             marker = read_marker(path)
             if marker is None and path not in named and not path.exists():
                 continue  # equal bytes or pixels need no pairs
-            stated.append(sorted(self._vouched(path, marker, check).items()))
+            stated.append(sorted(self._stated(path, marker, check).items()))
         stated += [
             [path.stem, sorted(self._vouched(path, read_marker(path), check).items())]
             for path in self._across_markers(config)
@@ -169,6 +178,15 @@ class RunFolder(Placed):
         if not config.references:
             return []
         return sorted(self.across_marker(0, "any").parent.glob("*.json"))
+
+    def _stated(self, path: Path, marker: Marker | None, check: bool) -> dict[str, Any]:
+        """What a marker says of its files; of pairs what they are, however many files the tasks of a join made."""
+        vouched = self._vouched(path, marker, check)
+        content = None if marker is None else marker.result.get("content")
+        if content is None:
+            return vouched
+        pairs = {file.relative_to(self.path).as_posix() for file in self.edge_files(path.stem)}
+        return {name: state for name, state in vouched.items() if name not in pairs} | {f"edges/{path.stem}": content}
 
     def _vouched(self, path: Path, marker: Marker | None, check: bool) -> dict[str, Any]:
         if marker is None:

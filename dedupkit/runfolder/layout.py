@@ -64,9 +64,13 @@ class Layout:
         """The completion marker of such a fit."""
         return self.marker("project", name)
 
-    def edges(self, signal: str) -> Path:
-        """The scored pairs of one signal."""
-        return self.path / "edges" / signal / "00000.parquet"
+    def edges(self, signal: str, part: int = 0) -> Path:
+        """The scored pairs of one signal; those of one task where its join was many."""
+        return self.path / "edges" / signal / f"{part:05d}.parquet"
+
+    def edge_files(self, signal: str) -> list[Path]:
+        """All files of the scored pairs of one signal, in order; the first one, if there is none."""
+        return sorted(self.edges(signal).parent.glob("[0-9]*.parquet")) or [self.edges(signal)]
 
     def ranked(self, signal: str) -> Path:
         """The scored pairs of one signal that rounds of verification found beside those of its join."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.store import count_rows, parquet_writer, read_columns
 
-__all__ = ["Distinct", "Edges", "Scanned", "bytes_of", "distinct_values", "read_column", "write_edges"]
+__all__ = [
+    "Distinct", "Edges", "Scanned", "Written", "bytes_of", "distinct_values", "read_column", "usable_values",
+    "write_edges",
+]  # fmt: skip
 
 Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Pairs a and b, and their scores."""
@@ -81,19 +84,27 @@ def distinct_values(
         also: Further columns that ``usable`` looks at.
         usable: Table of these columns to booleans, one per sample: whether its fingerprint counts.
     """
-    import pyarrow.compute as pc
-
     table = scanned.read(*dict.fromkeys((column, *also)))
-    values = table[column].combine_chunks()
-    counts = pc.and_(pc.fill_null(usable(table), False), values.is_valid())
-    rows = np.flatnonzero(counts.to_numpy()).astype(np.int32)
-    encoded = values.take(pa.array(rows)).dictionary_encode()
+    rows, values = usable_values(table, column, usable)
+    encoded = values.dictionary_encode()
     indices = encoded.indices.to_numpy()
     first = np.empty(len(encoded.dictionary), np.int32)
     first[indices[::-1]] = rows[::-1]  # the last write is the smallest sample
     label = np.full(table.num_rows, -1, np.int32)
     label[rows] = first[indices]
     return Distinct(label, _as_array(encoded.dictionary))
+
+
+def usable_values(
+    table: pa.Table, column: str, usable: Callable[[pa.Table], Any]
+) -> tuple[NDArray[np.int32], pa.Array]:
+    """The rows of a table whose fingerprint counts, ascending, and their fingerprints; see :func:`distinct_values`."""
+    import pyarrow.compute as pc
+
+    values = table[column].combine_chunks()
+    counts = pc.and_(pc.fill_null(usable(table), False), values.is_valid())
+    rows = np.flatnonzero(counts.to_numpy()).astype(np.int32)
+    return rows, values.take(pa.array(rows))
 
 
 def _as_array(values: pa.Array) -> NDArray[Any]:
@@ -107,8 +118,32 @@ def bytes_of(values: pa.Array) -> NDArray[np.uint8]:
     return flat.reshape(-1, width)
 
 
-def write_edges(path: Path, blocks: Iterable[Edges], *, across: bool = False) -> int:
-    """Write scored pairs of samples, block by block; returns their number.
+class Written(NamedTuple):
+    """What :func:`write_edges` wrote.
+
+    Attributes:
+        edges: Number of pairs.
+        content: A digest of them that depends neither on their order nor on how they are spread over files: 16 hex
+            digits; see :meth:`together`.
+    """
+
+    edges: int
+    content: str
+
+    @classmethod
+    def together(cls, parts: Iterable[Mapping[str, Any]]) -> Written:
+        """What several tasks wrote whose summaries hold these two, none of them the same pair.
+
+        >>> Written.together([{"edges": 2, "content": "00ff"}, {"edges": 1, "content": "0001"}])
+        Written(edges=3, content='0000000000000100')
+        """
+        listed = list(parts)
+        total = sum(int(part["content"], 16) for part in listed) % 2**64
+        return cls(sum(part["edges"] for part in listed), f"{total:016x}")
+
+
+def write_edges(path: Path, blocks: Iterable[Edges], *, across: bool = False) -> Written:
+    """Write scored pairs of samples, block by block.
 
     Args:
         path: The file.
@@ -116,10 +151,22 @@ def write_edges(path: Path, blocks: Iterable[Edges], *, across: bool = False) ->
         across: Whether ``b`` numbers other rows than ``a``; otherwise a < b is written.
     """
     schema = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32())])
-    count = 0
+    count = content = 0
     with parquet_writer(path, schema) as writer:
         for a, b, score in blocks:
-            ends = [a, b] if across else [np.minimum(a, b), np.maximum(a, b)]
+            ends = (a, b) if across else (np.minimum(a, b), np.maximum(a, b))
             writer.write_table(pa.table([*ends, score], schema=schema))
             count += len(a)
-    return count
+            content += int(_mixed(ends[0], ends[1], score).sum(dtype=np.uint64))
+    return Written(count, f"{content % 2**64:016x}")
+
+
+def _mixed(a: NDArray[np.int64], b: NDArray[np.int64], score: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """A number for each pair that looks random (Steele, Lea and Flood, OOPSLA 2014, the finalizer of SplitMix)."""
+    bits = np.ascontiguousarray(score, np.float32).view(np.uint32).astype(np.uint64)
+    x = a.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for more in (b.astype(np.uint64), bits):
+        x = (x ^ more) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return x

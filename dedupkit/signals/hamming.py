@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dedupkit.signals.column import ColumnSignal
-from dedupkit.signals.signal import JoinSettings, Kind
+from dedupkit.signals.signal import JoinSettings, Kind, Steps
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dedupkit.signals.columns import Edges
+    from dedupkit.signals.columns import Edges, Scanned
     from dedupkit.signals.image import ScannedImage
     from dedupkit.signals.impostors import PairScorer
 
@@ -27,6 +27,10 @@ class HashSignal(ColumnSignal):
     kind: ClassVar[Kind] = "distance"
     whole: ClassVar[bool] = True
     bits: ClassVar[int] = 64
+    hashes: ClassVar[int] = 1
+    """Number of hashes in a fingerprint, the whole image's first."""
+    turned: ClassVar[bool] = False
+    """Whether the distance is the least over eight orientations."""
     step: ClassVar[int] = 2
     """Width of a stratum of calibration, in bits."""
     reach: ClassVar[int] = 20
@@ -42,6 +46,18 @@ class HashSignal(ColumnSignal):
         from dedupkit.neighbors.hamming.join import iter_hamming_pairs
 
         return _edges(iter_hamming_pairs(values, int(settings.bound), workers=settings.workers))
+
+    def steps(self, scanned: Scanned, settings: JoinSettings, key: str, samples: int) -> Steps:
+        """Distinct fingerprints by ranges of their bytes, then pairs by chunk and range of its keys."""
+        from dedupkit.signals.hash_tasks import hash_steps
+
+        return hash_steps(self, scanned, settings, key, samples)
+
+    def codes(self, values: NDArray[Any]) -> NDArray[np.uint64]:
+        """The hashes of some fingerprints as their join takes them, (k * hashes, words) uint64."""
+        from dedupkit.neighbors.hamming.join import as_words
+
+        return as_words(values)
 
     def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
         """Every pair within the radius; see :meth:`Signal.join_across`."""

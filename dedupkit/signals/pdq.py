@@ -37,6 +37,7 @@ class Pdq(HashSignal):
     bits: ClassVar[int] = 8 * _BYTES
     step: ClassVar[int] = 8
     reach: ClassVar[int] = 96
+    turned: ClassVar[bool] = True
 
     @property
     def also(self) -> tuple[str, ...]:
@@ -67,6 +68,12 @@ class Pdq(HashSignal):
         if len(values) < FLAT_BELOW:
             return _edges([flat_dihedral_pairs(values, radius)])
         return _edges(iter_dihedral_pairs(values, radius, workers=settings.workers))
+
+    def codes(self, values: NDArray[Any]) -> NDArray[np.uint64]:
+        """Class words; see :meth:`HashSignal.codes`."""
+        from dedupkit.neighbors.hamming.dihedral import class_words
+
+        return class_words(values)
 
     def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
         """Every pair within the radius in some orientation; see :meth:`Signal.join_across`."""
@@ -113,6 +120,8 @@ class Crops(HashSignal):
     bits: ClassVar[int] = 8 * _BYTES
     step: ClassVar[int] = 8
     reach: ClassVar[int] = 96
+    hashes: ClassVar[int] = VIEWS
+    turned: ClassVar[bool] = True
     views: ClassVar[bool] = True
 
     @property
@@ -134,6 +143,12 @@ class Crops(HashSignal):
         from dedupkit.neighbors.hamming.crops import iter_crop_pairs
 
         return _edges(iter_crop_pairs(values, int(settings.bound), workers=settings.workers))
+
+    def codes(self, values: NDArray[Any]) -> NDArray[np.uint64]:
+        """Class words; see :meth:`HashSignal.codes`."""
+        from dedupkit.neighbors.hamming.dihedral import class_words
+
+        return class_words(values.reshape(-1, _BYTES))
 
     def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
         """Every pair of which one is a whole image; see :meth:`Signal.join_across`."""

@@ -7,7 +7,7 @@ computes imports what it needs inside the method.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dedupkit.engine import Task
     from dedupkit.signals.across import Across
     from dedupkit.signals.columns import Distinct, Edges, Scanned
     from dedupkit.signals.image import ScannedImage
     from dedupkit.signals.impostors import PairScorer
     from dedupkit.signals.matches import Matches, Origin, Streamed
 
-__all__ = ["JoinSettings", "Kind", "Signal", "Stage"]
+__all__ = ["JoinSettings", "Kind", "Signal", "Stage", "Steps"]
 
 Kind = Literal["identity", "distance", "similarity"]
 """How a rule compares it: it holds or does not, it takes ``<=``, or it takes ``>=``."""
 
 Stage = Literal["none", "match", "verify"]
 """The stage that makes its edges: none (equal fingerprints are all there is), a join, or looking at pairs again."""
+
+Steps = Generator["list[Task]", list[dict[str, Any]], dict[str, Any]]
+"""A join as lists of tasks, one list after the other: it gives tasks, takes their summaries, and returns the facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ class Signal:
         """Join all samples and write the edges.
 
         Returns:
-            Facts for the marker: ``distinct`` fingerprints, ``edges`` written, the ``bound``.
+            Facts for the marker: ``distinct`` fingerprints, ``edges`` written and their ``content``, the ``bound``.
         """
         from dedupkit.signals.columns import write_edges
 
@@ -148,8 +152,19 @@ class Signal:
         leaders = distinct.leaders
         found = self.join(distinct.values, settings)
         blocks = ((leaders[a], leaders[b], score) for a, b, score in found)
-        edges = write_edges(scanned.folder.edges(self.name), blocks)
-        return {"distinct": len(leaders), "edges": edges, "bound": settings.bound}
+        written = write_edges(scanned.folder.edges(self.name), blocks)
+        return {"distinct": len(leaders), **written._asdict(), "bound": settings.bound}
+
+    def steps(self, scanned: Scanned, settings: JoinSettings, key: str, samples: int) -> Steps | None:
+        """The same as :meth:`match` as tasks of an engine; None where it is one task.
+
+        Args:
+            scanned: All samples.
+            settings: How far, and how.
+            key: Digest of all that the edges depend on, but for the bound.
+            samples: Number of all samples.
+        """
+        return None
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """(n,) int32: for each sample the smallest with the same fingerprint, -1 where it has none."""
@@ -157,7 +172,7 @@ class Signal:
 
     def edge_files(self, scanned: Scanned) -> list[Path]:
         """The files with its scored pairs; none for a signal that holds between equal fingerprints alone."""
-        return [] if self.stage == "none" else [scanned.folder.edges(self.name)]
+        return [] if self.stage == "none" else scanned.folder.edge_files(self.name)
 
     def streamed(self, scanned: Scanned) -> Streamed:
         """What it says about all samples, as deciding takes it: equal fingerprints, and scored pairs in blocks."""

@@ -36,12 +36,13 @@ def match_captions(name: str, scanned: Scanned, settings: JoinSettings) -> dict[
     sets = Sets.of(offsets, tokens)
     del offsets, tokens
     blocks, method = join_distinct(sets, settings.bound, workers=settings.workers, seed=1)
-    edges = write_edges(scanned.folder.edges(name), (_edges(block) for block in blocks))
+    written = write_edges(scanned.folder.edges(name), (_edges(block) for block in blocks))
     first = np.where(sets.row >= 0, sets.first[np.maximum(sets.row, 0)] if len(sets.first) else -1, -1)
     with atomic_path(scanned.folder.labels(name)) as temporary, temporary.open("wb") as stream:
         np.save(stream, first.astype(np.int32))
     return {
-        "distinct": len(sets.first), "edges": edges, "bound": settings.bound, "folding": str(folding), "method": method,
+        "distinct": len(sets.first), **written._asdict(), "bound": settings.bound, "folding": str(folding),
+        "method": method,
     }  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) ->
     gathered.parent.mkdir(parents=True, exist_ok=True)
     try:
         vectors = _gather(scanned, signal.name, leaders, gathered)
-        edges = write_edges(folder.edges(signal.name), blocks(vectors) if len(leaders) > 1 else ())
+        written = write_edges(folder.edges(signal.name), blocks(vectors) if len(leaders) > 1 else ())
     except ValueError as error:
         raise DedupkitError(f"{signal.name}: {error}") from error
     finally:
@@ -97,7 +97,7 @@ def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) ->
     with atomic_path(folder.labels(signal.name)) as temporary, temporary.open("wb") as stream:
         np.save(stream, _with_vector(first, leaders))
     bound = min(settings.bound, ranks.pop("complete", settings.bound if settings.floor is None else settings.floor))
-    facts = {"distinct": len(leaders), "edges": edges, "bound": bound, "recall": recall}
+    facts = {"distinct": len(leaders), **written._asdict(), "bound": bound, "recall": recall}
     if settings.floor is None:
         return facts
     return {

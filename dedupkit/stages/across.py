@@ -81,7 +81,7 @@ def _write_join(
 ) -> dict[str, Any]:
     found = signal.across(own, opened.rows, opened.part, settings)
     files = across_files(folder, number, signal.name)
-    edges = write_edges(files.pairs, found.blocks, across=True)
+    edges = write_edges(files.pairs, found.blocks, across=True).edges
     write_labels(files, found)
     return {
         "bound": settings.bound, "edges": edges, "distinct": len(leading(found.other)), "rows": int(opened.part.sum()),

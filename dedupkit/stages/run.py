@@ -34,7 +34,7 @@ def run_stages(job: Job, engine: Engine) -> dict[str, str]:
 
     Args:
         job: What is to be computed.
-        engine: Where shards are scanned and embedded and pairs verified; the joins are made in this process.
+        engine: Where tasks run; a join that is one task is made in this process.
 
     Returns:
         As :func:`scan_and_embed`.
@@ -47,7 +47,7 @@ def run_stages(job: Job, engine: Engine) -> dict[str, str]:
 def match_samples(job: Job, engine: Engine) -> dict[str, str]:
     """All stages but verification; arguments and result as those of :func:`run_stages`."""
     done = scan_and_embed(job, engine)
-    _match(job, _joined(job), _keys(job, done))
+    _match(job, _joined(job), _keys(job, done), engine)
     return done
 
 
@@ -92,7 +92,7 @@ def scan_and_embed(job: Job, engine: Engine) -> dict[str, str]:
 
     Args:
         job: What is to be computed.
-        engine: Where shards are scanned and embedded and pairs verified; the joins are made in this process.
+        engine: Where tasks run.
 
     Returns:
         Digests of what was read (``scan``) and of the vectors of each embedder.
@@ -203,12 +203,13 @@ def _identifiers(job: Job) -> list[str]:
     return ["uid", "key", "url"] if len(keys.unique()) == len(keys) else ["uid", "url"]
 
 
-def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None:
+def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str], engine: Engine) -> None:
     """Join each signal, out to the loosest bound that the rule states or that was joined before.
 
     Of an alternative ``(embedder>=floor and verified)`` only the nearest neighbours above the floor are joined.
     """
     from dedupkit.stages.match import match_signal
+    from dedupkit.stages.match_tasks import clear_tasks, match_as_tasks
 
     how, ranked = job.computing, job.ranked
     with Progress("match", len(signals), path=job.folder.progress) as progress:
@@ -221,9 +222,14 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str]) -> None
             before = job.folder.joined(name, key)
             enough = before is not None and (atom is None or replace(atom, bound=float(before["bound"])).covers(atom))
             if before is None or not enough or (floor is not None and before.get("ranks", {}).get("floor") != floor):
-                call = partial(match_signal, str(job.folder.path), len(job.shards), signal, settings)
-                outputs = (str(job.folder.edges(name).parent),)
-                task = Task("match", name, call, key, label=name, outputs=outputs)
-                remove_tree(task.marker(job.folder.path))  # its key does not say how far the pairs go
-                ThisProcess().run([task], job.folder.path, observe=progress.observe)
+                remove_tree(job.folder.marker("match", name))  # its key does not say how far the pairs go
+                if not match_as_tasks(job, signal, settings, key, engine):
+                    call = partial(match_signal, str(job.folder.path), len(job.shards), signal, settings)
+                    outputs = (str(job.folder.edges(name).parent),)
+                    task = Task("match", name, call, key, label=name, outputs=outputs)
+                    for path in [job.folder.parts(name), *job.folder.edge_files(name)]:
+                        remove_tree(path)  # of a join that was many tasks
+                    ThisProcess().run([task], job.folder.path, observe=progress.observe)
+            else:
+                clear_tasks(job.folder, name)
             progress.advance()

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.hamming.dihedral import iter_dihedral_pairs
+from dedupkit.neighbors.hamming.dihedral import class_distance, iter_dihedral_pairs
 from dedupkit.neighbors.hamming.join import Pairs
 
-__all__ = ["iter_crop_pairs"]
+__all__ = ["iter_crop_pairs", "nearest_views"]
 
 _BYTES = 32
 
@@ -66,3 +66,28 @@ def iter_crop_pairs(
     first = np.flatnonzero(np.diff(pairs, prepend=-1))
     width = max(len(sides[-1]), 1)
     yield Pairs(pairs[first] // width, pairs[first] % width, distances[first])
+
+
+def nearest_views(codes: NDArray[np.uint64], hits: Pairs, count: int) -> Pairs:
+    """The pairs of images that some hits stand for, whatever the other hits are.
+
+    Of all hits of two images one stands for them: that with the least distance, of these the first in a fixed order.
+    So hits may be found in many places, and each pair of images comes from one of them.
+
+    Args:
+        codes: uint64 (n * count, 4), class words of the hashes of n images, the whole first; zeros for a view that is
+            too flat.
+        hits: Pairs of rows of ``codes`` with their distance.
+        count: Number of hashes of an image.
+    """
+    (one, i), (other, j) = np.divmod(hits.a, count), np.divmod(hits.b, count)
+    counts = (one != other) & ((i == 0) | (j == 0))
+    one, other, i, j = one[counts], other[counts], i[counts], j[counts]
+    least, nearest = np.full(len(one), np.iinfo(np.int16).max, np.int16), np.zeros(len(one), np.int64)
+    for place, (x, y) in enumerate([(0, view) for view in range(count)] + [(view, 0) for view in range(1, count)]):
+        left, right = codes[one * count + x], codes[other * count + y]
+        distance = class_distance(left, right)
+        nearer = left.any(axis=1) & right.any(axis=1) & (distance < least)
+        least[nearer], nearest[nearer] = distance[nearer], place
+    mine = nearest == np.where(i == 0, j, count - 1 + i)
+    return Pairs(one[mine], other[mine], least[mine].astype(np.uint16))

@@ -125,7 +125,11 @@ def dihedral_distance(a: ArrayLike, b: ArrayLike) -> NDArray[np.int16]:
     Raises:
         ValueError: an array of another shape or type.
     """
-    left, right = class_words(a), class_words(b)
+    return class_distance(class_words(a), class_words(b))
+
+
+def class_distance(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.int16]:
+    """:func:`dihedral_distance` of class words, uint64 (m, 4) each."""
     return np.minimum(_mirror_distance(left, right), _mirror_distance(left, transpose(right)))
 
 

@@ -1,0 +1,235 @@
+"""Joins as many tasks: the edges and the verdicts of the join in one process, whatever the pieces and the engine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import killing
+import numpy as np
+import pyarrow as pa
+import pytest
+from helpers import command, environment, one_line, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dedupkit.hashing.pdq import CROP_VIEWS
+from dedupkit.neighbors.hamming.crops import iter_crop_pairs, nearest_views
+from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_pairs, transpose
+from dedupkit.neighbors.hamming.join import Pairs, as_words, hamming_pairs
+from dedupkit.neighbors.hamming.ranges import HashFiles, Search, cut, join_range
+from dedupkit.runfolder import RunFolder
+from dedupkit.signals import SIGNALS, hash_tasks
+from dedupkit.signals.columns import write_edges
+from dedupkit.stages import match_tasks
+from dedupkit.store import read_columns
+
+RULE = "pdq<=31 or crops<=31 or phash<=8"
+VIEWS = 1 + len(CROP_VIEWS)
+
+
+def hashes_of(rng: np.random.Generator, count: int, width: int) -> NDArray[np.uint8]:
+    """Hashes around a few centres."""
+    centres = rng.random((5, width * 8)) < 0.5
+    flips = rng.random((count, width * 8)) < rng.choice([0.0, 0.03, 0.1, 0.5], (count, 1))
+    return np.packbits(centres[rng.integers(0, 5, count)] ^ flips, axis=1)
+
+
+def in_pieces(codes: NDArray[np.uint64], search: Search, most_rows: int) -> list[Pairs]:
+    """What each piece of a search finds."""
+    with TemporaryDirectory() as folder:
+        files = HashFiles(Path(folder, "codes.npy"), Path(folder, "turned.npy") if search.turned else None)
+        np.save(files.codes, codes)
+        if files.turned is not None:
+            np.save(files.turned, transpose(codes))
+        return [Pairs.gather(join_range(files, search, piece)) for piece in cut(search, most_rows)]
+
+
+def rows(pairs: Pairs) -> list[tuple[int, int, int]]:
+    return list(zip(pairs.a.tolist(), pairs.b.tolist(), pairs.distance.tolist(), strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), count=st.integers(0, 300), radius=st.integers(0, 40), parts=st.integers(1, 4))
+def test_the_pieces_of_a_search_are_the_join_each_pair_once(
+    data: st.DataObject, count: int, radius: int, parts: int
+) -> None:
+    turned = data.draw(st.booleans())
+    width = 32 if turned else data.draw(st.sampled_from([8, 32]))
+    radius = min(radius, 12) if width == 8 else radius
+    chunks = data.draw(st.sampled_from([None, 0, 3, 4, 8]))
+    hashes = hashes_of(np.random.default_rng(data.draw(st.integers(0, 99))), count, width)
+    codes = class_words(hashes) if turned else as_words(hashes)
+    search = Search(count, width // 8, radius, turned, chunks=chunks)
+    found = [pair for piece in in_pieces(codes, search, max(1, count // parts)) for pair in rows(piece)]
+    whole = (dihedral_pairs if turned else hamming_pairs)(hashes, radius, workers=1, _chunks=chunks)
+    assert sorted(found) == rows(whole)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), count=st.integers(1, 60), radius=st.integers(0, 40))
+def test_a_pair_of_images_comes_from_one_pair_of_views_with_the_least_distance(
+    seed: int, count: int, radius: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    views = hashes_of(rng, count * VIEWS, 32).reshape(count, VIEWS, 32)
+    views[:, 1:][rng.random((count, VIEWS - 1)) < 0.2] = 0  # too flat
+    codes = class_words(views.reshape(-1, 32))
+    search = Search(len(codes), 4, radius, turned=True, blank=True)
+    pieces = [nearest_views(codes, hits, VIEWS) for hits in in_pieces(codes, search, max(1, len(codes) // 2))]
+    whole = Pairs.gather(iter_crop_pairs(views.reshape(count, -1), radius, workers=1))
+    assert sorted(pair for piece in pieces for pair in rows(piece)) == rows(whole)
+
+
+def test_large_sets_are_cut_until_a_piece_holds_few_enough() -> None:
+    search = Search(1_000_000_000, 4, 31, turned=True)
+    pieces = cut(search)
+    assert len(pieces) > 1000
+    assert all(len(group) == 1 << group[0].bits for group in _grouped(pieces))
+    assert {(piece.half, piece.chunk) for piece in cut(Search(1000, 4, 31, turned=True))} <= {
+        (half, chunk) for half in (0, 1) for chunk in range(32)
+    }
+
+
+def _grouped(pieces: list[Any]) -> list[list[Any]]:
+    groups: dict[tuple[int, int], list[Any]] = {}
+    for piece in pieces:
+        groups.setdefault((piece.half, piece.chunk), []).append(piece)
+    return list(groups.values())
+
+
+def test_the_digest_of_pairs_depends_on_no_order_and_on_every_value(tmp_path: Path) -> None:
+    a, b, score = np.array([3, 1, 5]), np.array([2, 4, 9]), np.array([0, 7, 31], np.float32)
+
+    def content(*blocks: Any) -> str:
+        return write_edges(tmp_path / "edges.parquet", blocks).content
+
+    whole = content((a, b, score))
+    assert content((b[::-1], a[::-1], score[::-1])) == whole
+    assert content((a[:1], b[:1], score[:1]), (a[1:], b[1:], score[1:])) == whole
+    assert len({whole, content((a, b, score + 1)), content((a, b + 1, score)), content((a[:2], b[:2], score[:2]))}) == 4
+
+
+# Runs -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joins from one sample on are many tasks, and these are small."""
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")
+    monkeypatch.setattr(hash_tasks, "PART_BYTES", 200)
+    monkeypatch.setattr(hash_tasks, "cut", lambda search: cut(search, max(4, search.rows // 3)))
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in ("manifest.parquet", "groups.parquet")}
+
+
+def edges(out: Path, signal: str) -> list[dict[str, Any]]:
+    files = RunFolder(out).edge_files(signal)
+    return sorted(pa.concat_tables(map(read_columns, files)).to_pylist(), key=lambda edge: (edge["a"], edge["b"]))
+
+
+@pytest.fixture(scope="module")
+def one(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one")
+    run(shards, out, rule=RULE)
+    return out
+
+
+def test_many_tasks_give_the_edges_and_the_bytes_of_one(small: None, shards: Path, one: Path, tmp_path: Path) -> None:
+    finished = run(shards, tmp_path / "out", rule=RULE)
+    assert outcome(tmp_path / "out") == outcome(one)
+    for signal in ("pdq", "crops", "phash"):
+        assert edges(tmp_path / "out", signal) == edges(one, signal)
+    assert len(RunFolder(tmp_path / "out").edge_files("pdq")) > 1
+    assert not list(tmp_path.glob("out/edges/*/parts"))
+    assert sorted(path.name for path in tmp_path.glob("out/.done/*")) == ["match", "scan"]
+    assert finished.summary["edges"] > 0
+
+
+def test_two_processes_give_the_bytes_of_one(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(shards, tmp_path / "one", rule="pdq<=31")
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")
+    run(shards, tmp_path / "two", rule="pdq<=31", workers=2)
+    assert outcome(tmp_path / "two") == outcome(tmp_path / "one")
+
+
+def test_a_join_in_fewer_tasks_leaves_no_pairs_of_the_one_before(
+    small: None, shards: Path, one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(shards, out, rule="pdq<=20")
+    many = len(RunFolder(out).edge_files("pdq"))
+    monkeypatch.setattr(hash_tasks, "cut", cut)
+    run(shards, out, rule="pdq<=25")
+    assert len(RunFolder(out).edge_files("pdq")) <= many
+    monkeypatch.delenv("DEDUPKIT_JOIN_TASKS_FROM")
+    run(shards, out, rule=RULE)
+    assert len(RunFolder(out).edge_files("pdq")) == 1
+    assert outcome(out) == outcome(one)
+
+
+def test_what_a_stopped_join_has_done_is_not_done_again(
+    small: None, shards: Path, one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    real = hash_tasks.join_piece
+
+    def counted(to: str, *rest: Any) -> dict[str, Any]:
+        if len(calls) == 3:
+            calls.append("stopped")
+            raise KeyboardInterrupt
+        calls.append(to)
+        return real(to, *rest)
+
+    monkeypatch.setattr(hash_tasks, "join_piece", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(shards, tmp_path / "out", rule=RULE)
+    run(shards, tmp_path / "out", rule=RULE)
+    assert len(set(calls)) == len(calls)
+    assert outcome(tmp_path / "out") == outcome(one)
+
+
+@pytest.fixture(scope="module")
+def do(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[killing.Server]:
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "data").symlink_to(shards)
+    with killing.server(
+        environment({"DEDUPKIT_JOIN_TASKS_FROM": "1"}), ("run", str(folder), {"rule": RULE, "workers": 0})
+    ) as server:
+        yield server
+
+
+def test_killed_in_the_middle_the_same_command_ends_the_same(do: killing.Server, shards: Path, tmp_path: Path) -> None:
+    """Each command dies before its thirtieth change of a file, until one has less than that to do."""
+    options, out = {"rule": RULE, "workers": 0}, tmp_path / "out"
+    (tmp_path / "data").symlink_to(shards)
+    status, changes = do("run", tmp_path, None, **options)
+    assert status == 0, changes
+    expected = outcome(out)
+    shutil.rmtree(out)
+    kills = 0
+    while (done := do("run", tmp_path, 30, **options))[0] == killing.KILLED:
+        kills += 1
+        assert kills < len(changes)
+    assert done[0] == 0, done
+    assert kills > 3
+    assert outcome(out) == expected
+
+
+def test_engines_of_one_machine_and_of_many_begin_at_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dedupkit.engine import local_engine
+
+    assert match_tasks._least(local_engine(2)) > match_tasks._least(object())  # type: ignore[arg-type]
+    assert SIGNALS["exact"].steps(None, None, "", 1) is None  # type: ignore[arg-type]
+
+
+def test_a_wrong_number_is_one_line(shards: Path, tmp_path: Path) -> None:
+    said = command("run", shards, "--out", tmp_path / "out", env={"DEDUPKIT_JOIN_TASKS_FROM": "many"})
+    assert said.returncode == 1
+    assert "DEDUPKIT_JOIN_TASKS_FROM is a number of samples" in one_line(said.stderr)
