@@ -23,7 +23,7 @@ from cosine import make
 
 import dedupkit as dk
 from dedupkit.neighbors import cosine_neighbors, cosine_pairs
-from dedupkit.signals.vectors import list_length
+from dedupkit.signals.vector_join import list_length
 
 FLOOR, COPY = 0.45, 0.6  # where candidates begin; from here on a pair counts as a copy
 SAMPLE = 5_000  # images whose pairs are all known

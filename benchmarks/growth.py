@@ -9,7 +9,8 @@ A photo gives all its windows, so a larger set has more photos, and as many copi
 the removable copies that were removed, precision the share of the removals whose witness shows the same window. Photos
 that occur twice in the folders count as mistakes.
 
-Time is the processor's, of the command and of its workers, so that other programs disturb it little; memory is the
+Time is the processor's, of the command and its workers, start-up included, so that other programs disturb it little; a
+small run beforehand compiles what is compiled once. Memory is the
 largest sum, seen twice a second, of the proportional share of all its processes. The last line carries the growth of
 the last step on to a million images: that is extrapolated, not measured.
 """
@@ -39,6 +40,7 @@ from PIL import Image
 from dedupkit.images.transformations import TRANSFORMATIONS
 
 WINDOWS, COPIES, EACH = 4, 0.3, 1000
+WARM_UP = 40  # images of a run beforehand, so that nothing is compiled while the processor's time is taken
 LEAST_SIDE = 192  # of a photo, so that its windows have 96
 MILLION = 1_000_000
 EDITS = [edit for edit in TRANSFORMATIONS if not edit.name.startswith(("flipped", "rotated-90", "squared", "quarter"))]
@@ -175,13 +177,15 @@ def main() -> None:
     print(f"{'GiB':>6}{'candidates':>12}{'looked at':>11}   an image")
     before: dict[str, tuple[int, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for size in sorted(options.sizes):
+        for size in [WARM_UP, *sorted(options.sizes)]:
             source = Path(temporary, f"{size}")
             make_shards(source, photos, size, options.seed, options.workers)
             for rule in options.rules:
                 out = Path(temporary, f"{size}-{rule}")
                 command = [sys.executable, "-m", "dedupkit", "run", str(source), "--out", str(out), "--rule", rule]
                 printed, seconds, peak = measured([*command, "--workers", str(options.workers), "--json"])
+                if size == WARM_UP:
+                    continue
                 seen = json.loads(printed).get("verification", {"candidates": 0, "looked_at": 0})
                 recall, precision = quality(out)
                 slope = math.nan

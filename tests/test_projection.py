@@ -28,7 +28,7 @@ from dedupkit.embedding import (
 from dedupkit.embedding.spec import LEAST_IMAGES
 from dedupkit.errors import DedupkitError
 from dedupkit.signals import known_signals
-from dedupkit.signals import vectors as ranking
+from dedupkit.signals import vector_join as ranking
 
 
 def made(images=120, copies=4, d=24, seed=0):

@@ -15,7 +15,7 @@ from dedupkit.clustering import parse_rule
 from dedupkit.embedding.embedder import unit_rows
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import known_signals
-from dedupkit.signals import vectors as ranking
+from dedupkit.signals import vector_join as ranking
 from dedupkit.sources import find_shards
 from dedupkit.stages import rounds
 from dedupkit.stages.plan import Job
@@ -306,3 +306,7 @@ def test_an_update_over_many_images_looks_at_few_pairs(tmp_path, files):
     seen = after.summary["verification"]["references"]
     assert 0 < seen["looked_at"] <= 4 * 40
     assert (seen["verified"], seen["capped"]) == (0, 40)
+    options = {"rule": "exact", "against": str(before.path), "against_rule": RULE, "embed": sides[1][1], "workers": 0}
+    only = dk.dedup(sides[1][0], tmp_path / "only", **options)
+    assert only.summary["verification"] == {"references": seen}
+    assert "verification with references" in dict(only.rows())

@@ -98,7 +98,7 @@ class Embedded(Signal):
         """The vectors of some samples at unit length; see :meth:`Signal.rows`."""
         import numpy as np
 
-        from dedupkit.signals.vectors import vectors_of
+        from dedupkit.signals.vector_files import vectors_of
 
         vectors = vectors_of(scanned, self.name, samples)
         present = np.asarray(vectors.any(axis=1))

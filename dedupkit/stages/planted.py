@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.neighbors.cosine.recall import effective, wilson
 from dedupkit.signals.columns import Scanned
-from dedupkit.signals.vectors import vectors_of
+from dedupkit.signals.vector_files import vectors_of
 from dedupkit.stages.copies import embedded_copies, model_for
 from dedupkit.stages.plan import Job
 

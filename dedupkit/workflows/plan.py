@@ -203,7 +203,7 @@ def _verification(rule: Rule, embedders: Mapping[str, str], shard: Shard, total:
     if not ranked:
         cost = f"{1000 * looking.image:,.0f} ms an image and {1000 * looking.pair:,.0f} ms a pair"
         return (f"{unknown}: {cost}, for each of {workers} processes",)
-    from dedupkit.signals.vectors import list_length
+    from dedupkit.signals.vector_join import list_length
 
     pairs = list_length(total, 0.99) * total
     most = (looking.image * total + looking.pair * pairs) / workers

@@ -246,13 +246,11 @@ def _verification(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
     """How many pairs were looked at, where the rule needs that; nothing for a run of an earlier version."""
     signals = parse_rule(config["rule_expanded"], known_signals(config.get("embedders", {}))).signals
     facts = (folder.joined(name) for name in signals if find_signal(name).stage == "verify")
-    within = next((found["verification"] for found in facts if found and "verification" in found), None)
+    within: dict[str, Any] = next((found["verification"] for found in facts if found and "verification" in found), {})
     joins = (folder.joined_across(number, "verified") for number in range(len(config.get("references", []))))
     across = [found["verification"] for found in joins if found and "verification" in found]
-    if within is None:
-        return {}
     if not across:
-        return {"verification": within}
+        return {"verification": within} if within else {}
     total = {name: sum(counts[name] for counts in across) for name in across[0]}
     return {"verification": {**within, "references": {**total, "rounds": max(counts["rounds"] for counts in across)}}}
 

@@ -206,8 +206,8 @@ def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
     """How many pairs were looked at again, within the run and with references."""
-    shown = [("verification", _looked(seen))]
-    if seen["capped"]:
+    shown = [("verification", _looked(seen))] if "candidates" in seen else []
+    if seen.get("capped"):
         shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
     for name, share in seen.get("planted", {}).items():
         if share["estimate"] is not None:

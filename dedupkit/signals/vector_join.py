@@ -1,0 +1,140 @@
+"""The search for similar vectors, within one set or between two: pairs above a bound, and nearest neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedupkit.embedding.spec import parse_spec
+from dedupkit.neighbors.cosine.join import iter_cosine_pairs
+from dedupkit.neighbors.cosine.neighbors import Neighbors
+from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores
+from dedupkit.neighbors.cosine.recall import Recall
+from dedupkit.neighbors.cosine.settings import MEMORY
+from dedupkit.signals.columns import Edges
+from dedupkit.signals.signal import JoinSettings
+
+__all__ = ["LEAST_PLACES", "facts_before", "join_vectors", "list_length", "nearest"]
+
+Vectors = NDArray[np.float16]
+
+LEAST_PLACES = 4000
+"""Places that all lists of nearest neighbours have at least, up to the longest length."""
+
+_LENGTHS = ((0.9999, 32), (0.999, 16), (0.995, 8), (0.0, 4))
+"""Target recall from which on a list has this length; the longest first."""
+
+_MAX_EDGES = 200_000_000
+"""More edges than this mean that the floor is too low for the data; the error proposes another."""
+
+
+def list_length(images: int, target_recall: float) -> int:
+    """How many nearest neighbours of each image are candidates for verification: 4 to 32.
+
+    A copy comes before every other image in the list of one of the two as a rule, and behind a few at worst; more are
+    taken for a higher recall. Small sets afford longer lists, of ``LEAST_PLACES`` in all.
+    """
+    k = next(k for least, k in _LENGTHS if target_recall >= least)
+    return max(k, min(_LENGTHS[0][1], LEAST_PLACES // max(images, 1)))
+
+
+def facts_before(images: int, settings: JoinSettings) -> dict[str, Any]:
+    """What is known of a join before anything was found, which :func:`join_vectors` completes.
+
+    Args:
+        images: Number of vectors, of both sets.
+        settings: The bound, the floor and the search.
+
+    Returns:
+        The ``bound`` at or above which all pairs are there, and the measured ``recall``. Where nearest neighbours are
+        sought, ``ranks``: their ``floor``, the length ``k`` of a list, and the number of lists that are ``full``, so
+        that more neighbours may reach the floor.
+    """
+    facts: dict[str, Any] = {"bound": settings.bound, "recall": {"estimate": 1.0, "low": 1.0, "high": 1.0}}
+    if settings.floor is not None:
+        k = list_length(images, settings.target_recall)
+        facts |= {"bound": min(settings.bound, settings.floor), "ranks": {"floor": settings.floor, "k": k, "full": 0}}
+    return facts
+
+
+def join_vectors(spec: str, sets: Sequence[Vectors], settings: JoinSettings, facts: dict[str, Any]) -> Iterator[Edges]:
+    """Pairs of places in one set of vectors or in two, each once: all within the bound, the nearest above the floor.
+
+    With a background, scores are normalised: pairs are sought down to the lowest cosine that can still reach the bound,
+    and those that do not are dropped.
+
+    Args:
+        spec: The embedder.
+        sets: One set, joined with itself, or two; of two, each vector of the first seeks its nearest in the second.
+        settings: The bound (a cosine, or with a background a normalised score), the floor and the search.
+        facts: From :func:`facts_before`; complete when all pairs were drawn.
+    """
+    if settings.bound < np.inf:
+        yield from _within(spec, sets, settings, facts["recall"])
+    if settings.floor is not None:
+        ranks = facts["ranks"]
+        found = nearest(sets[0], settings.floor, settings, ranks["k"], other=None if len(sets) == 1 else sets[1])
+        _lower(facts["recall"], found.recall)
+        ends = found.last[np.isfinite(found.last)]
+        if len(ends):  # a list ends at its last score, and others may have the same
+            facts["bound"] = min(settings.bound, float(np.nextafter(ends.max(), np.float32(2))))
+        ranks["full"] = len(ends)
+        new = found.score < np.float32(settings.bound)
+        yield found.a[new], found.b[new], found.score[new]
+
+
+def _within(spec: str, sets: Sequence[Vectors], settings: JoinSettings, recall: dict[str, float]) -> Iterator[Edges]:
+    options = {"target_recall": settings.target_recall, "seed": settings.seed, "device": settings.device}
+    floor = least = settings.bound
+    biases = [_bias(spec, vectors) for vectors in sets]
+    left, right = biases[0], biases[-1]
+    if left is not None and right is not None:
+        least = min(1.0, max(-0.999, floor + float(min(left.min(), right.min()))))
+    other = None if len(sets) == 1 else sets[1]
+    for pairs in iter_cosine_pairs(sets[0], least, other, max_pairs=_MAX_EDGES, **options):  # type: ignore[arg-type]
+        recall.update(estimate=pairs.recall.estimate, low=pairs.recall.low, high=pairs.recall.high)
+        score = pairs.score
+        if left is not None and right is not None:
+            score = normalise_scores(score, pairs.a, pairs.b, left, right)
+        reached = score >= np.float32(floor)
+        yield pairs.a[reached], pairs.b[reached], score[reached]
+
+
+def nearest(
+    vectors: Vectors,
+    floor: float,
+    settings: JoinSettings,
+    k: int,
+    rows: NDArray[np.int64] | None = None,
+    other: Vectors | None = None,
+) -> Neighbors:
+    """The k nearest neighbours of each vector, or of some rows, above a floor; see ``cosine_neighbors``."""
+    from dedupkit.neighbors.cosine.neighbors import cosine_neighbors
+
+    return cosine_neighbors(
+        vectors,
+        k,
+        floor,
+        other,
+        rows=rows,
+        method="auto" if settings.target_recall < 1 else "exact",
+        target_recall=min(settings.target_recall, 0.9999),
+        seed=settings.seed,
+        device=settings.device,
+        memory=max(MEMORY, 64 * k * len(vectors)),
+    )
+
+
+def _lower(recall: dict[str, float], found: Recall) -> None:
+    """Let the lower of two recalls stand."""
+    if found.estimate < recall["estimate"]:
+        recall.update(estimate=found.estimate, low=found.low, high=found.high)
+
+
+def _bias(spec: str, vectors: Vectors) -> NDArray[np.float32] | None:
+    """What is subtracted from the scores of each vector, None without a background."""
+    files = parse_spec(spec).background()
+    return ScoreNormaliser(np.concatenate([np.load(path) for path in files])).bias(vectors) if files else None
