@@ -11,6 +11,7 @@ from typing import Any
 import killing
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import command, environment, one_line, run
 from hypothesis import given, settings
@@ -18,12 +19,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dedupkit.hashing.pdq import CROP_VIEWS
+from dedupkit.neighbors.cosine import join, overlap, pieces
+from dedupkit.neighbors.cosine.settings import Settings
 from dedupkit.neighbors.hamming.crops import iter_crop_pairs, nearest_views
 from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_pairs, transpose
 from dedupkit.neighbors.hamming.join import Pairs, as_words, hamming_pairs
 from dedupkit.neighbors.hamming.ranges import HashFiles, Search, cut, join_range
 from dedupkit.runfolder import RunFolder
-from dedupkit.signals import SIGNALS, hash_tasks
+from dedupkit.signals import SIGNALS, hash_tasks, vector_tasks
 from dedupkit.signals.columns import write_edges
 from dedupkit.stages import match_tasks
 from dedupkit.store import read_columns
@@ -83,6 +86,32 @@ def test_a_pair_of_images_comes_from_one_pair_of_views_with_the_least_distance(
     pieces = [nearest_views(codes, hits, VIEWS) for hits in in_pieces(codes, search, max(1, len(codes) // 2))]
     whole = Pairs.gather(iter_crop_pairs(views.reshape(count, -1), radius, workers=1))
     assert sorted(pair for piece in pieces for pair in rows(piece)) == rows(whole)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 999), count=st.integers(50, 400), group=st.integers(1, 30), cap=st.integers(1, 4))
+def test_the_cells_of_a_join_of_vectors_are_the_join(seed: int, count: int, group: int, cap: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = (rng.standard_normal((9, 8))[rng.integers(0, 9, count)] + 0.2 * rng.standard_normal((count, 8))).astype(
+        "f2"
+    )
+    vectors[count // 2 : count // 2 + 5] = vectors[:5]
+    how = Settings(0.9, "cells", 0.9, overlap=overlap.Overlap(cap, 0.2))
+    whole = join.Join(vectors, None, how)
+    plan, arrays = pieces.planned(whole)
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{name}.npy") for name in ("vectors", *pieces.PLANNED)]
+        for path, array in zip(paths, [vectors, *arrays], strict=True):
+            np.save(path, array)
+        parts = pieces.Pieces(paths[0], paths[1:], plan, how)
+        files = [Path(folder, f"{name}-0.npy") for name in pieces.ASSIGNED]
+        for path, array in zip(files, pieces.assigned(parts.assign(0, plan.rows), plan.cells), strict=True):
+            np.save(path, array)
+        cells = [range(first, min(first + group, plan.cells)) for first in range(0, plan.cells, group)]
+        blocks = [block for part in cells for block in parts.join(part, [files])]
+    found = sorted(pair for columns in blocks for pair in zip(*(column.tolist() for column in columns), strict=True))
+    pairs = whole.pairs()
+    assert found == list(zip(pairs.a.tolist(), pairs.b.tolist(), pairs.score.tolist(), strict=True))
 
 
 def test_large_sets_are_cut_until_a_piece_holds_few_enough() -> None:
@@ -157,6 +186,33 @@ def test_two_processes_give_the_bytes_of_one(shards: Path, tmp_path: Path, monke
     monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")
     run(shards, tmp_path / "two", rule="pdq<=31", workers=2)
     assert outcome(tmp_path / "two") == outcome(tmp_path / "one")
+
+
+@pytest.mark.parametrize("cells", [True, False])
+def test_vectors_are_joined_by_cell_as_in_one_task(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: bool
+) -> None:
+    """Vectors of a few directions, some equal and one of zeros; with cells even where they save no work."""
+    if cells:
+        monkeypatch.setattr(join, "EXACT_PAIRS", 0)
+        monkeypatch.setattr(overlap, "WORTHWHILE", 1e9)
+        monkeypatch.setattr(pieces, "block_rows", lambda count: 5)
+        monkeypatch.setattr(pieces, "_ROWS", 1)
+        monkeypatch.setattr(vector_tasks, "CELLS", 3)
+    keys = [f"{shard}{number}" for shard in range(6) for number in range(4)]
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((6, 8))[rng.integers(0, 6, 24)] + 0.1 * rng.standard_normal((24, 8))
+    vectors[3], vectors[7] = vectors[20], 0
+    pq.write_table(pa.table({"key": keys, "embedding": vectors.astype(np.float32).tolist()}), tmp_path / "v.parquet")
+    options = {"rule": "mine>=0.9", "embed": f"precomputed:{tmp_path / 'v.parquet'}?name=mine"}
+    run(shards, tmp_path / "one", **options)
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")
+    run(shards, tmp_path / "many", **options)
+    assert outcome(tmp_path / "many") == outcome(tmp_path / "one")
+    assert edges(tmp_path / "many", "mine") == edges(tmp_path / "one", "mine") != []
+    facts = [RunFolder(tmp_path / name).joined("mine") for name in ("one", "many")]
+    assert facts[0] == facts[1]
+    assert (len(RunFolder(tmp_path / "many").edge_files("mine")) > 1) == cells
 
 
 def test_a_join_in_fewer_tasks_leaves_no_pairs_of_the_one_before(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dedupkit.errors import DedupkitError
-from dedupkit.signals.signal import JoinSettings, Kind, Signal
+from dedupkit.signals.signal import JoinSettings, Kind, Signal, Steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +75,20 @@ class Embedded(Signal):
         from dedupkit.signals.vectors import match_vectors
 
         return match_vectors(self, scanned, settings)
+
+    def steps(self, scanned: Scanned, settings: JoinSettings, key: str, samples: int) -> Steps | None:
+        """A plan, then ranges of vectors, then groups of cells; not for nearest neighbours or normalised scores."""
+        from math import inf
+
+        from dedupkit.embedding.spec import parse_spec
+
+        if settings.floor is not None or settings.bound == inf or settings.target_recall >= 1:
+            return None
+        if self.spec and parse_spec(self.spec).background():
+            return None
+        from dedupkit.signals.vector_tasks import vector_steps
+
+        return vector_steps(self, scanned, settings, key)
 
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Pairs of vectors of two runs; see :meth:`Signal.across`. The facts hold the measured ``recall``."""

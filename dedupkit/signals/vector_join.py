@@ -17,7 +17,7 @@ from dedupkit.neighbors.cosine.settings import MEMORY
 from dedupkit.signals.columns import Edges
 from dedupkit.signals.signal import JoinSettings
 
-__all__ = ["LEAST_PLACES", "facts_before", "join_vectors", "list_length", "nearest"]
+__all__ = ["LEAST_PLACES", "MAX_EDGES", "facts_before", "join_vectors", "list_length", "nearest"]
 
 Vectors = NDArray[np.float16]
 
@@ -27,7 +27,7 @@ LEAST_PLACES = 4000
 _LENGTHS = ((0.9999, 32), (0.999, 16), (0.995, 8), (0.0, 4))
 """Target recall from which on a list has this length; the longest first."""
 
-_MAX_EDGES = 200_000_000
+MAX_EDGES = 200_000_000
 """More edges than this mean that the floor is too low for the data; the error proposes another."""
 
 
@@ -94,7 +94,7 @@ def _within(spec: str, sets: Sequence[Vectors], settings: JoinSettings, recall: 
     if left is not None and right is not None:
         least = min(1.0, max(-0.999, floor + float(min(left.min(), right.min()))))
     other = None if len(sets) == 1 else sets[1]
-    for pairs in iter_cosine_pairs(sets[0], least, other, max_pairs=_MAX_EDGES, **options):  # type: ignore[arg-type]
+    for pairs in iter_cosine_pairs(sets[0], least, other, max_pairs=MAX_EDGES, **options):  # type: ignore[arg-type]
         recall.update(estimate=pairs.recall.estimate, low=pairs.recall.low, high=pairs.recall.high)
         score = pairs.score
         if left is not None and right is not None:

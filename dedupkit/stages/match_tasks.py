@@ -61,8 +61,9 @@ def match_as_tasks(job: Job, signal: Signal, settings: JoinSettings, key: str, e
     for path in folder.edge_files(signal.name):
         if str(path) not in written:
             path.unlink()  # of a join that had more tasks
-    edges = tuple(str(path) for path in folder.edge_files(signal.name))
-    ThisProcess().run([Task("match", signal.name, partial(dict, facts), key, outputs=edges)], folder.path)
+    made = [*folder.edge_files(signal.name), folder.labels(signal.name)]
+    outputs = tuple(str(path) for path in made if path.exists())
+    ThisProcess().run([Task("match", signal.name, partial(dict, facts), key, outputs=outputs)], folder.path)
     clear_tasks(folder, signal.name)
     return True
 

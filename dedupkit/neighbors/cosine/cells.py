@@ -25,7 +25,7 @@ from dedupkit.neighbors.cosine.overlap import Plan
 from dedupkit.neighbors.cosine.rows import Floats, Growing, Ints, Rows
 from dedupkit.neighbors.cosine.tiles import Engine, Sets, join_tiles
 
-__all__ = ["join_cells"]
+__all__ = ["Lists", "assign", "first_shared", "join_cells", "members"]
 
 
 class Lists(NamedTuple):

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.neighbors.cosine.distinct import check_vectors, collapse
+from dedupkit.neighbors.cosine.distinct import Distinct, check_vectors, collapse
 from dedupkit.neighbors.cosine.pairs import Columns, ScoredPairs, no_rows
 from dedupkit.neighbors.cosine.recall import EXACT, Recall, measured
 from dedupkit.neighbors.cosine.settings import MEMORY, Settings
 
-__all__ = ["Join", "Recall", "ScoredPairs", "cosine_pairs", "iter_cosine_pairs"]
+__all__ = ["Join", "Recall", "ScoredPairs", "batches", "cosine_pairs", "expanded", "iter_cosine_pairs", "threads"]
 
 PAIR_BYTES = 64  # a pair takes 20 bytes, and sorting needs copies
 BLOCK_PAIRS = 1 << 20
@@ -199,19 +199,26 @@ class Join:
 
     def expand(self, i: NDArray[np.int64], j: NDArray[np.int64], score: NDArray[np.float32]) -> Iterator[ScoredPairs]:
         """Turn pairs of distinct vectors into pairs of rows: all of the one kind with all of the other."""
-        one, two = self.distinct[0], self.distinct[-1]
-        width = two.sizes[j]
-        ends = np.cumsum(one.sizes[i] * width)
-        for begin in range(0, int(ends[-1]) if len(ends) else 0, BLOCK_PAIRS):
-            flat = np.arange(begin, min(int(ends[-1]), begin + BLOCK_PAIRS))
-            pair = np.searchsorted(ends, flat, side="right")
-            row, column = np.divmod(flat - (ends - one.sizes[i] * width)[pair], width[pair])
-            a, b = one.members[one.starts[i[pair]] + row], two.members[two.starts[j[pair]] + column]
-            scores = score[pair]
-            if self.sets.same:
-                kept = (i[pair] != j[pair]) | (a < b)
-                a, b, scores = np.minimum(a, b)[kept], np.maximum(a, b)[kept], scores[kept]
-            yield ScoredPairs(a, b, scores, *self.facts)
+        for columns in expanded(self.distinct[0], self.distinct[-1], self.sets.same, i, j, score):
+            yield ScoredPairs(*columns, *self.facts)
+
+
+def expanded(
+    one: Distinct, two: Distinct, same: bool, i: NDArray[np.int64], j: NDArray[np.int64], score: NDArray[np.float32]
+) -> Iterator[Columns]:
+    """Turn pairs of distinct vectors into pairs of rows, in blocks; with ``same`` of one set, then a < b."""
+    width = two.sizes[j]
+    ends = np.cumsum(one.sizes[i] * width)
+    for begin in range(0, int(ends[-1]) if len(ends) else 0, BLOCK_PAIRS):
+        flat = np.arange(begin, min(int(ends[-1]), begin + BLOCK_PAIRS))
+        pair = np.searchsorted(ends, flat, side="right")
+        row, column = np.divmod(flat - (ends - one.sizes[i] * width)[pair], width[pair])
+        a, b = one.members[one.starts[i[pair]] + row], two.members[two.starts[j[pair]] + column]
+        scores = score[pair]
+        if same:
+            kept = (i[pair] != j[pair]) | (a < b)
+            a, b, scores = np.minimum(a, b)[kept], np.maximum(a, b)[kept], scores[kept]
+        yield a, b, scores
 
 
 def batches(blocks: Iterable[Columns]) -> Iterator[Columns]:
