@@ -34,12 +34,17 @@ def test_it_knows_transformed_copies_from_other_photos(photos):
     assert np.mean(ranked_first) > 0.97
 
 
-def test_an_image_has_one_vector_whatever_is_beside_it(photos):
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("adds_bytes", [True, False])
+def test_an_image_has_one_vector_whatever_is_beside_it_and_computes_it(photos, monkeypatch, threads, adds_bytes):
     pytest.importorskip("onnxruntime")
-    model = shared_embedder("copy")
     pictures = [photo.convert("RGB") for photo in photos.values()][:5]
+    together = vectors_of(shared_embedder("copy"), pictures)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr("dedupkit.embedding.onnx._adds_bytes", lambda: adds_bytes)
+    model = load_embedder("copy")
     alone = np.concatenate([vectors_of(model, [picture]) for picture in pictures])
-    assert np.allclose(vectors_of(model, pictures), alone, atol=1e-4)
+    assert np.array_equal(together, alone)
 
 
 def test_its_key_is_that_of_its_file():

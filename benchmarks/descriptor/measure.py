@@ -4,7 +4,8 @@
 
 ``--copies`` is a folder with ``shards/*.tar`` (WebDataset, each sample's JSON names its URL) and ``truth.csv`` (url,
 origin, edit): the true pairs are a copy and its original. ``--strangers`` are folders or tars of other photos; every
-pair of them counts as false, natural near-duplicates too. Columns:
+pair of them counts as false, natural near-duplicates too. Below the table stands how many of these pairs each set has
+within itself. Columns:
 
 * ``cosine``: the one that keeps 99 % of the true pairs;
 * ``share``: part of the stranger pairs that reach it, and how many they are;
@@ -84,15 +85,26 @@ def true_pairs(folder: Path, urls: list[str]) -> tuple[np.ndarray, list[str]]:
     return np.array([pair[:2] for pair in found]), [edit for *_, edit in found]
 
 
+def pairs_above(vectors: np.ndarray, floor: float) -> tuple[int, int]:
+    """How many pairs of vectors reach a cosine, and how many pairs there are."""
+    above = 0
+    for start in range(0, len(vectors), TILE):
+        products = vectors[start : start + TILE] @ vectors[start:].T
+        above += int((np.triu(products >= floor, 1)).sum())
+    return above, len(vectors) * (len(vectors) - 1) // 2
+
+
+def floor_of(copies: np.ndarray, pairs: np.ndarray) -> float:
+    """The cosine that keeps the wanted share of the true pairs."""
+    cosine = np.einsum("ij,ij->i", copies[pairs[:, 0]], copies[pairs[:, 1]])
+    return float(np.sort(cosine)[int((1 - RECALL) * len(cosine))])
+
+
 def row(copies: np.ndarray, pairs: np.ndarray, edits: list[str], strangers: np.ndarray) -> str:
     """The measurements of one embedder."""
     cosine = np.einsum("ij,ij->i", copies[pairs[:, 0]], copies[pairs[:, 1]])
-    floor = np.sort(cosine)[int((1 - RECALL) * len(cosine))]
-    above = 0
-    for start in range(0, len(strangers), TILE):
-        products = strangers[start : start + TILE] @ strangers[start:].T
-        above += int((np.triu(products >= floor, 1)).sum())
-    count = len(strangers) * (len(strangers) - 1) // 2
+    floor = floor_of(copies, pairs)
+    above, count = pairs_above(strangers, floor)
     sides = [(copies[pairs[:, side]] @ strangers.T).max(axis=1) < cosine for side in (0, 1)]
     worst = int(cosine.argmin())
     first = float((sides[0] | sides[1]).mean())
@@ -127,13 +139,23 @@ def main() -> None:
     took = speed(embedders, some) if some else [(np.nan, np.nan)] * len(embedders)
     print(f"{'embedder':<20}{'dim':>5}{'cosine':>8}{'share':>10}{'pairs':>9}{'first':>8}{'least':>8} {'':<10}", end="")
     print(f"{'images/s':>9}{'CPU ms':>8}")
+    within = []
     for spec, embedder, (wall, cpu) in zip(specs, embedders, took, strict=True):
         copies, urls = kept(options.work, embedder, [str(options.copies / "shards" / "*.tar")])
-        strangers, _ = kept(options.work, embedder, options.strangers)
-        measured = row(copies, *true_pairs(options.copies, urls), strangers)
+        sets = [kept(options.work, embedder, [source])[0] for source in options.strangers]
+        strangers = np.concatenate(sets)
+        pairs, edits = true_pairs(options.copies, urls)
+        floor = floor_of(copies, pairs)
+        for source, vectors in zip(options.strangers, sets, strict=True):
+            above, count = pairs_above(vectors, floor)
+            within.append(
+                f"{spec[:20]:<20}{Path(source).name[:24]:<26}{len(vectors):>7,}{above:>9,}{above / count:>10.1e}"
+            )
+        measured = row(copies, pairs, edits, strangers)
         pace = f"{len(some) / wall:>9.0f}{1000 * cpu / max(len(some), 1):>8.1f}"
         print(f"{spec[:20]:<20}{embedder.dim:>5}{measured}{pace}", flush=True)
-    print(f"{len(urls):,} images of copies and originals, {len(strangers):,} strangers")
+    print(f"{len(urls):,} images of copies and originals, {len(strangers):,} strangers; pairs within a set of them:")
+    print("\n".join(within))
 
 
 if __name__ == "__main__":

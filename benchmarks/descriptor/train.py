@@ -2,22 +2,24 @@
 
     python benchmarks/descriptor/train.py --data clothing/ grocery/ flowers/ --out copy.onnx
 
-From each folder ``--photos`` are drawn, and ``--views`` transformed copies of each. The backbone's pooled features of
-all of them give the projection in closed form: principal directions, the inverse root of the covariance within the
-copies of a photo, principal directions again. The same folders, seed and versions give the same projection.
-docs/copy-descriptor.md says which photos the file in the package was made from.
+From each folder ``--photos`` are drawn, and ``--views`` transformed copies of each. The first photos give the ranges of
+the activations, for the network in 8 bits; the features that this network has for all of them give the projection in
+closed form: principal directions, the inverse root of the covariance within the copies of a photo, principal directions
+again. The same folders, seed and versions give the same file. docs/copy-descriptor.md says which photos the file in the
+package was made from. ``--features FILE.npz`` keeps the features.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from network import SIDE, Descriptor, Features, write
+import onnx
+from network import SIDE, Session, quantised, with_head
 from PIL import Image
 from views import view
 
@@ -25,71 +27,89 @@ from dedupkit.embedding.pixels import Preprocess, decode_rgb
 from dedupkit.images import ImageError
 
 DIM, PRINCIPAL, SHRINK = 512, 768, 0.1
+CALIBRATION = 64  # photos of each folder that the ranges of the activations are measured on
 POOL, SMALLEST = 200, 32  # photos that others are blended with; pixels of the shorter side of one that is used
 
+SQUARE = Preprocess.named("half", SIDE, SIDE)
 
-def photos(folders: list[Path], count: int, draw: random.Random) -> Iterator[Image.Image]:
+
+def drawn(folders: list[Path], count: int, draw: random.Random) -> list[list[Path]]:
     """A sample of the photos of each folder."""
+    found = []
     for folder in folders:
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-        for path in draw.sample(files, min(count, len(files))):
-            try:
-                photo = decode_rgb(path.read_bytes(), 2 * SIDE)
-            except ImageError:
-                continue
-            if min(photo.size) >= SMALLEST:
-                yield photo
+        found.append(draw.sample(files, min(count, len(files))))
+    return found
 
 
-def features(module: Features, images: list[Image.Image]) -> np.ndarray:
-    """Pooled features (n, width) of unit length."""
-    square = Preprocess.named("half", SIDE, SIDE)
-    with torch.inference_mode():
-        values = module(torch.from_numpy(np.stack([square(image) for image in images]))).numpy()
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+def photos(files: list[Path]) -> Iterator[Image.Image]:
+    """The photos that can be used."""
+    for path in files:
+        try:
+            photo = decode_rgb(path.read_bytes(), SIDE)
+        except ImageError:
+            continue
+        if min(photo.size) >= SMALLEST:
+            yield photo
 
 
-def projection(rows: np.ndarray) -> np.ndarray:
-    """The projection (width, DIM) from the features (photos, 1 + views, width)."""
+def with_views(chosen: list[list[Path]], views: int, draw: random.Random) -> Iterator[np.ndarray]:
+    """The squares of each photo and of its transformed copies, (1 + views, side, side, 3)."""
+    pool: list[Image.Image] = []
+    for photo in photos([path for files in chosen for path in files]):
+        if len(pool) < POOL:
+            pool.append(photo)
+        else:
+            pool[draw.randrange(POOL)] = photo
+        copies = [view(photo, draw, lambda: draw.choice(pool)) for _ in range(views)]
+        yield np.stack([SQUARE(image) for image in (photo, *copies)])
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    """Rows of unit length."""
+    rows: np.ndarray = values / np.linalg.norm(values, axis=-1, keepdims=True)
+    return rows
+
+
+def projection(rows: np.ndarray, principal: int = PRINCIPAL, dim: int = DIM) -> np.ndarray:
+    """The projection (width, dim) from the features (photos, 1 + views, width) of unit length."""
     flat = rows.reshape(-1, rows.shape[-1])
     _, directions = np.linalg.eigh(flat.T @ flat / len(flat))
-    principal = directions[:, ::-1][:, :PRINCIPAL]
-    reduced = rows @ principal
+    first = directions[:, ::-1][:, :principal]
+    reduced = rows @ first
     centres = reduced.mean(axis=1)
-    within = (reduced - centres[:, None]).reshape(-1, PRINCIPAL).astype(np.float64)
+    within = (reduced - centres[:, None]).reshape(-1, principal).astype(np.float64)
     covariance = within.T @ within / (len(rows) * (rows.shape[1] - 1))
-    covariance += SHRINK / (1 - SHRINK) * np.trace(covariance) / PRINCIPAL * np.eye(PRINCIPAL)
+    covariance += SHRINK / (1 - SHRINK) * np.trace(covariance) / principal * np.eye(principal)
     values, vectors = np.linalg.eigh(covariance)
     whitening = vectors / np.sqrt(values)
     _, best = np.linalg.eigh(np.cov((centres @ whitening).T))
-    return (principal @ whitening @ best[:, ::-1][:, :DIM]).astype(np.float32)
+    return (first @ whitening @ best[:, ::-1][:, :dim]).astype(np.float32)
 
 
 def main() -> None:
-    """Draw, transform, fit, write."""
+    """Draw, quantise, transform, fit, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of photos")
     parser.add_argument("--out", type=Path, default=Path("copy.onnx"))
     parser.add_argument("--photos", type=int, default=1600, help="of each folder")
     parser.add_argument("--views", type=int, default=3, help="transformed copies of each photo")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--features", type=Path, help="file to keep the features in")
     options = parser.parse_args()
     draw = random.Random(options.seed)
-    module, pool, rows = Features(), [], []
-    for number, photo in enumerate(photos(options.data, options.photos, draw)):
-        if len(pool) < POOL:
-            pool.append(photo)
-        else:
-            pool[draw.randrange(POOL)] = photo
-        copies = [view(photo, draw, lambda: draw.choice(pool)) for _ in range(options.views)]
-        rows.append(features(module, [photo, *copies]))
+    chosen = drawn(options.data, options.photos, draw)
+    model = quantised(np.stack([SQUARE(photo) for files in chosen for photo in photos(files[:CALIBRATION])]))
+    network, rows = Session(model), []
+    for number, squares in enumerate(with_views(chosen, options.views, draw)):
+        rows.append(unit(network(squares)))
         if number % 100 == 99:
             print(f"{number + 1:,} photos", flush=True)
-    found = projection(np.stack(rows))
-    head = torch.nn.Linear(*found.shape, bias=False)
-    head.weight.data = torch.from_numpy(np.ascontiguousarray(found.T))
-    write(Descriptor(module, head), options.out)
-    print(f"wrote {options.out}, {options.out.stat().st_size / 1e6:.1f} MB")
+    if options.features:
+        np.savez(options.features, rows=np.stack(rows).astype(np.float16))
+    onnx.save(with_head(model, projection(np.stack(rows))), options.out)
+    digest = hashlib.sha256(options.out.read_bytes()).hexdigest()
+    print(f"wrote {options.out}, {options.out.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,11 @@ def _recolour(image: Image.Image, draw: random.Random, _: Another) -> Image.Imag
     for enhance, most in ((ImageEnhance.Brightness, 0.5), (ImageEnhance.Contrast, 0.5), (ImageEnhance.Color, 0.9)):
         if draw.random() < 0.6:
             image = enhance(image).enhance(draw.uniform(1 - most, 1 + most))
-    return ImageOps.grayscale(image).convert("RGB") if draw.random() < 0.2 else image
+    return image
+
+
+def _grey(image: Image.Image, _: random.Random, __: Another) -> Image.Image:
+    return ImageOps.grayscale(image).convert("RGB")
 
 
 def _write(image: Image.Image, draw: random.Random, _: Another) -> Image.Image:
@@ -110,12 +114,12 @@ def _blur(image: Image.Image, draw: random.Random, _: Another) -> Image.Image:
 
 def _recompress(image: Image.Image, draw: random.Random, _: Another) -> Image.Image:
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=draw.randint(12, 80))
+    image.save(stream, "JPEG", quality=draw.randint(20, 85))
     return Image.open(stream).convert("RGB")
 
 
 def _shrink(image: Image.Image, draw: random.Random, _: Another) -> Image.Image:
-    factor = draw.uniform(0.15, 0.6)
+    factor = draw.uniform(0.25, 0.8)
     return image.resize((max(24, int(image.width * factor)), max(24, int(image.height * factor))), _BILINEAR)
 
 
@@ -124,7 +128,7 @@ def _stretch(image: Image.Image, draw: random.Random, _: Another) -> Image.Image
 
 
 _EDITS = {
-    _crop: 3.0, _rotate: 2.0, _recolour: 2.0, _frame: 1.5, _write: 1.0, _paste: 1.0, _recompress: 1.0, _shrink: 1.0,
-    _stretch: 1.0, _blend: 0.5, _blur: 0.5,
+    _crop: 3.0, _rotate: 2.0, _recolour: 2.0, _frame: 2.0, _grey: 1.0, _write: 1.0, _paste: 1.0, _recompress: 1.0,
+    _shrink: 1.0, _stretch: 1.0, _blend: 0.5, _blur: 0.5,
 }  # fmt: skip
 """The edits, and how likely each is."""
