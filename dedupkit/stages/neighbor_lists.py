@@ -54,15 +54,22 @@ class NeighborLists:
 
     def _ends(self) -> NDArray[np.float32]:
         """(n,) the score of each image's k-th neighbour; minus infinity where it has fewer, so that none is missing."""
-        ends = np.concatenate([self._a, self._b])
+        ends, others = np.concatenate([self._a, self._b]), np.concatenate([self._b, self._a])
         score = np.tile(self._score, 2)
-        order = np.lexsort((-score, ends))
-        ends, score = ends[order], score[order]
+        last = _ranks(ends, others, score) == self._k - 1
         reach = np.full(len(self.has_vector), -np.inf, np.float32)
-        _, start = np.unique(ends, return_index=True)
-        rank = np.arange(len(ends)) - np.repeat(start, np.diff(np.append(start, len(ends))))
-        reach[ends[rank == self._k - 1]] = score[rank == self._k - 1]
+        reach[ends[last]] = score[last]
         return reach
+
+    def due(self, kept: NDArray[np.bool_]) -> Ints:
+        """The known pairs of kept images of which one is among the other's k nearest: a times n plus b, ascending."""
+        held = np.flatnonzero(kept[self._a] & kept[self._b])
+        a, b = self._a[held], self._b[held]
+        ends, others, pair = np.concatenate([a, b]), np.concatenate([b, a]), np.tile(held, 2)
+        near = self._score[pair] >= self._reach[ends]
+        ends, others, pair = ends[near], others[near], pair[near]
+        first = np.unique(pair[_ranks(ends, others, self._score[pair]) < self._k])
+        return np.sort(self._a[first] * len(kept) + self._b[first])
 
     def scores_of(self, a: Ints, b: Ints) -> NDArray[np.float32]:
         """The scores of given pairs, (m,); NaN where a pair is not known."""
@@ -92,7 +99,8 @@ class NeighborLists:
     def search(self, kept: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.float32]]:
         """Seek the nearest kept images of those that are short of them; pairs a < b, with scores.
 
-        Twice as many as the last time, for in a dense neighbourhood each removal would leave a few short of one.
+        Twice as many as the last time, so that some are known when others are removed: else in a dense neighbourhood
+        each removal would leave a few short of one.
         """
         wanted, samples = self.short(kept), np.flatnonzero(kept & self.has_vector)
         self._length = min(max(_LONGEST, self._k), 2 * self._length)
@@ -135,3 +143,12 @@ class NeighborLists:
         """The pairs that were found since, sorted."""
         columns = [self._a[self._base :], self._b[self._base :], self._score[self._base :]]
         return pa.table(columns, schema=_EDGES).sort_by([("a", "ascending"), ("b", "ascending")])
+
+
+def _ranks(ends: Ints, others: Ints, score: NDArray[np.float32]) -> Ints:
+    """(m,) the place of each pair among those of its end, the best score first, ties by the other's number."""
+    order = np.lexsort((others, -score, ends))
+    _, start, count = np.unique(ends[order], return_index=True, return_counts=True)
+    ranks = np.empty(len(ends), np.int64)
+    ranks[order] = np.arange(len(ends)) - np.repeat(start, count)
+    return ranks

@@ -1,9 +1,9 @@
 """Rounds of verification: nearest neighbours are looked at, duplicates removed, and what is kept looks again.
 
 A list of k nearest neighbours may be full of copies or of images that only look alike, and end before another copy. So
-after a round the k nearest among what is kept are sought for each kept image whose list has lost members, until no
-list has. In the end, of any two kept images of which one is among the k nearest kept images of the other, the pair was
-looked at and does not hold.
+after a round the places that removed images leave in the lists of kept ones are taken by the next nearest of what is
+kept, until no list has one to fill. In the end, of any two kept images of which one is among the k nearest kept images
+of the other, the pair was looked at and does not hold.
 
 Pairs are looked at in batches, the best scores first, and a pair is skipped while one of its images is removed. What a
 round does depends on scores, the rule and the keep policy, not on workers or on the order of the input but for the
@@ -143,13 +143,17 @@ class _State:
         self._decide()
 
     def fresh(self) -> Ints:
-        """Places of the pairs that are to be looked at: all of which every pair is there, else those of kept images."""
-        open_pairs = np.isinf(self.priority) & (self.priority > 0) | self.kept[self.a] & self.kept[self.b]
-        return np.flatnonzero(~self.looked & open_pairs)
+        """Places of the pairs to look at: all of which every pair is there, else those in the lists of kept images."""
+        due = np.isinf(self.priority) & (self.priority > 0)
+        keys = self.a * len(self.kept) + self.b
+        for lists in self.lists:
+            due |= np.isin(keys, lists.due(self.kept))
+        return np.flatnonzero(~self.looked & due)
 
     def look(self, batch: Ints, verifier: PairVerifier) -> None:
         """Look at a batch, but for pairs of which an image was removed since; then decide again."""
-        batch, before = np.intersect1d(batch, self.fresh()), self.witness
+        before, certain = self.witness, self.priority[batch] == np.inf
+        batch = batch[~self.looked[batch] & (certain | self.kept[self.a[batch]] & self.kept[self.b[batch]])]
         table, unseen = verifier.verify(self.a[batch], self.b[batch])
         self.looked[batch] = True
         self.unseen += unseen
