@@ -60,6 +60,7 @@ class PairVerifier:
     ) -> None:
         self._folder = folder
         self._parts, self._out, self._key, self._workers = parts, out, key, workers
+        out.mkdir(parents=True, exist_ok=True)  # other machines ask for it before a task has written there
         self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, workers=workers)
         self._batches = 0
         self._templates = [_TEMPLATES.empty_table()]
