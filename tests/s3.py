@@ -22,7 +22,7 @@ class S3:
         busy: Share of requests that are answered with 503, half of them after they were carried out.
         cut: Share of answers with a body that end in the middle.
         stale: Share of listings that are those of an earlier time.
-        silent: Share of requests that are answered after the client has given up.
+        silent: Share of requests that are carried out, and answered after three seconds: give clients a time-out.
         delay: Seconds that each request takes.
         asked: How often a method was used.
         faults: How often each fault came.

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from helpers import ROOT, environment, one_line, run
+from PIL import Image
+from reaper import RULE, Reaper, done, many_shards, titled
 from s3 import S3, boto, serving
 
 import dedupkit as dk
@@ -200,22 +202,27 @@ def test_a_node_of_another_version_says_so(tmp_path: Path) -> None:
     assert "the command has 0.0.1; install the same version" in str(said.error)
 
 
-def test_a_killed_driver_is_made_up_for_by_the_same_command(cluster: Any, shards: Path, tmp_path: Path) -> None:
-    run(shards, tmp_path / "one")
-    out = tmp_path / "out"
-    arguments = [sys.executable, "-m", "dedupkit.cli", "run", shards, "--out", out, "--engine", "ray"]
-    arguments += ["--address", cluster.address, "--workers", "1"]
-    first = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".done/scan/*.json")) and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    first.kill()
-    first.wait()
-    before = {path: path.stat().st_mtime_ns for path in out.glob(".done/scan/*.json")}
-    assert before
-    again = subprocess.run(arguments, env=environment(), capture_output=True, timeout=100)
-    assert again.returncode == 0, again.stderr
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+def test_kills_in_all_stages_change_no_byte_and_repeat_no_finished_task(
+    cluster: Any, photos: dict[str, Image.Image], tmp_path: Path
+) -> None:
+    """Workers while they execute tasks, a node, and the command, which is then given again."""
+    data, out = many_shards(tmp_path / "data", photos), tmp_path / "out"
+    run(data, tmp_path / "one", rule=RULE)
+    arguments = [sys.executable, "-m", "dedupkit.cli", "run", data, "--out", out, "--engine", "ray"]
+    arguments += ["--address", cluster.address, "--workers", "1", "--rule", RULE]
+    node = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+    kills = 0
+    for begin, end in ((0, 9), (9, 24), (24, None)):  # numbers of finished tasks
+        process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        before = done(out)
+        also = {end: process.kill} if end else {begin: lambda: cluster.remove_node(node, allow_graceful=False)}
+        with Reaper(out, lambda: titled("ray::execute_here"), begin + 2, 4, also) as reaper:
+            _, said = process.communicate(timeout=300)
+        assert process.returncode == (-signal.SIGKILL if end else 0), said
+        kills += reaper.kills + 1
+        after = done(out)
+        assert {name: file for name, file in before.items() if after.get(name, file) != file} == {}
+    assert kills >= 8
     assert outcome(out) == outcome(tmp_path / "one")
 
 
