@@ -20,7 +20,8 @@ from test_decide import KINDS, ORIGINS, RULES, fingerprints, signal_of
 
 import dedupkit as dk
 from dedupkit.clustering import decide, parse_policy, parse_rule
-from dedupkit.clustering.parts import Parting, Rows, decide_part, find_parts, gather_parts, write_parts
+from dedupkit.clustering.part_files import Parting, Rows, decide_part, gather_parts, write_parts
+from dedupkit.clustering.parts import find_parts
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, labels
 from dedupkit.signals.columns import Scanned

@@ -21,15 +21,17 @@ def edges_of(
     """Every pair of vertices that satisfies the rule, once, with the first clause that holds and its score."""
     views = {name: View(signals[name], leaders) for name in rule.signals}
     found = [clause_edges(clause, views) for clause in rule.clauses]
+    some = [number for number, pairs in enumerate(found) if len(pairs[0])]
+    if len(some) == 1:
+        a, b, score = found[some[0]]
+        return a, b, np.full(len(a), some[0], np.int16), score
     a = np.concatenate([pairs[0] for pairs in found])
     b = np.concatenate([pairs[1] for pairs in found])
     score = np.concatenate([pairs[2] for pairs in found])
     clause = np.repeat(np.arange(len(found), dtype=np.int16), [len(pairs[0]) for pairs in found])
-    if sum(len(pairs[0]) > 0 for pairs in found) > 1:
-        # Clauses come in order, and a stable unique keeps the first that holds.
-        _, once = np.unique(a.astype(np.int64) * len(leaders) + b, return_index=True)
-        a, b, clause, score = a[once], b[once], clause[once], score[once]
-    return a, b, clause, score
+    # Clauses come in order, and a stable unique keeps the first that holds.
+    _, once = np.unique(a.astype(np.int64) * len(leaders) + b, return_index=True)
+    return a[once], b[once], clause[once], score[once]
 
 
 def clause_edges(
@@ -92,7 +94,8 @@ class View:
         if self._single:
             # A sample that is a twin of another under the rest of the rule is no vertex; that one has its pairs.
             present = (self._sizes[a] > 0) & (self._sizes[b] > 0)
-            a, b, score = a[present], b[present], score[present]
+            if not present.all():
+                a, b, score = a[present], b[present], score[present]
             left, right = self._members[self._starts[a]], self._members[self._starts[b]]
         else:
             left, right, edge = self._product(a, b)
@@ -102,7 +105,8 @@ class View:
             left = np.concatenate([left, same_left[ordered]])
             right = np.concatenate([right, same_right[ordered]])
             score = np.concatenate([score[edge], np.full(int(ordered.sum()), atom.perfect, np.float32)])
-        return np.minimum(left, right), np.maximum(left, right), score
+        smaller = np.minimum(left, right)
+        return smaller, np.maximum(left, right, out=right), score
 
     def lookup(self, a: NDArray[np.int32], b: NDArray[np.int32], atom: Atom) -> NDArray[np.float32]:
         """The scores of given pairs of vertices; NaN where there is no edge."""

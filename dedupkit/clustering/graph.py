@@ -44,9 +44,10 @@ def keep_set(
     rank = np.empty(count, np.int32)
     rank[order] = np.arange(count, dtype=np.int32)
     earlier, later = rank[a], rank[b]
-    swapped = earlier > later
-    earlier[swapped], later[swapped] = later[swapped], earlier[swapped]
-    witness_edge: NDArray[np.int64] = kernel(greedy_independent_set, len(a) + count)(earlier, later, count)[rank]
+    smaller = np.minimum(earlier, later)
+    np.maximum(earlier, later, out=later)
+    edges = np.empty(len(a), np.int32 if len(a) < 2**31 else np.int64)
+    witness_edge: NDArray[np.int64] = kernel(greedy_independent_set, len(a) + count)(smaller, later, edges, count)[rank]
     return witness_edge < 0, witness_edge
 
 

@@ -13,15 +13,16 @@ __all__ = ["greedy_independent_set", "kernel", "smallest_labels"]
 _COMPILED_FROM = 400_000  # edges and vertices together; below it loading the compiled form takes longer than it saves
 
 
-def greedy_independent_set(earlier: Any, later: Any, count: Any) -> Any:
+def greedy_independent_set(earlier: Any, later: Any, edges: Any, count: Any) -> Any:
     """Walk vertices 0..count-1 in rank order: keep one unless a kept one before it is its neighbour.
 
     This is the lexicographically first maximal independent set (Cook 1985); one counting sort and one pass, so
-    O(count + edges) time and 8 bytes per edge and 16 per vertex of memory.
+    O(count + edges) time and 16 bytes per vertex of memory beside the arguments.
 
     Args:
         earlier: (m,) int32, the lower rank of each edge.
         later: (m,) int32, the higher rank.
+        edges: (m,) integers that hold any edge's number; what is in it is overwritten.
         count: number of vertices.
 
     Returns:
@@ -32,7 +33,6 @@ def greedy_independent_set(earlier: Any, later: Any, count: Any) -> Any:
         start[rank + 1] += 1
     for rank in range(count):
         start[rank + 1] += start[rank]
-    edges = np.empty(earlier.size, np.int64)
     for edge in range(earlier.size):
         edges[start[earlier[edge]]] = edge
         start[earlier[edge]] += 1

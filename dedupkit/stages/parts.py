@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision, Policy, Rule
-from dedupkit.clustering.parts import (
+from dedupkit.clustering.part_files import (
     Parting,
     Rows,
     decide_part,
-    find_parts,
     gather_parts,
     part_inputs,
     part_verdicts,
     write_parts,
 )
+from dedupkit.clustering.parts import find_parts
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals.matches import Streamed

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision, Policy, Rule, decide
-from dedupkit.clustering.parts import Rows
+from dedupkit.clustering.part_files import Rows
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
