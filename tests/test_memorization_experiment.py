@@ -17,7 +17,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from memorization.arms import clean
-from memorization.kinds import COPIES, Curve, kinds_plan
+from memorization.kinds import Curve, kinds_plan
 from memorization.kinds import summarise as summarise_kinds
 from memorization.metric import cluster_distances, distances, extracted, mcnemar, proportion, row_ratio
 from memorization.photos import made_photos, read_photos
@@ -86,8 +86,9 @@ def test_planted_rows_go_through_all_edits_and_keep_or_change_their_captions():
 
 
 def test_the_plan_of_kinds_gives_a_photo_copies_of_one_kind_and_one_caption():
-    plan = kinds_plan(0)
-    assert (plan.rows, photos_needed(plan)) == (4308, 1141)
+    for name, rows, photos in (("kinds", 4308, 1141), ("few", 1910, 1228)):
+        plan = kinds_plan(name, 0)
+        assert (plan.rows, photos_needed(plan)) == (rows, photos)
     small = Plan(((2, 1),), ((1, 1),), ((1, 4, "exact"), (1, 3, "crop"), (1, 14, "all")))
     groups: dict[int, list] = {}
     for row, data, _, caption in planted(made_photos(photos_needed(small)), small):
@@ -103,7 +104,7 @@ def test_the_plan_of_kinds_gives_a_photo_copies_of_one_kind_and_one_caption():
 def test_a_kind_that_counts_for_half_has_a_rho_of_half_and_extremes_have_bounds():
     share = {1: 0, 10: 0, 20: 4, 50: 6, 100: 7}
     photos = [("exact", k, hits) for k, hits in share.items()]
-    photos += [("crop", COPIES, 4), ("rotate", COPIES, 0), ("png", COPIES, 8)]
+    photos += [("crop", 40, 4), ("rotate", 40, 0), ("png", 40, 8)]
     images = [
         {"part": "train", "copies": k, "left_edits": {"original": 1} if k == 1 else {"original": 1, kind: k - 1}}
         for kind, k, _ in photos

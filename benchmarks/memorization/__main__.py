@@ -1,9 +1,9 @@
 """Run the experiment: plant copies, clean, train, generate, count.
 
     PYTHONPATH=benchmarks python -m memorization --photos DIR --out OUT [--arm ARM]... [--seed N]... [--results DIR]
-    PYTHONPATH=benchmarks python -m memorization --plan kinds --photos DIR --out OUT [--seed N]... [--results DIR]
+    PYTHONPATH=benchmarks python -m memorization --plan kinds|few --photos DIR --out OUT [--seed N]... [--results DIR]
 
-Without ``--arm`` the quick preset runs; the plan ``kinds`` has no arm but raw. What is there already is not computed
+Without ``--arm`` the quick preset runs; the plans ``kinds`` and ``few`` have no arm but raw. What is there already is not computed
 again; ``--tables`` computes nothing.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
         jobs = [job for seed in options.seed or [0] for job in _jobs(options, seed, results)]
         _run(jobs, options.workers)
     found = read_results(results)
-    if options.plan == "kinds":
+    if options.plan in kinds.PLANS:
         summary, text = kinds.summarise(found), kinds.as_markdown
     else:
         summary, text = summarise(found), as_markdown
@@ -54,8 +54,8 @@ def main() -> None:
 def _jobs(options: argparse.Namespace, seed: int, results: Path) -> list[Job]:
     """Plant, clean, and say what is to be trained with a seed."""
     out: Path = options.out
-    if options.plan == "kinds":  # each seed has photos of its own
-        plan, data, arms = kinds.kinds_plan(seed), out / f"data-{seed}", ["raw"]
+    if options.plan in kinds.PLANS:  # each seed has photos of its own
+        plan, data, arms = kinds.kinds_plan(options.plan, seed), out / f"data-{seed}", ["raw"]
     else:
         plan, data, arms = TINY if options.tiny else Plan(), out / "data", options.arm or QUICK
     _plant(options.photos, plan, data)
@@ -68,7 +68,7 @@ def _jobs(options: argparse.Namespace, seed: int, results: Path) -> list[Job]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", choices=("copies", "kinds"), default="copies", help="README.md or kinds.md")
+    parser.add_argument("--plan", choices=("copies", *kinds.PLANS), default="copies", help="README.md or kinds.md")
     parser.add_argument("--photos", type=Path, help="folder of JPEG files with captions.txt or .txt files beside them")
     parser.add_argument("--out", type=Path, default=Path("build/memorization"), help="folder for everything")
     parser.add_argument("--results", type=Path, help="folder for the JSON files (OUT/results)")

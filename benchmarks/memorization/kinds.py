@@ -1,4 +1,4 @@
-"""The second plan: how many byte-identical copies an edited copy counts for, by kind of edit (kinds.md)."""
+"""The second and third plan: how many byte-identical copies an edited copy counts for, by kind of edit (kinds.md)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from numpy.typing import NDArray
 from memorization.metric import proportion
 from memorization.planted import EDITS, Plan
 
-__all__ = ["Curve", "as_markdown", "kinds_plan", "summarise"]
+__all__ = ["PLANS", "Curve", "as_markdown", "kinds_plan", "summarise"]
 
-COPIES = 40
-_EXACT = ((4, 2), (4, 5), (6, 10), (6, 20), (5, 30), (5, 50), (3, 100))
+_EXACT = {
+    "kinds": ((4, 2), (4, 5), (6, 10), (6, 20), (5, 30), (5, 50), (3, 100)),
+    "few": ((10, 2), (10, 3), (10, 4), (10, 5), (10, 7), (10, 10)),
+}
+"""Photos with byte copies, and how many of each, by plan."""
+_EDITED = {"kinds": (5, 40), "few": (10, 5)}
+"""The same for each kind of edit."""
 _DRAWS = 2000
 
+PLANS = tuple(_EXACT)
 
-def kinds_plan(seed: int) -> Plan:
-    """Photos with byte copies, photos with copies of one kind, and a thousand that occur once."""
-    exact = [(photos, copies, "exact") for photos, copies in _EXACT]
-    kinds = [(5, COPIES, kind) for kind in (*EDITS, "all")]
+
+def kinds_plan(name: str, seed: int) -> Plan:
+    """Photos with byte copies, photos with copies of one kind, and a thousand that occur once; ``kinds`` or ``few``."""
+    exact = [(photos, copies, "exact") for photos, copies in _EXACT[name]]
+    kinds = [(*_EDITED[name], kind) for kind in (*EDITS, "all")]
     return Plan(((1000, 1),), ((48, 1),), (*exact, *kinds), seed)
 
 
@@ -82,16 +89,21 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _at(results: Sequence[dict[str, Any]], step: int) -> dict[str, Any]:
     shares = _shares(results, step)
     exact = {k: values for (kind, k), values in shares.items() if kind == "exact"}
-    kinds = {kind: values for (kind, k), values in shares.items() if kind not in ("exact", "unseen")}
+    kinds = {group: values for group, values in shares.items() if group[0] not in ("exact", "unseen")}
     curve = Curve(exact)
     rng = np.random.default_rng(0)
     drawn = [Curve({k: rng.choice(values, len(values)) for k, values in exact.items()}) for _ in range(_DRAWS)]
     table = {}
-    for kind, values in kinds.items():
-        ends = np.array([other.copies(rng.choice(values, len(values)).mean()) for other in drawn]) / COPIES
+    for (kind, copies), values in kinds.items():
+        ends = np.array([other.copies(rng.choice(values, len(values)).mean()) for other in drawn]) / copies
         interval = [np.quantile(ends[:, 0], 0.025, method="lower"), np.quantile(ends[:, 1], 0.975, method="higher")]
-        rho = [end / COPIES for end in curve.copies(values.mean())]
-        table[kind] = _proportion(values) | {"photos": len(values), "rho": _ends(rho), "interval": _ends(interval)}
+        rho = [end / copies for end in curve.copies(values.mean())]
+        table[kind] = _proportion(values) | {
+            "photos": len(values),
+            "copies": copies,
+            "rho": _ends(rho),
+            "interval": _ends(interval),
+        }
     return {
         "curve": [
             {"copies": k, "photos": len(exact[k]), **_proportion(exact[k]), "monotone": round(float(share), 4)}

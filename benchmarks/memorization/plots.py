@@ -31,6 +31,7 @@ _COLOURS = {
 
 def write_plots(summary: dict[str, Any], folder: Path) -> None:
     """Write ``memorization-extraction.svg``, ``memorization-steps.svg`` and ``memorization-blind.svg``."""
+    folder.mkdir(parents=True, exist_ok=True)
     _extraction(summary, folder / "memorization-extraction.svg")
     _steps(summary, folder / "memorization-steps.svg")
     _blind(summary, folder / "memorization-blind.svg")

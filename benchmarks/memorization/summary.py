@@ -38,14 +38,17 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
         arms[name] = {
             "seeds": [run["seed"] for run in runs],
             "left_by": runs[0]["left_by"],
-            "rows": runs[0]["rows"],
-            "copies_left": _left(runs[0]),
+            "rows": [run["rows"] for run in runs],
+            "copies_left": _left(runs),
             "reading": _at(runs, reading),
-            "equal_epochs": _at(runs, runs[0]["equal_epochs_step"]),
+            "equal_epochs": _at(runs, None),
+            "by_seed": {run["seed"]: _of_seed(run, reading) for run in runs},
             "steps": {step: _at(runs, step) for step in steps},
             "by_caption": {
                 mode: _extracted(
-                    runs, reading, lambda image, mode=mode: image["copies"] >= 10 and image["captions"] == mode
+                    runs,
+                    reading,
+                    lambda im, mode=mode: im["part"] == "train" and im["copies"] >= 10 and im["captions"] == mode,
                 )
                 for mode in ("one", "several")
             },
@@ -62,11 +65,15 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
     return {"reading_step": reading, "void": void, "arms": arms, "mcnemar_against_raw": _tests(results, reading)}
 
 
-def _point(run: Result, step: int) -> dict[str, Any] | None:
+def _point(run: Result, step: int | None) -> dict[str, Any] | None:
+    """What was measured after a step, without one after as many epochs as raw's."""
+    step = run["equal_epochs_step"] if step is None else step
     return next((point for point in run["points"] if point["step"] == step), None)
 
 
-def _extracted(runs: Sequence[Result], step: int, which: Callable[[Image], bool], of: str = "hits") -> dict[str, Any]:
+def _extracted(
+    runs: Sequence[Result], step: int | None, which: Callable[[Image], bool], of: str = "hits"
+) -> dict[str, Any]:
     hits = images = samples = count = 0
     for run in runs:
         point = _point(run, step)
@@ -80,10 +87,10 @@ def _extracted(runs: Sequence[Result], step: int, which: Callable[[Image], bool]
     return {"samples": proportion(hits, samples), "images": proportion(images, count)}
 
 
-def _at(runs: Sequence[Result], step: int) -> dict[str, Any]:
+def _at(runs: Sequence[Result], step: int | None) -> dict[str, Any]:
     ks = sorted({image["copies"] for image in runs[0]["images"] if image["part"] == "train"}, reverse=True)
     losses = [point["loss"] for run in runs if (point := _point(run, step))]
-    table: dict[str, Any] = {"step": step, "loss": losses}
+    table: dict[str, Any] = {"step": runs[0]["equal_epochs_step"] if step is None else step, "loss": losses}
     groups: dict[str, Callable[[Image], bool]] = {
         str(k): lambda image, k=k: image["part"] == "train" and image["copies"] == k for k in ks
     }
@@ -97,17 +104,23 @@ def _at(runs: Sequence[Result], step: int) -> dict[str, Any]:
     return table
 
 
-def _left(run: Result) -> dict[str, Any]:
+def _of_seed(run: Result, reading: int) -> dict[str, Any]:
+    """Extraction of what occurs 50 times and more, and the loss, of one seed."""
+    tables = {"reading": _at([run], reading), "equal_epochs": _at([run], None)}
+    return {name: {key: table[key] for key in ("50 and more", "loss")} for name, table in tables.items()}
+
+
+def _left(runs: Sequence[Result]) -> dict[str, Any]:
     """Mean number of copies that an arm leaves, by the number planted; and by edit, of photos with 10 and more."""
     planted: dict[str, list[int]] = {}
     edits: dict[str, int] = {}
-    for image in run["images"]:
-        if image["part"] == "train":
-            planted.setdefault(str(image["copies"]), []).append(image["left"])
-            if image["copies"] >= 10:
-                for edit, count in image["left_edits"].items():
-                    edits[edit] = edits.get(edit, 0) + count
-    return {"by_copies": {k: round(float(np.mean(v)), 2) for k, v in planted.items()}, "edits": edits}
+    for image in (image for run in runs for image in run["images"] if image["part"] == "train"):
+        planted.setdefault(str(image["copies"]), []).append(image["left"])
+        if image["copies"] >= 10:
+            for edit, count in image["left_edits"].items():
+                edits[edit] = edits.get(edit, 0) + count
+    shares = {edit: round(count / len(runs), 2) for edit, count in edits.items()}
+    return {"by_copies": {k: round(float(np.mean(v)), 2) for k, v in planted.items()}, "edits": shares}
 
 
 _LEFT = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100))
@@ -164,7 +177,8 @@ def as_markdown(summary: dict[str, Any]) -> str:
             table = arm[at]
             cells = [_cell(table[k]) for k in (*ks, "floor")]
             loss = ", ".join(f"{value:.4f}" for value in table["loss"])
-            lines.append(f"| {name} | {arm['rows']:,} | {table['step']:,} | {' | '.join(cells)} | {loss} |")
+            rows = "–".join(f"{count:,}" for count in sorted(set(arm["rows"])))
+            lines.append(f"| {name} | {rows} | {table['step']:,} | {' | '.join(cells)} | {loss} |")
         lines.append("")
     lines += ["Images with k ≥ 50: share of samples extracted with its 95 % interval, by three tests", ""]
     lines += [
@@ -176,6 +190,13 @@ def as_markdown(summary: dict[str, Any]) -> str:
         said = [_interval(table[key]["samples"]) for key in ("50 and more", "row_ratio", "carlini_ratio")]
         left, p = arm["copies_left"]["by_copies"].get("100", ""), f"{test['p']:.2g}" if test else ""
         lines.append(f"| {name} | {len(arm['seeds'])} | {' | '.join(said)} | {left} | {p} |")
+    lines += ["", "By seed: share of samples extracted of images with k ≥ 50 (of images), and held-out loss", ""]
+    lines += ["| arm | seed | equal steps | loss | equal epochs | loss |", "|---" * 6 + "|"]
+    for name, arm in arms.items():
+        for seed, at in arm["by_seed"].items():
+            tables = [at[key] for key in ("reading", "equal_epochs")]
+            cells = [f"{_cell(table['50 and more'])} | {table['loss'][0]:.4f}" for table in tables]
+            lines.append(f"| {name} | {seed} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
