@@ -3,8 +3,8 @@
     PYTHONPATH=benchmarks python -m memorization --photos DIR --out OUT [--arm ARM]... [--seed N]... [--results DIR]
     PYTHONPATH=benchmarks python -m memorization --plan kinds|few --photos DIR --out OUT [--seed N]... [--results DIR]
 
-Without ``--arm`` the quick preset runs; the plans ``kinds`` and ``few`` have no arm but raw. What is there already is not computed
-again; ``--tables`` computes nothing.
+Without ``--arm`` the quick preset runs; the plans ``kinds`` and ``few`` have no arm but raw. What is there already is
+not computed again; ``--tables`` computes nothing.
 """
 
 from __future__ import annotations
