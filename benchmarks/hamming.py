@@ -3,7 +3,7 @@
 python benchmarks/hamming.py                        # 100,000 and 1,000,000 hashes
 python benchmarks/hamming.py --large                # and 10,000,000
 python benchmarks/hamming.py --hashes hashes.npy    # and your own: uint8 (n, 32)
-python benchmarks/hamming.py --pieces 10000000 30000000 [--turned]    # in pieces from files, and nothing else
+python benchmarks/hamming.py --pieces 10000000 30000000 # in pieces from files, and nothing else
 """
 
 from __future__ import annotations
@@ -117,21 +117,30 @@ def join_one(files: HashFiles, search: Search, piece: KeyRange) -> tuple[int, fl
     return pairs, time.process_time() - begin, peak
 
 
-def in_pieces(sizes: Sequence[int], scratch: str | None, *, turned: bool) -> None:
+def in_pieces(sizes: Sequence[int], scratch: str | None, *, turned: bool, one_of_each: bool) -> None:
     """Join planted hashes in pieces, one process after the other, and print how time grows with their number."""
     print(f"radius {RADIUS} of 256 bits, {'eight orientations' if turned else 'one orientation'}, processor seconds")
     before: tuple[int, float] | None = None
     for n in sizes:
         with TemporaryDirectory(dir=scratch) as folder:
             files, search = lay_down(Path(folder), n, turned=turned), Search(n, 4, RADIUS, turned)
-            pieces, done = cut(search), []
+            pieces = cut(search)
+            kinds: dict[tuple[int, ...], list[KeyRange]] = {}
             for piece in pieces:
-                with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                    done.append(pool.submit(join_one, files, search, piece).result())
-        pairs, seconds, peak = sum(row[0] for row in done), sum(row[1] for row in done), max(row[2] for row in done)
+                chunk = search.halves[piece.half].chunks[piece.chunk]
+                kinds.setdefault((piece.half, chunk.width, chunk.radius, piece.bits), []).append(piece)
+            pairs = seconds = peak = longest = 0.0
+            for alike in kinds.values():
+                chosen = alike[len(alike) // 2 :][:1] if one_of_each else alike
+                for piece in chosen:
+                    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                        found, took, most = pool.submit(join_one, files, search, piece).result()
+                    pairs, seconds = pairs + found, seconds + took * len(alike) / len(chosen)
+                    peak, longest = max(peak, most), max(longest, took)
+        counted = f"{len(kinds)} of {len(pieces)}" if one_of_each else f"{len(pieces)}"
         grows = f", grows with n to the {math.log(seconds / before[1]) / math.log(n / before[0]):.2f}" if before else ""
-        print(f"{n:>13,} hashes: {len(pieces)} pieces, {pairs:,} pairs, {seconds:.1f} s, at most "
-              f"{max(row[1] for row in done):.1f} s and {peak:.2f} GiB a piece{grows}", flush=True)  # fmt: skip
+        print(f"{n:>13,} hashes: {counted} pieces, {pairs:,.0f} pairs, {seconds:.1f} s, at most {longest:.1f} s and "
+              f"{peak:.2f} GiB a piece{grows}", flush=True)  # fmt: skip
         before = n, seconds
 
 
@@ -143,10 +152,13 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="runs of which the best counts")
     parser.add_argument("--pieces", type=int, nargs="+", metavar="N", help="numbers of hashes to join in pieces")
     parser.add_argument("--turned", action="store_true", help="with --pieces: in any orientation, as PDQ hashes are")
+    parser.add_argument(
+        "--one-of-each", action="store_true", help="with --pieces: one piece of each kind, times their number"
+    )
     parser.add_argument("--scratch", help="with --pieces: a folder for 32 bytes a hash, or 64 with --turned")
     arguments = parser.parse_args()
     if arguments.pieces:
-        in_pieces(arguments.pieces, arguments.scratch, turned=arguments.turned)
+        in_pieces(arguments.pieces, arguments.scratch, turned=arguments.turned, one_of_each=arguments.one_of_each)
         return 0
 
     print(f"{os.cpu_count()} processors, radius {RADIUS} of 256 bits, best of {arguments.repeats}")
