@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import command, environment, one_line, run
+from helpers import command, environment, jpegs, one_line, run, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from dedupkit.hashing.pdq import CROP_VIEWS
 from dedupkit.neighbors.cosine import join, overlap, pieces
@@ -25,8 +26,9 @@ from dedupkit.neighbors.hamming.crops import iter_crop_pairs, nearest_views
 from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_pairs, transpose
 from dedupkit.neighbors.hamming.join import Pairs, as_words, hamming_pairs
 from dedupkit.neighbors.hamming.ranges import HashFiles, Search, cut, join_range
+from dedupkit.neighbors.sets.join import Sets, iter_jaccard_pairs, iter_part_pairs, parts_of
 from dedupkit.runfolder import RunFolder
-from dedupkit.signals import SIGNALS, hash_tasks, vector_tasks
+from dedupkit.signals import SIGNALS, caption_tasks, hash_tasks, vector_tasks
 from dedupkit.signals.columns import write_edges
 from dedupkit.stages import match_tasks
 from dedupkit.store import read_columns
@@ -213,6 +215,58 @@ def test_vectors_are_joined_by_cell_as_in_one_task(
     facts = [RunFolder(tmp_path / name).joined("mine") for name in ("one", "many")]
     assert facts[0] == facts[1]
     assert (len(RunFolder(tmp_path / "many").edge_files("mine")) > 1) == cells
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 999), count=st.integers(0, 80), room=st.integers(1, 200), floor=st.sampled_from([0.4, 0.7]))
+def test_the_parts_of_a_join_of_word_sets_are_the_join(seed: int, count: int, room: int, floor: float) -> None:
+    rng = np.random.default_rng(seed)
+    bases = [rng.integers(0, 60, rng.integers(1, 12)) for _ in range(6)]
+    listed = [np.append(bases[rng.integers(0, 6)], rng.integers(0, 60, rng.integers(0, 3))) for _ in range(count)]
+    offsets = np.cumsum([0, *map(len, listed)])
+    sets = Sets.of(offsets, np.concatenate([np.zeros(0, np.int64), *listed]))
+    parts = list(parts_of(sets, room * 20))
+    blocks = [block for part in parts for block in iter_part_pairs(sets, floor, part)]
+    whole = list(iter_jaccard_pairs([sets], floor, workers=1))
+    found, expected = (
+        sorted(
+            pair for each in some for pair in zip(each.a.tolist(), each.b.tolist(), each.score.tolist(), strict=True)
+        )
+        for some in (blocks, whole)
+    )
+    assert found == expected
+
+
+def test_captions_are_joined_in_parts_as_in_one_task(
+    photos: dict[str, Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some alike, some equal, one long, one missing."""
+    images = jpegs(photos, 8, 64)
+    long = " ".join(f"word{number}" for number in range(150))
+    texts = [
+        "a red fox",
+        "a red fox runs",
+        "The red fox, a!",
+        long,
+        f"{long} more",
+        "",
+        "one two three four",
+        "four two",
+    ]
+    members = [
+        member for number, (image, text) in enumerate(zip(images, texts, strict=True))
+        for member in ((f"{number}.jpg", image), (f"{number}.txt", text.encode()))
+    ]  # fmt: skip
+    write_tar(tmp_path / "data" / "0.tar", members)
+    run(tmp_path / "data", tmp_path / "one", rule="caption>=0.5")
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")
+    monkeypatch.setattr(caption_tasks, "LISTS", 100)
+    run(tmp_path / "data", tmp_path / "many", rule="caption>=0.5")
+    assert outcome(tmp_path / "many") == outcome(tmp_path / "one")
+    assert edges(tmp_path / "many", "caption") == edges(tmp_path / "one", "caption") != []
+    assert len(RunFolder(tmp_path / "many").edge_files("caption")) > 2
+    facts = [RunFolder(tmp_path / name).joined("caption") for name in ("one", "many")]
+    assert facts[0] == facts[1]
 
 
 def test_a_join_in_fewer_tasks_leaves_no_pairs_of_the_one_before(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dedupkit.signals.signal import JoinSettings, Kind, Signal, Stage
+from dedupkit.signals.signal import JoinSettings, Kind, Signal, Stage, Steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,12 @@ class Caption(Signal):
         from dedupkit.signals.texts import match_captions
 
         return match_captions(self.name, scanned, settings)
+
+    def steps(self, scanned: Scanned, settings: JoinSettings, key: str, samples: int) -> Steps:
+        """The word sets, then for each part of them the pairs whose smaller set is in it."""
+        from dedupkit.signals.caption_tasks import caption_steps
+
+        return caption_steps(self.name, scanned, settings, key)
 
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Similar captions of two runs, however long; see :meth:`Signal.across`."""

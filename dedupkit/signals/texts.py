@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.signal import JoinSettings
 
-__all__ = ["across_captions", "across_uncaptioned", "folded_captions", "match_captions", "similarities", "uncaptioned"]
+__all__ = [
+    "across_captions", "across_uncaptioned", "caption_sets", "first_rows", "folded_captions", "match_captions",
+    "similarities", "uncaptioned",
+]  # fmt: skip
 
 
 def match_captions(name: str, scanned: Scanned, settings: JoinSettings) -> dict[str, Any]:
@@ -32,18 +35,27 @@ def match_captions(name: str, scanned: Scanned, settings: JoinSettings) -> dict[
         ``distinct`` word sets, ``edges`` written, the ``bound``, the steps of ``folding``, and the ``method`` in words.
     """
     folding = Folding()
-    offsets, tokens, _ = tokenize(_captions(scanned), folding)
-    sets = Sets.of(offsets, tokens)
-    del offsets, tokens
+    sets = caption_sets(scanned, folding)
     blocks, method = join_distinct(sets, settings.bound, workers=settings.workers, seed=1)
     written = write_edges(scanned.folder.edges(name), (_edges(block) for block in blocks))
-    first = np.where(sets.row >= 0, sets.first[np.maximum(sets.row, 0)] if len(sets.first) else -1, -1)
     with atomic_path(scanned.folder.labels(name)) as temporary, temporary.open("wb") as stream:
-        np.save(stream, first.astype(np.int32))
+        np.save(stream, first_rows(sets))
     return {
         "distinct": len(sets.first), **written._asdict(), "bound": settings.bound, "folding": str(folding),
         "method": method,
     }  # fmt: skip
+
+
+def caption_sets(scanned: Scanned, folding: Folding) -> Sets:
+    """The word sets of the captions of all readable samples."""
+    offsets, tokens, _ = tokenize(_captions(scanned), folding)
+    return Sets.of(offsets, tokens)
+
+
+def first_rows(sets: Sets) -> NDArray[np.int32]:
+    """For each row the first with the same set, -1 for an empty one."""
+    first = sets.first[np.maximum(sets.row, 0)] if len(sets.first) else -1
+    return np.where(sets.row >= 0, first, -1).astype(np.int32)
 
 
 def _edges(block: Any) -> Edges:
@@ -76,10 +88,7 @@ def across_captions(own: Scanned, other: Scanned, part: NDArray[np.bool_], setti
     count = len(offsets) - 1 - len(part)
     cut = offsets[count]
     sides = Sets.pair((offsets[: count + 1], tokens[:cut]), (offsets[count:] - cut, tokens[cut:]))
-    labels = [
-        np.where(side.row >= 0, side.first[np.maximum(side.row, 0)] if len(side.first) else -1, -1).astype(np.int32)
-        for side in sides
-    ]
+    labels = [first_rows(side) for side in sides]
     found = iter_jaccard_pairs(sides, settings.bound, workers=settings.workers)
     return Across(labels[0], labels[1], (_edges(block) for block in found))
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.sets.distinct import SetPairs, Sets
 
-__all__ = ["MEMORY", "SetPairs", "Sets", "iter_jaccard_pairs", "jaccard_pairs"]
+__all__ = ["MEMORY", "SetPairs", "Sets", "iter_jaccard_pairs", "iter_part_pairs", "jaccard_pairs", "parts_of"]
 
 MEMORY = 2 << 30
 _ROWS_A_TASK = 4096
@@ -100,11 +100,20 @@ def iter_jaccard_pairs(
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be a similarity in (0, 1], not {threshold}")
-    left, right = sides[0], sides[-1]
-    sizes = right.sizes()
-    stop = len(right.first) if largest is None or largest + 1 >= len(sizes) else int(sizes[largest + 1])
-    join = _Join(left, right, float(threshold), len(sides) == 1, sizes)
-    return join.blocks(_parts(right, stop, memory), workers or os.cpu_count() or 1)
+    join = _Join(sides[0], sides[-1], float(threshold), len(sides) == 1, sides[-1].sizes())
+    return join.blocks(parts_of(sides[-1], memory, largest), workers or os.cpu_count() or 1)
+
+
+def iter_part_pairs(sets: Sets, threshold: float, part: tuple[int, int], workers: int = 1) -> Iterator[SetPairs]:
+    """Find the similar pairs of distinct sets whose smaller one is in a part, as :func:`iter_jaccard_pairs`.
+
+    Args:
+        sets: the collection, joined with itself.
+        threshold: least similarity, in (0, 1].
+        part: one of :func:`parts_of`; over all of them, each pair is found once.
+        workers: number of threads.
+    """
+    return _Join(sets, sets, float(threshold), True, sets.sizes()).blocks([part], workers)
 
 
 class _Postings(NamedTuple):
@@ -184,8 +193,10 @@ class _Join:
         return SetPairs(np.minimum(a, b), np.maximum(a, b), score) if self.self_join else SetPairs(a, b, score)
 
 
-def _parts(right: Sets, stop: int, memory: int) -> Iterator[tuple[int, int]]:
-    """Ranges of sets whose lists fit into memory; a set has at most as many entries as tokens."""
+def parts_of(right: Sets, memory: int, largest: int | None = None) -> Iterator[tuple[int, int]]:
+    """Ranges of sets, of at most ``largest`` tokens, whose lists fit into memory; no more entries than tokens."""
+    sizes = right.sizes()
+    stop = len(right.first) if largest is None or largest + 1 >= len(sizes) else int(sizes[largest + 1])
     room = max(1, memory // _ENTRY_BYTES)
     first = 0
     while first < stop:

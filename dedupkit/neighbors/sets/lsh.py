@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dedupkit.neighbors.sets.join import MEMORY, SetPairs, Sets, iter_jaccard_pairs
 from dedupkit.neighbors.sets.minhash import minhash_signatures
 
-__all__ = ["LONG", "FoundPairs", "bands_for", "join_distinct", "join_sets", "lsh_pairs"]
+__all__ = ["LONG", "FoundPairs", "bands_for", "join_distinct", "join_sets", "long_sets", "lsh_pairs"]
 
 LONG = 128
 """Tokens of the largest sets that are joined exactly by default."""
@@ -90,12 +90,20 @@ def join_distinct(
         ValueError: a threshold out of range.
     """
     exact = iter_jaccard_pairs([sets], threshold, workers=workers, memory=memory, largest=longest)
+    long, method = long_sets(sets, threshold, longest)
+    if long is None:
+        return exact, method
+    return chain(exact, lsh_pairs(sets, long, threshold, seed=seed, workers=workers)), method
+
+
+def long_sets(sets: Sets, threshold: float, longest: int = LONG) -> tuple[int | None, str]:
+    """The number of the first set of more than ``longest`` tokens, or None; and in words how pairs are found."""
     long = int(np.searchsorted(np.diff(sets.starts), longest, side="right"))
     if long == len(sets.first):
-        return exact, "exact"
+        return None, "exact"
     bands, rows = bands_for(threshold, _PERMUTATIONS)
     method = f"exact up to {longest} tokens, MinHash-LSH above ({_PERMUTATIONS} permutations, {bands} bands of {rows})"
-    return chain(exact, lsh_pairs(sets, long, threshold, seed=seed, workers=workers)), method
+    return long, method
 
 
 @lru_cache(maxsize=64)
