@@ -25,7 +25,8 @@ from dedupkit.clustering.parts import find_parts
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, labels
 from dedupkit.signals.columns import Scanned
-from dedupkit.stages import parts
+from dedupkit.stages import caption_keys, parts
+from dedupkit.stages.caption_keys import CaptionKeys, count_captions
 from dedupkit.store import write_table
 
 POLICIES = ["sample", "-sample", "-pixels, nbytes, sample", "nbytes, -sample"]
@@ -96,6 +97,19 @@ def test_equal_samples_are_those_with_equal_values_whatever_the_parts(shards):
             found = signal.labels(scanned)
     assert found.dtype == expected.dtype
     assert found.tolist() == expected.tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.booleans()), max_size=40))
+def test_captions_are_counted_in_parts_as_in_one_piece(rows):
+    group, text, present = (np.array([row[place] for row in rows], kind) for place, kind in enumerate((int, int, bool)))
+    keys = CaptionKeys(np.stack([text, text], axis=1).astype(np.uint64), present)
+    whole = count_captions(group, keys, np.arange(len(rows)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caption_keys, "_AT_ONCE", 7)
+        found = count_captions(group, keys, np.arange(len(rows)))
+    assert [column.tolist() for column in found] == [column.tolist() for column in whole]
+    expected = Counter((group, text) for group, text, there in rows if there)
+    assert sorted(found.uses.tolist()) == sorted(expected.values())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from dedupkit.store import count_rows, read_columns
 
 __all__ = ["equal_samples"]
 
-_ROWS_A_PART = 2_000_000
+_ROWS_A_PART = 1_000_000
 _MOST_PARTS = 256
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # spreads values that share their first bits
 
@@ -55,6 +55,7 @@ def equal_samples(
                 rows = np.fromfile(place, record)
                 label[rows["row"]] = rows["row"][_first_equal(rows["value"])]
                 place.unlink()
+    pa.default_memory_pool().release_unused()
     return label
 
 

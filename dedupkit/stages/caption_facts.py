@@ -68,7 +68,7 @@ def caption_facts(
     sizes = decision.sizes()
     grouped = np.flatnonzero((sizes[decision.group] > 1) & readable)
     keys = keys_of_samples(scanned, grouped, len(readable))
-    counts = count_captions(decision.group[grouped].astype(np.int64), keys, grouped)
+    counts = count_captions(decision.group[grouped], keys, grouped)
     ids, starts, distinct = np.unique(counts.group, return_index=True, return_counts=True)
     groups = pa.table({
         "group": ids,

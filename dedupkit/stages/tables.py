@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
+from dedupkit.signals.columns import bytes_of
 from dedupkit.store import count_rows, parquet_writer, read_columns
 
 __all__ = [
@@ -72,6 +73,7 @@ GROUPS_SCHEMA = pa.schema(
 _COPIED = ("key", "uid", "url", "caption", "pdq", "pdq_quality", "width", "height", "nbytes", "format")
 
 
+_DIGITS = np.frombuffer(bytes(range(256)).hex().encode(), np.uint16)  # two digits by value of a byte
 _ROW_GROUP = 1 << 20  # rows of a row group of groups.parquet
 
 
@@ -325,7 +327,13 @@ def _key_parts(wanted: NDArray[np.int64], samples: Sequence[Path]) -> Iterator[p
 
 
 def _hex(column: pa.ChunkedArray) -> pa.Array:
-    return pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.string())
+    """A column of bytes of a fixed width as hexadecimal text."""
+    values = column.combine_chunks()
+    width = 2 * values.type.byte_width
+    text = _DIGITS[bytes_of(pc.fill_null(values, bytes(values.type.byte_width)))]
+    ends = pa.array(np.arange(len(values) + 1, dtype=np.int32) * np.int32(width))
+    whole = pa.StringArray.from_buffers(len(values), ends.buffers()[1], pa.py_buffer(text.tobytes()))
+    return pc.if_else(values.is_valid(), whole, None)
 
 
 def _count(values: pa.ChunkedArray, into: dict[str, int]) -> None:
