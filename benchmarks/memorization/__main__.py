@@ -46,7 +46,7 @@ def main() -> None:
     (results / "summary.json").write_text(json.dumps({"summary": summary}, indent=1, ensure_ascii=False) + "\n")
     print(text(summary))
     if summary["void"]:
-        print("VOID: raw extracts less than half at k = 100, or the floor is above 1 %")
+        print("VOID: what occurs most often is extracted in less than half of the samples, or the floor is above 1 %")
     if (options.out / "data" / "truth.csv").exists() and (options.out / "arms" / "samples").exists():
         print(f"samples beside their originals in {write_page(options.out, 16)}")
 
