@@ -170,6 +170,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/copies"))
     parser.add_argument("--immaculate-python", default="python3.12")
     options = parser.parse_args()
+    if options.thorough and options.count > (most := sum(1 for _ in load_photos(options.photos))):
+        parser.error(
+            f"--thorough takes no more than the {most} photos that are there, not {options.count}: windows of one "
+            "photo are crops of each other; lower --count"
+        )
     work: Path = options.work.absolute()
     folder = work / f"protocol-{options.photos.name if options.photos else 'packages'}-{options.count}"
     if not folder.exists():

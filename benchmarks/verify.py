@@ -5,6 +5,7 @@ python benchmarks/verify.py --laion FOLDER        # and a data set with shards/ 
 python benchmarks/verify.py --photos PHOTOS.tar   # edits of your own photos (a tar or a folder)
 python benchmarks/verify.py --shots FOLDER...     # and different shots of one scene, a folder each
 python benchmarks/verify.py --nearness            # and how close hash and embedding of the other pairs come
+python benchmarks/verify.py --against-sift 250    # instead: the steps against SIFT alone, with 250 deep crops
 """
 
 from __future__ import annotations
@@ -276,6 +277,67 @@ def table(title: str, pairs: Labelled, kind: str, show: bool) -> int:
     return sum(result.verified for found in results.values() for result in found)
 
 
+def deep_crops(photos: list[tuple[str, Image.Image]], count: int) -> Labelled:
+    """Windows of a sixth to a third of the area, three of four turned, stretched or mirrored, and their photos."""
+    draw, plain = np.random.default_rng(5), {name: features(image) for name, image in photos}
+    pairs = []
+    for number in range(count):
+        name, photo = photos[number % len(photos)]
+        side, left, top, angle = draw.choice([0.4, 0.5, 0.6]), *draw.random(2), draw.uniform(-15, 15)
+        width, height = (side * length for length in photo.size)
+        left, top = left * (photo.width - width), top * (photo.height - height)
+        window = photo.crop((round(left), round(top), round(left + width), round(top + height)))
+        if number % 4 == 1:
+            window = window.rotate(angle, Image.Resampling.BICUBIC)
+        elif number % 4 == 2:
+            window = window.resize((256, 256))
+        elif number % 4 == 3:
+            window = ImageOps.mirror(window).resize((300, 220))
+        quality = int(draw.choice([40, 70, 90]))
+        pairs.append(("deep crops", features(stored(window, quality)), plain[name]))
+    return pairs
+
+
+def against_sift(title: str, pairs: Labelled) -> None:
+    """Print what the steps decide beside SIFT alone, and the processor time of both, features once an image."""
+    steps, alone, asked, both, only = 0.0, 0.0, 0, [0, 0], [0, 0]
+    made: dict[int, float] = {}  # images whose SIFT features the steps needed, and the seconds
+    for _, a, b in pairs:
+        for image in (a, b):
+            image.__dict__.pop("_sift", None)
+    sift: dict[int, float] = {}
+    for _, a, b in pairs:
+        begin = time.process_time()
+        found = pair._by_corners(cv2, a, b, 0.85)
+        steps += time.process_time() - begin
+        for image in (a, b):
+            begin = time.process_time()
+            if "_sift" not in image.__dict__:
+                _ = image.keypoints
+                sift[id(image)] = time.process_time() - begin
+        begin = time.process_time()
+        by_sift = _by_sift(cv2, a, b, 15, 0.85)
+        spent = time.process_time() - begin
+        alone += spent
+        if found is None:
+            asked += 1
+            steps += spent
+            made |= {id(image): sift[id(image)] for image in (a, b)}
+        verdict = by_sift.verified if found is None else found.verified
+        both[0] += verdict
+        both[1] += by_sift.verified
+        only[0] += verdict and not by_sift.verified
+        only[1] += by_sift.verified and not verdict
+    images = len({id(image) for _, a, b in pairs for image in (a, b)})
+    corners = float(np.median(seconds["features of an image"])) * images
+    steps, alone = steps + sum(made.values()) + corners, alone + sum(sift.values())
+    print(
+        f"{title:<14} {len(pairs):>6} pairs: accepted {both[0]} by steps, {both[1]} by SIFT alone; by steps only "
+        f"{only[0]}, by SIFT only {only[1]}; SIFT asked for {asked}; {1000 * steps / len(pairs):.1f} and "
+        f"{1000 * alone / len(pairs):.1f} ms a pair, {alone / steps:.1f} times less"
+    )
+
+
 def nearness(pairs: Labelled) -> None:
     """Print how close hash and embedding of pairs that are no copies come: what a threshold alone would take."""
     embedder = load_embedder("lite")
@@ -305,10 +367,12 @@ def main() -> int:
     parser.add_argument("--shots", nargs="*", default=[], help="folders of different shots of one scene")
     parser.add_argument("--show", action="store_true", help="print every wrong verdict")
     parser.add_argument("--nearness", action="store_true", help="and how close hash and embedding of other pairs come")
+    parser.add_argument("--against-sift", type=int, metavar="N", help="the steps against SIFT alone, with N deep crops")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
 
-    copies, others = planted(list(own_photos(arguments.photos) if arguments.photos else shipped_photos()))
+    photos = list(own_photos(arguments.photos) if arguments.photos else shipped_photos())
+    copies, others = planted(photos)
     others += stereo()
     for folder in arguments.shots:
         others += shots(folder)
@@ -316,6 +380,11 @@ def main() -> int:
         more, look_alike = laion(arguments.laion)
         copies += [(f"laion_style, {label}", a, b) for label, a, b in sorted(more, key=lambda pair: pair[0])]
         others += look_alike
+    if arguments.against_sift is not None:
+        against_sift("copies", copies)
+        against_sift("other pairs", others)
+        against_sift("deep crops", deep_crops(photos, arguments.against_sift))
+        return 0
     table("copies", copies, "copies", arguments.show)
     wrong = table("other pairs", others, "other pairs", arguments.show)
     if arguments.nearness:

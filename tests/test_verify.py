@@ -326,3 +326,20 @@ def test_images_are_compared_in_any_form(photos):
     for wrong in (np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4)), np.zeros((0, 3), np.uint8), b"no image"):
         with pytest.raises(ImageError):
             verify_pair(wrong, image)
+
+
+def test_a_mirrored_copy_of_a_picture_that_is_its_own_mirror_image(photos: dict[str, Image.Image]) -> None:
+    """Corners of the two halves match unmirrored too, under a map that the pixels do not confirm."""
+    half = crop(photos["astronaut"], 0, 0, 0.5, 1)
+    page = Image.new("RGB", (2 * half.width, half.height))
+    page.paste(half, (0, 0))
+    page.paste(ImageOps.mirror(half), (half.width, 0))
+    page.paste(photos["cat"].resize((150, 150)), (0, 0))
+    found = verify_pair(features(ImageOps.mirror(page)), features(page))
+    assert found.verified and found.mirrored
+
+
+def test_a_patch_without_shared_pixels_proves_nothing() -> None:
+    """The only placement leaves no pixel clear of the edges."""
+    thin = np.random.default_rng(1).integers(0, 256, (6, 40), dtype=np.uint8)
+    assert not verify_pair(local_features(thin), local_features(thin[:, ::-1].copy())).verified

@@ -21,7 +21,7 @@ from dedupkit.runfolder.index import RowIndex
 from dedupkit.sources import Shard
 from dedupkit.sources.reread import places_of, read_images
 from dedupkit.store import atomic_path, remove_tree
-from dedupkit.verification.corners import BITS
+from dedupkit.verification.corners import BITS, Corners
 from dedupkit.verification.features import Features, local_features
 
 __all__ = ["FeatureFiles", "Record", "features_at", "write_features"]
@@ -31,7 +31,7 @@ MOST_IMAGES = 100_000
 
 _IMAGES_PER_TASK = 128
 _MIN_SIDE = 320
-_FORMAT = 2  # raise it when features change
+_FORMAT = 3  # raise it when features change
 _HEAD = struct.Struct("<5I4d")
 
 
@@ -153,14 +153,17 @@ def features_at(record: Record) -> Features:
 def _pack(features: Features) -> bytes:
     rows, columns = features.plane.shape
     head = _HEAD.pack(features.width, features.height, len(features.corners), rows, columns, *features.content)
-    arrays = (features.corners.astype("<f4", copy=False), features.codes, features.plane)
+    corners = features.corners
+    arrays = (corners.points.astype("<f4", copy=False), corners.codes, corners.turns, corners.levels, features.plane)
     return b"".join([head, *(np.ascontiguousarray(array).tobytes() for array in arrays)])
 
 
 def _unpack(data: bytes) -> Features:
     width, height, count, rows, columns, left, top, right, bottom = _HEAD.unpack_from(data)
     at, code = _HEAD.size, BITS // 8
-    corners = np.frombuffer(data, "<f4", 2 * count, at).reshape(count, 2)
+    points = np.frombuffer(data, "<f4", 2 * count, at).reshape(count, 2)
     codes = np.frombuffer(data, np.uint8, code * count, at + 8 * count).reshape(count, code)
-    plane = np.frombuffer(data, np.uint8, rows * columns, at + (8 + code) * count).reshape(rows, columns)
-    return Features(width, height, corners, codes, plane, (left, top, right, bottom))
+    at += (8 + code) * count
+    turns, levels = (np.frombuffer(data, np.uint8, count, at + side * count) for side in (0, 1))
+    plane = np.frombuffer(data, np.uint8, rows * columns, at + 2 * count).reshape(rows, columns)
+    return Features(width, height, Corners(points, codes, turns, levels), plane, (left, top, right, bottom))

@@ -4,24 +4,50 @@ Corners are those of ORB (Rublee et al. 2011): FAST corners at several scales, r
 direction of their intensity centroid. The descriptor is a turned BRIEF (Calonder et al. 2010): comparisons of two
 blurred pixels around the corner. Its second half holds the comparisons of the first half as a mirror shows them, so
 that a mirrored copy needs no second set of features.
+
+Matches must agree in how they are turned and resized (weak geometric consistency, Jégou, Douze and Schmid 2008): those
+between strangers do so by chance only, which leaves few of them before a map is sought.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BITS", "corner_matches", "find_corners", "mirrored"]
+__all__ = ["BITS", "Corners", "corner_matches", "find_corners", "matches_nearby"]
 
 BITS = 128
-_MOST = 400
+_MOST = 800
 _LEVELS, _FACTOR = 5, 2**0.5
 _RADIUS, _DIRECTIONS = 14, 30  # of the pattern, in pixels of a corner's own scale; how many turned patterns there are
 _CONTRAST = 10  # grey levels by which a corner's circle differs from its centre
 _RATIO, _FAR = 0.8, 0.27 * BITS  # bits that differ: nearest over second nearest, and beyond which nothing matches
+_NEARBY_FAR = 0.35 * BITS  # where the place speaks for a match too
+_TURN, _SIZE = 2, 1  # directions and levels by which matches of one map differ from each other at most
+
+
+@dataclass(frozen=True, slots=True)
+class Corners:
+    """The corners of an image.
+
+    Attributes:
+        points: (c, 2) float32, x and y in pixels of the full image, see :mod:`dedupkit.verification.maps`.
+        codes: (c, BITS / 8) uint8, the descriptors.
+        turns: (c,) uint8, the directions, clockwise from the x axis, in steps of 12 degrees.
+        levels: (c,) uint8, the sizes: each level is half an octave.
+    """
+
+    points: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    turns: NDArray[np.uint8]
+    levels: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.points)
 
 
 @cache
@@ -38,15 +64,13 @@ def _pattern() -> NDArray[np.intp]:
     return pattern
 
 
-def find_corners(cv2: Any, plane: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def find_corners(cv2: Any, plane: NDArray[np.uint8], size: tuple[int, int]) -> Corners:
     """Find corners and describe them, in a sixth of the time of SIFT.
 
     Args:
         cv2: The module.
-        plane: (h, w) uint8 luminance.
-
-    Returns:
-        (k, 2) float32 x and y in pixels of the plane, from the outer corner of its first pixel; (k, BITS / 8) uint8.
+        plane: (h, w) uint8, the reduced luminance.
+        size: (width, height) of the full image.
     """
     found = []
     if min(plane.shape) > 4 * _RADIUS:
@@ -54,10 +78,10 @@ def find_corners(cv2: Any, plane: NDArray[np.uint8]) -> tuple[NDArray[np.float32
         orb = cv2.ORB_create(_MOST, _FACTOR, _LEVELS, edgeThreshold=edge, fastThreshold=_CONTRAST)
         found = orb.detect(plane, None)
     points = np.array([point.pt for point in found], np.float32).reshape(-1, 2)
-    levels = np.array([point.octave for point in found], np.intp)
+    levels = np.array([point.octave for point in found], np.uint8)
     angles = np.array([point.angle for point in found], np.float64)
-    turn = np.rint(angles * (_DIRECTIONS / 360)).astype(np.intp) % _DIRECTIONS
-    described = np.empty((len(found), BITS // 8), np.uint8)
+    turns = (np.rint(angles * (_DIRECTIONS / 360)).astype(np.intp) % _DIRECTIONS).astype(np.uint8)
+    codes = np.empty((len(found), BITS // 8), np.uint8)
     for level in np.unique(levels).tolist():
         here, scale = np.flatnonzero(levels == level), _FACTOR**level
         rows, columns = (round(length / scale) for length in plane.shape)
@@ -66,27 +90,73 @@ def find_corners(cv2: Any, plane: NDArray[np.uint8]) -> tuple[NDArray[np.float32
         x, y = np.rint(points[here] / np.float32(scale)).astype(np.intp).T
         x, y = x.clip(_RADIUS, columns - 1 - _RADIUS), y.clip(_RADIUS, rows - 1 - _RADIUS)
         offset = _pattern() @ (1, columns)
-        values = pixels.take((y * columns + x)[:, None] + offset[turn[here]])
-        described[here] = np.packbits(values[:, :BITS] < values[:, BITS:], axis=1)
-    return points + np.float32(0.5), described
+        values = pixels.take((y * columns + x)[:, None] + offset[turns[here]])
+        codes[here] = np.packbits(values[:, :BITS] < values[:, BITS:], axis=1)
+    shrink = np.array(size, np.float32) / np.array(plane.shape[::-1], np.float32)
+    return Corners(((points + np.float32(0.5)) * shrink).astype(np.float32), codes, turns, levels)
 
 
-def mirrored(descriptors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The descriptors (k, BITS / 8) of the same corners in the mirrored image."""
-    return np.roll(descriptors, BITS // 16, axis=1)
+def corner_matches(a: Corners, b: Corners, *, mirror: bool) -> NDArray[np.intp]:
+    """Rows (i, j) of corners that show the same as far as codes, turns and sizes say, (k, 2).
 
+    Mutual nearest neighbours by their codes, clearly nearer than the second nearest of i; of these the largest number
+    that agree in how far they are turned and resized.
 
-def corner_matches(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Rows (i, j) of mutual nearest neighbours that are clearly nearer than the second nearest of i."""
+    Args:
+        a: The corners of one image.
+        b: The corners of the other.
+        mirror: Whether a is taken as its mirror image.
+    """
     if min(len(a), len(b)) < 2:
         return np.empty((0, 2), np.intp)
-    signs = (2 * np.unpackbits(side, axis=1).astype(np.float32) - 1 for side in (a, b))
-    equal = next(signs) @ next(signs).T  # bits that agree less those that differ: whole numbers, exact in any order
-    rows, nearest = np.arange(len(a)), equal.argmax(axis=1)
-    mutual = equal.argmax(axis=0)[nearest] == rows
-    rows, nearest = rows[mutual], nearest[mutual]
-    best = (BITS - equal[rows, nearest]) / 2
-    equal[rows, nearest] = -BITS
-    second = (BITS - equal[rows].max(axis=1)) / 2
-    clear = (best < _FAR) & (best < _RATIO * second)
-    return np.column_stack([rows[clear], nearest[clear]])
+    from dedupkit.verification.kernels import nearest_codes
+
+    words_a, words_b = _words(a, mirror), _words(b, False)
+    nearest, best, second, back = (np.empty(count, np.int32) for count in (len(a), len(a), len(a), len(b)))
+    nearest_codes(words_a, words_b, nearest, best, second, back)
+    rows = np.flatnonzero((back[nearest] == np.arange(len(a))) & (best < _FAR) & (best < _RATIO * second))
+    matches = np.column_stack([rows, nearest[rows]])
+    turns = a.turns[rows].astype(np.intp)
+    turned = (b.turns[matches[:, 1]] - (_DIRECTIONS // 2 - turns if mirror else turns)) % _DIRECTIONS
+    resized = b.levels[matches[:, 1]].astype(np.intp) - a.levels[rows] + _LEVELS
+    return matches[_agreeing(turned, resized)]
+
+
+def matches_nearby(
+    a: Corners, b: Corners, placed: NDArray[np.floating], radius: float, *, mirror: bool
+) -> NDArray[np.intp]:
+    """Rows (i, j) of corners that look alike and lie where a map puts them, (k, 2).
+
+    Args:
+        a: The corners of one image.
+        b: The corners of the other.
+        placed: (c, 2) where the map puts those of a, in pixels of the full image b.
+        radius: How far off they may lie, in the same pixels.
+        mirror: Whether the map mirrors.
+    """
+    from dedupkit.verification.kernels import nearest_nearby
+
+    nearest, best = (np.empty(len(a), np.int32) for _ in range(2))
+    nearest_nearby(
+        placed.astype(np.float32), _words(a, mirror), b.points, _words(b, False), np.float32(radius), nearest, best
+    )
+    rows = np.flatnonzero(best < _NEARBY_FAR)
+    return np.column_stack([rows, nearest[rows]])
+
+
+def _words(corners: Corners, mirror: bool) -> NDArray[np.uint64]:
+    """The codes as (2, c) uint64; those of the mirror image have their halves exchanged."""
+    words = np.ascontiguousarray(corners.codes).view(np.uint64).T
+    return np.ascontiguousarray(words[::-1] if mirror else words)
+
+
+def _agreeing(turned: NDArray[np.intp], resized: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """The largest set that differs by at most ``_TURN`` and ``_SIZE`` from one turn and size, (k,)."""
+    votes = np.zeros((_DIRECTIONS, 2 * _LEVELS + 1), np.intp)
+    np.add.at(votes, (turned, resized), 1)
+    around = sum(np.roll(votes, step, axis=0) for step in range(-_TURN, _TURN + 1))
+    windows = sum(np.roll(around, step, axis=1) for step in range(-_SIZE, _SIZE + 1))
+    turn, size = np.unravel_index(int(np.argmax(windows)), votes.shape)
+    apart = np.abs((turned - turn + _DIRECTIONS // 2) % _DIRECTIONS - _DIRECTIONS // 2)
+    agreeing: NDArray[np.bool_] = (apart <= _TURN) & (np.abs(resized - size) <= _SIZE)
+    return agreeing

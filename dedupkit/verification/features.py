@@ -11,7 +11,7 @@ from PIL import Image
 
 from dedupkit.errors import import_optional
 from dedupkit.images import ImageError, decode_luma, luma_of
-from dedupkit.verification.corners import find_corners
+from dedupkit.verification.corners import Corners, find_corners
 from dedupkit.verification.maps import Box
 
 __all__ = ["FLAT", "Features", "ImageLike", "features_of", "local_features"]
@@ -30,16 +30,14 @@ class Features:
     Attributes:
         width: Width of the full image in pixels.
         height: Height of the full image in pixels.
-        corners: (c, 2) float32, x and y in pixels of the full image, see :mod:`dedupkit.verification.maps`.
-        codes: (c, 16) uint8, binary descriptors of the corners.
+        corners: corners with their binary descriptors.
         plane: (h, w) uint8, the reduced luminance.
         content: bounds (left, top, right, bottom) of what lies inside an even border, as fractions.
     """
 
     width: int
     height: int
-    corners: NDArray[np.float32]
-    codes: NDArray[np.uint8]
+    corners: Corners
     plane: NDArray[np.uint8]
     content: Box
 
@@ -118,8 +116,7 @@ def local_features(luma: NDArray[np.uint8], *, side: int = 320, size: tuple[int,
     if shrink < 1:
         reduced = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         plane = cv2.resize(plane, reduced, interpolation=cv2.INTER_AREA)
-    corners, codes = find_corners(cv2, plane)
-    return Features(full[0], full[1], _in_full(corners, plane, full), codes, plane, _content(plane))
+    return Features(full[0], full[1], find_corners(cv2, plane, full), plane, _content(plane))
 
 
 def _in_full(points: NDArray[np.float32], plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:

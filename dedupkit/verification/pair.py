@@ -8,7 +8,9 @@ Candidate pairs come from hashes or embeddings; each is decided here on its own,
 2. The map is corrected by the pixels, and the images are compared under it, tile by tile
    (:mod:`dedupkit.verification.pixels`). Where tiles agree and lie still, the two are copies; a caption or a logo
    spoils few tiles. Where a block differs and the rest is the same pixel by pixel, they are images of one template.
-   Two shots of a scene differ by depth and motion, which no affine map follows: their tiles do not lie still.
+   Where the pixels agree in part, a few corners may have given a rough map: it is sought again among all corners that
+   lie about where it puts them. Pixels that disagree under a map that many corners follow show another scene, or
+   another shot of it: depth and motion are not affine, so its tiles do not lie still.
 3. What is still open is decided by RootSIFT features (Lowe 2004; Arandjelovic & Zisserman 2012), computed once per
    image: matches are mutual nearest neighbours that pass the ratio test (Lowe 2004, section 7.1). A mirrored copy needs
    no second set: the descriptor of a mirrored patch is a permutation of the patch's own (Guo et al. 2009, "MIFT"). How
@@ -21,14 +23,15 @@ to a stricter standard. Nothing here draws random numbers that depend on anythin
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.errors import import_optional
-from dedupkit.verification.corners import corner_matches, mirrored
+from dedupkit.verification.corners import corner_matches, matches_nearby
 from dedupkit.verification.features import Features, ImageLike, features_of, local_features
 from dedupkit.verification.maps import Affine, Verification, apply, inverse
 from dedupkit.verification.pixels import BLOCK, Tiles, align, compare_pixels
@@ -46,11 +49,13 @@ MIN_OVERLAP = 0.4  # of the image of which more is shared: less is a neighbourin
 OTHER = 0.4  # mean correlation of a block of tiles below which it shows something else
 FEW, FEW_AGREEMENT, FEW_TILES = 5, 0.9, 12  # fewer inliers do, down to FEW, where so many tiles agree so well
 ENOUGH = 100  # features of an image that would match if there were anything to match
-FEWEST, CHANCE = 4, 6  # corners on a map that is worth a look at the pixels, and that strangers do not reach
-MANY = 20  # corners on a map with which the other mirroring is not tried
+FEWEST = 4  # corners on a map that is worth a look at the pixels; strangers hardly reach so many
+MANY = 20  # corners on a map that is none by chance
 RICH = 100  # corners of an image that would give a map if there were one
 SURE, SURE_SHIFT = 0.93, 0.2  # agreement and shift of a copy that needs no further look
-UNLIKE = 0.5  # agreement below which a map by chance is none
+LIKE, UNLIKE = 0.75, 0.5  # agreement below which images on a map of many corners, and of few, are no copies
+FAINTLY = 0.3  # agreement of a map of few corners from which on it may be the right one, seen vaguely
+AGAIN = (8.0, 5.0)  # pixels of the reduced b around the place of a corner in which it is sought again
 MOVED = 0.5  # shift of the pixels of another shot, however well they agree
 LAYOUT, COMMON = (
     0.6,
@@ -97,25 +102,91 @@ def verify_pair(
 
 def _by_corners(cv2: Any, a: Features, b: Features, min_agreement: float) -> Verification | None:
     """The verdict where corners and pixels are enough for one, else None."""
-    matrix, inliers = None, 0
-    for mirror in (False, True):
-        matches = corner_matches(mirrored(a.codes) if mirror else a.codes, b.codes)
-        proposed, count = _fit(cv2, a, b, (a.corners[matches[:, 0]], b.corners[matches[:, 1]]), mirror)
-        if proposed is not None and count > inliers:
-            matrix, inliers = proposed, count
-        if inliers >= MANY:
-            break
-    if matrix is None or inliers < FEWEST:
+    best: _Look | None = None
+    template: Verification | None = None  # only where the other mirroring shows no copy
+    for matrix, inliers in _corner_maps(cv2, a, b):
+        look = _Look.along(cv2, a, b, matrix, inliers)
+        if look.sure(min_agreement):
+            return _copy(look.found)
+        if look.found.relation == "template":
+            template = template or look.found
+        best = look.better_than(best)
+    if template is not None:
+        return template
+    if best is None:
         rich = min(len(a.corners), len(b.corners)) >= RICH
         return Verification(False, "no matching points", None, a.size, b.size) if rich else None
-    tiles = align(cv2, a, b, matrix)
-    found = _measured(a, b, tiles, inliers, tiles.shift)
-    if found.relation == "template":
-        return found
-    sure = tiles.shift <= SURE_SHIFT and tiles.agreement >= max(SURE, min_agreement) and tiles.worst >= OTHER
-    if sure and tiles.count >= FEW_TILES and found.overlap >= MIN_OVERLAP:
-        return _copy(found)
-    return _refused(found, tiles) if tiles.agreement < UNLIKE and inliers < CHANCE else None
+    certain = LIKE if best.inliers >= MANY else UNLIKE
+    if best.agreement >= (UNLIKE if best.inliers >= MANY else FAINTLY):
+        for radius in AGAIN:
+            again = _look_again(cv2, a, b, best.tiles.matrix, radius)
+            if again is None:
+                break
+            if again.found.relation == "template":
+                return again.found
+            if again.sure(min_agreement):
+                return _copy(again.found)
+            best = again.better_than(best)
+    return _refused(best.found, best.tiles) if best.agreement < certain else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The images under a map that corners propose.
+
+    Attributes:
+        inliers: Corners that follow it.
+        tiles: What the pixels say of it, corrected by them.
+        found: The same in words.
+    """
+
+    inliers: int
+    tiles: Tiles
+    found: Verification
+
+    @classmethod
+    def along(cls, cv2: Any, a: Features, b: Features, matrix: Affine, inliers: int) -> _Look:
+        tiles = align(cv2, a, b, matrix)
+        return cls(inliers, tiles, _measured(a, b, tiles, inliers, tiles.shift))
+
+    @property
+    def agreement(self) -> float:
+        return self.found.agreement
+
+    def better_than(self, other: _Look | None) -> _Look:
+        return self if other is None or self.agreement > other.agreement else other
+
+    def sure(self, min_agreement: float) -> bool:
+        """Whether the images are copies beyond doubt."""
+        tiles = self.tiles
+        sure = tiles.shift <= SURE_SHIFT and tiles.agreement >= max(SURE, min_agreement) and tiles.worst >= OTHER
+        return sure and tiles.count >= FEW_TILES and self.found.overlap >= MIN_OVERLAP
+
+
+def _corner_maps(cv2: Any, a: Features, b: Features) -> Iterator[tuple[Affine, int]]:
+    """The maps that corners propose, one for each mirroring; the other one where the first does not settle it."""
+    found = []
+    for mirror in (False, True):
+        matches = corner_matches(a.corners, b.corners, mirror=mirror)
+        matrix, inliers = _fit(cv2, a, b, _places(a, b, matches), mirror)
+        if matrix is not None and inliers >= MANY:
+            yield matrix, inliers
+        elif matrix is not None and inliers >= FEWEST:
+            found.append((inliers, matrix))
+    yield from ((matrix, inliers) for inliers, matrix in sorted(found, key=lambda fit: -fit[0]))
+
+
+def _look_again(cv2: Any, a: Features, b: Features, matrix: Affine, radius: float) -> _Look | None:
+    """Seek the map again among all corners that look alike and lie about where the map puts them."""
+    mirror = bool(np.linalg.det(matrix[:, :2]) < 0)
+    placed = apply(matrix, a.corners.points)
+    matches = matches_nearby(a.corners, b.corners, placed, radius * b.pixel, mirror=mirror)
+    better, inliers = _fit(cv2, a, b, _places(a, b, matches), mirror)
+    return None if better is None else _Look.along(cv2, a, b, better, inliers)
+
+
+def _places(a: Features, b: Features, matches: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return a.corners.points[matches[:, 0]], b.corners.points[matches[:, 1]]
 
 
 def _by_sift(cv2: Any, a: Features, b: Features, min_inliers: int, min_agreement: float) -> Verification:
