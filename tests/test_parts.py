@@ -1,6 +1,9 @@
 """A decision in parts is the decision in one piece, whatever the parts (promise 4)."""
 
+import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import encode, run, snapshot, write_tar
+from helpers import encode, environment, run, snapshot, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -22,6 +25,7 @@ import dedupkit as dk
 from dedupkit.clustering import decide, parse_policy, parse_rule
 from dedupkit.clustering.part_files import Parting, Rows, decide_part, gather_parts, write_parts
 from dedupkit.clustering.parts import find_parts
+from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, labels
 from dedupkit.signals.columns import Scanned
@@ -116,8 +120,7 @@ def test_captions_are_counted_in_parts_as_in_one_piece(rows):
 def small_parts(size: int = 2) -> Iterator[None]:
     """Every decision is a large one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "_IN_MEMORY", 0)
-        patch.setattr(parts, "_PART", size)
+        patch.setenv("DEDUPKIT_PART_SIZE", str(size))
         yield
 
 
@@ -212,3 +215,24 @@ def test_workers_decide_parts_and_an_interrupted_decision_goes_on(shards, tmp_pa
             run(shards, tmp_path / "run", workers=2)
     assert looked == [1, 1]
     assert verdict_files(tmp_path / "run") == verdict_files(whole.path)
+
+
+def test_ranks_share_the_parts(shards, tmp_path):
+    run(shards, tmp_path / "whole")
+    ranks = []
+    for rank in ("0", "1"):
+        place = {"RANK": rank, "WORLD_SIZE": "2", "DEDUPKIT_JOB": "parts", "DEDUPKIT_PART_SIZE": "2"}
+        given = ["run", *shards, "--out", tmp_path / "ranks", "--engine", "rank", "--workers", "1"]
+        command = [sys.executable, "-m", "dedupkit.cli", *map(str, given)]
+        ranks.append(subprocess.Popen(command, env=environment(place), stderr=subprocess.PIPE, text=True))
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in ranks] == [("", 0)] * 2
+    stages = json.loads((tmp_path / "ranks" / "progress.json").read_text())["stages"]
+    assert stages["decide"]["tasks"] > 1
+    for name in ("manifest.parquet", "groups.parquet"):
+        assert (tmp_path / "ranks" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_part_size_that_is_no_number_is_named(shards, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEDUPKIT_PART_SIZE", "many")
+    with pytest.raises(DedupkitError, match="DEDUPKIT_PART_SIZE is a number"):
+        run(shards, tmp_path / "run")

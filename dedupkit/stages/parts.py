@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,14 +27,14 @@ from dedupkit.clustering.part_files import (
 )
 from dedupkit.clustering.parts import find_parts
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
+from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals.matches import Streamed
 from dedupkit.store import atomic_path, remove_tree
 
-__all__ = ["PartTasks", "is_large"]
+__all__ = ["PartTasks", "is_large", "part_size"]
 
-_IN_MEMORY = 8_000_000  # samples and scored pairs that are decided about in one piece: about 1 GiB
-_PART = 8_000_000  # samples and scored pairs of a part
+_PART = 8_000_000  # samples and scored pairs that are decided about in one piece: about 1 GiB
 _STAGE = "decide"
 _FORMAT = 1  # raise it when what these tasks write changes
 
@@ -41,7 +42,19 @@ _FORMAT = 1  # raise it when what these tasks write changes
 def is_large(signals: Mapping[str, Streamed]) -> bool:
     """Whether a decision is made in parts."""
     samples = next(iter(signals.values())).samples
-    return samples + sum(signal.edges for signal in signals.values()) > _IN_MEMORY
+    return samples + sum(signal.edges for signal in signals.values()) > part_size()
+
+
+def part_size() -> int:
+    """Number of samples and scored pairs that are decided about in one piece.
+
+    Raises:
+        DedupkitError: ``DEDUPKIT_PART_SIZE`` is no number.
+    """
+    stated = os.environ.get("DEDUPKIT_PART_SIZE")
+    if stated is not None and not (stated.isdecimal() and int(stated)):
+        raise DedupkitError(f"DEDUPKIT_PART_SIZE is a number of samples and pairs, not {stated!r}")
+    return int(stated) if stated else _PART
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +106,14 @@ class PartTasks:
             masks: (n,) which samples take part, and which are kept whatever the order says.
             rows: All samples, in order.
         """
-        call = f"{next(self._calls):02d}"
+        call, size = f"{next(self._calls):02d}", part_size()
         home = self.home / call
         digests = [sha256(np.packbits(mask).tobytes()).hexdigest() for mask in masks]
-        key = cache_key([_FORMAT, self.key, str(rule), str(policy), _PART, digests])
+        key = cache_key([_FORMAT, self.key, str(rule), str(policy), size, digests])
         parting = Parting(rule, policy, {name: signal.origin for name, signal in signals.items()}, len(masks[0]))
         home.mkdir(parents=True, exist_ok=True)
         signals = {name: self._on_disk(name, signal) for name, signal in signals.items()}
-        parts = find_parts(rule, signals, masks[0], _PART)
+        parts = find_parts(rule, signals, masks[0], size)
         for number in range(parts.count):
             for path in part_inputs(home, number, signals):
                 path.unlink()  # of a process that was killed
