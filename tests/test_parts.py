@@ -19,6 +19,7 @@ from helpers import encode, environment, run, snapshot, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from s3 import boto, serving
 from test_decide import KINDS, ORIGINS, RULES, fingerprints, signal_of
 
 import dedupkit as dk
@@ -217,19 +218,39 @@ def test_workers_decide_parts_and_an_interrupted_decision_goes_on(shards, tmp_pa
     assert verdict_files(tmp_path / "run") == verdict_files(whole.path)
 
 
-def test_ranks_share_the_parts(shards, tmp_path):
-    run(shards, tmp_path / "whole")
+def by_two_ranks(sources: list[str], out: Path | str, tmp_path: Path) -> None:
+    """Run with two processes in which every decision is a large one; where there is a bucket, it is all they share."""
     ranks = []
     for rank in ("0", "1"):
         place = {"RANK": rank, "WORLD_SIZE": "2", "DEDUPKIT_JOB": "parts", "DEDUPKIT_PART_SIZE": "2"}
-        given = ["run", *shards, "--out", tmp_path / "ranks", "--engine", "rank", "--workers", "1"]
-        command = [sys.executable, "-m", "dedupkit.cli", *map(str, given)]
+        place["DEDUPKIT_SCRATCH"] = str(tmp_path / f"scratch-{rank}")
+        given = ["run", *sources, "--out", str(out), "--engine", "rank", "--workers", "1"]
+        command = [sys.executable, "-m", "dedupkit.cli", *given]
         ranks.append(subprocess.Popen(command, env=environment(place), stderr=subprocess.PIPE, text=True))
     assert [(process.communicate(timeout=120)[1], process.returncode) for process in ranks] == [("", 0)] * 2
+
+
+def test_ranks_share_the_parts(shards, tmp_path):
+    run(shards, tmp_path / "whole")
+    by_two_ranks(shards, tmp_path / "ranks", tmp_path)
     stages = json.loads((tmp_path / "ranks" / "progress.json").read_text())["stages"]
     assert stages["decide"]["tasks"] > 1
     for name in ("manifest.parquet", "groups.parquet"):
         assert (tmp_path / "ranks" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_ranks_that_share_a_bucket_alone_share_the_parts(shards, tmp_path):
+    with serving() as server:
+        server.make("bucket")
+        for path in shards:
+            boto().upload_file(path, "bucket", f"data/{Path(path).name}")
+        run("s3://bucket/data", tmp_path / "whole")
+        by_two_ranks(["s3://bucket/data"], "s3://bucket/run", tmp_path)
+        names = [entry["Key"] for entry in boto().list_objects_v2(Bucket="bucket")["Contents"]]
+        assert not [name for name in names if ".next" in name or ".done/decide" in name]
+        for name in ("manifest.parquet", "groups.parquet"):
+            found = boto().get_object(Bucket="bucket", Key=f"run/{name}")["Body"].read()
+            assert found == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_part_size_that_is_no_number_is_named(shards, tmp_path, monkeypatch):
