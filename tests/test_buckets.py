@@ -138,6 +138,23 @@ def test_another_machine_goes_on_and_reads_nothing_again(
     same(server, out, local / "run")
 
 
+def test_vectors_stay_in_the_store_until_they_are_read(
+    server: S3, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, other = "s3://bucket/vectors/run", tmp_path / "other"
+    run(shards, out, embed="lite", rule="exact or lite>=0.98")
+    run(shards, tmp_path / "one", embed="lite", rule="exact or lite>=0.95")
+    before = {name: date for name, date in server.dates(out).items() if name.startswith("embeddings/")}
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(other))
+    run(shards, out, embed="lite", rule="exact or lite>=0.98")
+    dk.Run(out).rethreshold("exact")
+    assert not list(other.rglob("embeddings/*/*.npy"))
+    run(shards, out, embed="lite", rule="exact or lite>=0.95")
+    assert len(list(other.rglob("embeddings/*/*.npy"))) == len(before) == 6
+    same(server, out, tmp_path / "one", ("manifest.parquet", "groups.parquet"))
+    assert {name: date for name, date in server.dates(out).items() if name.startswith("embeddings/")} == before
+
+
 def test_a_command_that_is_killed_at_any_object_is_made_up_for_by_the_same_one(
     server: S3, shards: Path, local: Path
 ) -> None:

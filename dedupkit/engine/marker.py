@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dedupkit.store import FileState, file_state, is_intact, is_temporary, read_sealed, write_sealed
+from dedupkit.store import FileState, file_state, is_intact, is_temporary, mirror_of, read_sealed, write_sealed
 
 __all__ = ["Marker", "done_folder", "marker_path", "read_marker", "write_marker"]
 
@@ -35,7 +35,7 @@ class Marker:
     files: Mapping[str, FileState]
 
     def holds(self, out: Path, outputs: Iterable[str | Path] = ()) -> bool:
-        """Whether the files are as they were written.
+        """Whether the files are as they were written; of one that is left in a store, whether it has that size.
 
         Args:
             out: The run folder.
@@ -45,7 +45,7 @@ class Marker:
             name = _relative(Path(output), out)
             if name not in self.files and not any(file.startswith(f"{name}/") for file in self.files):
                 return False
-        return all(is_intact(out / name, state) for name, state in self.files.items())
+        return all(is_intact(out / name, state) or _is_left(out / name, state) for name, state in self.files.items())
 
 
 def done_folder(out: Path) -> Path:
@@ -91,6 +91,11 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return sorted(file for file in path.rglob("*") if file.is_file() and not is_temporary(file.name))
+
+
+def _is_left(path: Path, state: FileState) -> bool:
+    mirror = None if path.exists() else mirror_of(path)
+    return mirror is not None and mirror.size_left(path) == state[0]
 
 
 def _relative(path: Path, out: Path) -> str:

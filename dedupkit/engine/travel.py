@@ -70,10 +70,11 @@ def _fetched(home: str, inputs: tuple[str, ...], call: Callable[[], dict[str, An
 
 
 def bring_results(tasks: Iterable[Task], out: Path) -> None:
-    """Bring what other machines have put into the store, if the run folder lies in one."""
+    """Bring what other machines have put into the store, if the run folder lies in one, but for what is left there."""
     mirror = mirror_of(out)
     if mirror is not None:
-        mirror.bring(path for task in tasks for path in (*task.outputs, str(task.marker(out))))
+        made = (path for task in tasks for path in (*task.outputs, str(task.marker(out))))
+        mirror.bring(made, all_of_them=False)
 
 
 class _Pickler(pickle.Pickler):

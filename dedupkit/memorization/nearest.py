@@ -15,7 +15,7 @@ from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunFolder
 from dedupkit.runfolder.index import RowIndex
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
-from dedupkit.store import read_columns
+from dedupkit.store import here, read_columns
 
 __all__ = ["Nearest", "nearest_of", "read_vectors"]
 
@@ -90,7 +90,8 @@ def read_vectors(folder: RunFolder, name: str, count: int) -> NDArray[np.float16
     """The vectors of a run's samples, (n, d) float16; zeros where a sample has none."""
     shards = len(folder.read_config().shards)
     starts = RowIndex(folder, shards).starts
-    files = [np.load(folder.embeddings(name, shard), mmap_mode="r") for shard in range(shards)]
+    stored = here(folder.embeddings(name, shard) for shard in range(shards))
+    files = [np.load(path, mmap_mode="r") for path in stored]
     vectors = np.zeros((count, files[0].shape[1]), np.float16)
     for file, start in zip(files, starts[:-1].tolist(), strict=True):
         vectors[start : start + len(file)] = file

@@ -8,7 +8,10 @@ from dedupkit.engine.board import ranks_folder
 from dedupkit.engine.marker import done_folder, marker_path
 from dedupkit.store import local_home
 
-__all__ = ["Layout", "manifest_in"]
+__all__ = ["VECTORS", "Layout", "manifest_in"]
+
+VECTORS = "embeddings"
+"""Name of the folder of vectors."""
 
 _MANIFEST = "manifest.parquet"
 
@@ -54,7 +57,7 @@ class Layout:
 
     def embeddings(self, name: str, shard: int) -> Path:
         """The vectors of one shard's samples, row for row."""
-        return self.path / "embeddings" / name / f"{shard:05d}.npy"
+        return self.path / VECTORS / name / f"{shard:05d}.npy"
 
     def projection(self, name: str) -> Path:
         """The projection that was fitted for one embedder; it can be copied, and named by other runs."""
@@ -141,7 +144,7 @@ class Layout:
 
     @property
     def _own_folders(self) -> tuple[Path, ...]:
-        names = ("samples", "embeddings", "projections", "edges", "index", "references")
+        names = ("samples", VECTORS, "projections", "edges", "index", "references")
         return (self.done, self.staged, self.ranks, self.calibration_home, *(self.path / name for name in names))
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import DedupkitError
-from dedupkit.runfolder.layout import Layout
+from dedupkit.runfolder.layout import VECTORS, Layout
 from dedupkit.store import Lease, is_remote, mirror_of, retried
 
 __all__ = ["Placed"]
@@ -24,7 +24,7 @@ class Placed(Layout):
 
     Args:
         path: The folder, or the URL of one in an object store; it need not exist. What lies in the store is copied to
-            this machine first.
+            this machine first, but for vectors, which are copied when they are read.
         whole: Whether all of it is; else only what was asked of the run.
 
     Raises:
@@ -41,6 +41,8 @@ class Placed(Layout):
         self.remote = mirror if mirror is not None and mirror.home == self.path else None
         self.shown = str(self.path) if self.remote is None else self.remote.url
         self._lease: Lease | None = None
+        if self.remote is not None:
+            self.remote.leaves = frozenset([VECTORS])
         if self.remote is not None and is_remote(str(path)):
             self.remote.bucket.refuse_absent()
             if whole:

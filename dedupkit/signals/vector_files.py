@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.cosine.normalise import unit_rows
 from dedupkit.signals.columns import Scanned
+from dedupkit.store import here
 
 __all__ = ["gather", "leaders_of", "vectors_of", "with_vector"]
 
@@ -17,8 +18,8 @@ def vectors_of(scanned: Scanned, name: str, samples: NDArray[np.int64]) -> NDArr
     """The vectors of some samples, ascending, at unit length; zeros where one has none."""
     parts: list[NDArray[np.float16]] = []
     start = 0
-    for shard in range(scanned.shards):
-        vectors = np.load(scanned.folder.embeddings(name, shard), mmap_mode="r")
+    for path in _stored(scanned, name):
+        vectors = np.load(path, mmap_mode="r")
         low, high = np.searchsorted(samples, [start, start + len(vectors)])
         parts.append(vectors[samples[low:high] - start])
         start += len(vectors)
@@ -29,8 +30,8 @@ def leaders_of(scanned: Scanned, name: str, first: NDArray[np.int32]) -> NDArray
     """The samples whose vectors are joined: the first of each content that has one."""
     chosen: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     start = 0
-    for shard in range(scanned.shards):
-        vectors = np.load(scanned.folder.embeddings(name, shard), mmap_mode="r")
+    for path in _stored(scanned, name):
+        vectors = np.load(path, mmap_mode="r")
         rows = np.arange(start, start + len(vectors))
         chosen.append(rows[(first[rows] == rows) & vectors.any(axis=1)])
         start += len(vectors)
@@ -48,8 +49,8 @@ def gather(scanned: Scanned, name: str, leaders: NDArray[np.int64], path: Path) 
     """Copy the chosen vectors into one file, which the join maps."""
     gathered: NDArray[np.float16] | None = None
     start = filled = 0
-    for shard in range(scanned.shards):
-        vectors = np.load(scanned.folder.embeddings(name, shard), mmap_mode="r")
+    for part in _stored(scanned, name):
+        vectors = np.load(part, mmap_mode="r")
         if gathered is None:
             shape = (len(leaders), vectors.shape[1])
             gathered = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
@@ -57,3 +58,8 @@ def gather(scanned: Scanned, name: str, leaders: NDArray[np.int64], path: Path) 
         gathered[filled : filled + high - low] = vectors[leaders[low:high] - start]
         filled, start = filled + int(high - low), start + len(vectors)
     return np.zeros((0, 1), np.float16) if gathered is None else gathered
+
+
+def _stored(scanned: Scanned, name: str) -> list[Path]:
+    """The files of an embedder's vectors, shard by shard."""
+    return here(scanned.folder.embeddings(name, shard) for shard in range(scanned.shards))

@@ -18,7 +18,7 @@ from dedupkit.neighbors.hamming.lookup import HashLookup
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import SIGNALS
 from dedupkit.signals.columns import Scanned
-from dedupkit.store import atomic_path, remove_tree, temporary_path
+from dedupkit.store import atomic_path, here, remove_tree, temporary_path
 
 __all__ = ["HASH_ROWS", "build_index"]
 
@@ -84,7 +84,8 @@ def _index_hashes(path: str, shards: int) -> dict[str, Any]:
 def _index_vectors(path: str, shards: int, name: str, seed: int) -> dict[str, Any]:
     """Index every vector; a task of the engine."""
     folder = RunFolder(path)
-    files = [np.load(folder.embeddings(name, shard), mmap_mode="r") for shard in range(shards)]
+    stored = here(folder.embeddings(name, shard) for shard in range(shards))
+    files = [np.load(path, mmap_mode="r") for path in stored]
     starts = np.concatenate([[0], np.cumsum([len(file) for file in files])])
     present = [np.flatnonzero(file.any(axis=1)) for file in files]
     rows = np.concatenate([here + start for here, start in zip(present, starts[:-1], strict=True)]).astype(np.int64)

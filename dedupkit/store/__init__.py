@@ -2,9 +2,10 @@
 
 from dedupkit.store.bucket import Bucket
 from dedupkit.store.guard import refuse_inside
+from dedupkit.store.homes import here, local_home, mirror_of
 from dedupkit.store.lease import Lease
 from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, stamps, walk_files
-from dedupkit.store.mirror import HELD, MEETING, Mirror, local_home, mirror_of
+from dedupkit.store.mirror import HELD, MEETING, Mirror
 from dedupkit.store.paths import is_http, is_remote, join, local_path
 from dedupkit.store.patterns import expand_braces
 from dedupkit.store.reading import open_binary, read_ranges
@@ -37,6 +38,7 @@ __all__ = [
     "exists",
     "expand_braces",
     "file_state",
+    "here",
     "is_dir",
     "is_http",
     "is_intact",

@@ -7,25 +7,19 @@ others is JSON: such files are put after the others, and the one that was writte
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from dedupkit.errors import DedupkitError
 from dedupkit.store.bucket import Bucket, State
-from dedupkit.store.paths import is_remote
-from dedupkit.store.records import read_json, write_json
 from dedupkit.store.remote import at_once
 from dedupkit.store.whole import is_temporary
 
-__all__ = ["HELD", "LOCK", "MEETING", "Mirror", "local_home", "mirror_of"]
+__all__ = ["HELD", "LOCK", "MEETING", "NOTE", "Mirror"]
 
 HELD = ".held"
 """Folder of the objects by which a process holds a remote folder."""
@@ -35,7 +29,8 @@ LOCK = ".lock"
 """Name of the file that is locked on this machine."""
 
 _LARGE, _LARGE_AT_ONCE = 4 << 20, 4  # bytes of a file
-_NOTE, _LOG = "remote.json", "objects.jsonl"
+NOTE, _LOG = "remote.json", "objects.jsonl"
+"""Names of files beside the local folder: what it stands for, and what was moved."""
 
 
 class _Moved(NamedTuple):
@@ -44,40 +39,6 @@ class _Moved(NamedTuple):
     size: int
     mtime_ns: int
     state: State
-
-
-def local_home(path: str | Path) -> Path:
-    """The local folder that stands for a remote one, in ``DEDUPKIT_SCRATCH``; a local path stays as it is.
-
-    Raises:
-        DedupkitError: The folder for such copies belongs to another user.
-    """
-    if not is_remote(str(path)):
-        return Path(path)
-    url = str(path).rstrip("/")
-    scratch = os.environ.get("DEDUPKIT_SCRATCH")
-    above = Path(scratch) if scratch else Path(tempfile.gettempdir(), f"dedupkit-{os.getuid()}")
-    above.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if above.stat().st_uid != os.getuid():
-        raise DedupkitError(f"{above} belongs to another user; name a folder of yours in DEDUPKIT_SCRATCH")
-    home = above.absolute() / hashlib.sha256(url.encode()).hexdigest()[:16] / "folder"
-    home.mkdir(parents=True, exist_ok=True)
-    if read_json(home.parent / _NOTE) != {"url": url}:
-        write_json(home.parent / _NOTE, {"url": url})
-    return home
-
-
-def mirror_of(path: Path) -> Mirror | None:
-    """The mirror that a local path lies in, if any."""
-    for folder in (path, *path.parents):
-        if folder.name == "folder" and (folder.parent / _NOTE).is_file():
-            return _opened(folder, read_json(folder.parent / _NOTE)["url"])
-    return None
-
-
-@lru_cache(maxsize=16)
-def _opened(home: Path, url: str) -> Mirror:
-    return Mirror(home, url)
 
 
 class Mirror:
@@ -90,10 +51,13 @@ class Mirror:
     Attributes:
         home: The local folder.
         bucket: The objects.
+        leaves: Names of folders, at any depth, whose objects are not copied until :func:`here` asks for them.
     """
 
     def __init__(self, home: Path, url: str) -> None:
         self.home, self.bucket = home, Bucket(url)
+        self.leaves: frozenset[str] = frozenset()
+        self._left: dict[str, State] = {}
         self._moves: dict[str, _Moved] = {}
         self._read_to = 0  # byte of the note
         self._reading = threading.Lock()
@@ -104,7 +68,7 @@ class Mirror:
         return self.bucket.url
 
     def pull(self, folder: Path | None = None) -> None:
-        """Make the local folder, or a folder or file in it, like the remote one.
+        """Make the local folder, or a folder or file in it, like the remote one, but for what it leaves there.
 
         Raises:
             OSError: The store cannot be read.
@@ -119,10 +83,15 @@ class Mirror:
         for name in missing:
             if name not in there:
                 (self.home / name).unlink()
-        self._fetch(there)
+        self._fetch(self._leave(there))
 
-    def bring(self, paths: Iterable[str | Path]) -> None:
-        """Make some files or folders like their objects, as a task that another machine has done left them."""
+    def bring(self, paths: Iterable[str | Path], *, all_of_them: bool = True) -> None:
+        """Make some files or folders like their objects, as a task that another machine has done left them.
+
+        Args:
+            paths: The files or folders.
+            all_of_them: Whether what the folder leaves in the store is copied too.
+        """
         wanted = list(dict.fromkeys(map(self.name, paths)))
         there: dict[str, State] = {}
         for name, state in zip(wanted, at_once(self.bucket.state, wanted), strict=True):
@@ -130,7 +99,25 @@ class Mirror:
                 there[name] = state
             else:  # a folder is no object; those in it have its name in theirs
                 there |= self.bucket.find(name)
-        self._fetch(there)
+        self._fetch(there if all_of_them else self._leave(there))
+
+    def size_left(self, path: Path) -> int | None:
+        """The size in bytes of what is left in the store; None for what is not there, or is here."""
+        state = self._left.get(self.name(path))
+        return None if state is None or path.exists() else state[0]
+
+    def _leave(self, there: dict[str, State]) -> dict[str, State]:
+        """What is to be copied; what is left is noted, and a copy of it that is of another time goes."""
+        known = self._known()
+        for name, state in there.items():
+            if self._is_left(name):
+                self._left[name] = state
+                if not self._is_same(name, known.get(name), state):
+                    (self.home / name).unlink(missing_ok=True)
+        return {name: state for name, state in there.items() if not self._is_left(name)}
+
+    def _is_left(self, name: str) -> bool:
+        return not self.leaves.isdisjoint(name.split("/"))
 
     def push(self, paths: Iterable[str | Path] | None = None) -> None:
         """Put files into the store.
@@ -153,7 +140,7 @@ class Mirror:
             at_once(self._put, small)
             at_once(self._put, large, _LARGE_AT_ONCE)
         if paths is None:
-            gone = [name for name in known if not (self.home / name).exists()]
+            gone = [name for name in known if not (self.home / name).exists() and not self._is_left(name)]
             self.bucket.remove(gone)
             self._note([(name, None) for name in gone])
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dedupkit.errors import DedupkitError
+from dedupkit.store.homes import local_home
 from dedupkit.store.lease import Lease
-from dedupkit.store.mirror import Mirror, local_home
+from dedupkit.store.mirror import Mirror
 from dedupkit.store.paths import is_remote
 
 __all__ = ["staged"]
