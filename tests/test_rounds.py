@@ -96,6 +96,7 @@ def test_kept_images_were_held_against_their_nearest_kept_ones(tmp_path_factory,
                 assert not same(files[chosen[min(i, j)]], files[chosen[max(i, j)]])
     seen = finished.summary["verification"]
     assert seen["verified"] <= seen["looked_at"] <= seen["candidates"]
+    assert 0 <= seen["by_sift"] <= seen["looked_at"]
 
 
 def finished_vectors(finished):

@@ -336,7 +336,7 @@ def test_a_mirrored_copy_of_a_picture_that_is_its_own_mirror_image(photos: dict[
     page.paste(ImageOps.mirror(half), (half.width, 0))
     page.paste(photos["cat"].resize((150, 150)), (0, 0))
     found = verify_pair(features(ImageOps.mirror(page)), features(page))
-    assert found.verified and found.mirrored
+    assert found.verified and found.mirrored and not found.by_sift
 
 
 def test_a_patch_without_shared_pixels_proves_nothing() -> None:

@@ -46,7 +46,8 @@ class Seen:
         unseen: Number of pairs of which an image could not be read again.
         found: By signal the scored pairs that rounds found beside those of its join.
         counts: ``candidates``, those ``looked_at``, those ``verified`` of them, ``capped``: kept images of which the
-            list of nearest neighbours was full in the end, so that images behind it were not looked at; ``rounds``.
+            list of nearest neighbours was full in the end, so that images behind it were not looked at; ``rounds``;
+            ``by_sift``, the pairs that corners and pixels left to SIFT.
         listed: By signal the samples that are kept, the first of their bytes, and have a vector, (m,) int64.
     """
 
@@ -77,7 +78,7 @@ def look_in_rounds(
     if not full:
         table, unseen = verifier.verify(candidates.a, candidates.b)
         counts = {"candidates": len(candidates.a), "looked_at": len(candidates.a), "verified": table.num_rows}
-        return Seen(table, unseen, {}, {**counts, "capped": 0, "rounds": 1})
+        return Seen(table, unseen, {}, {**counts, "capped": 0, "rounds": 1, "by_sift": verifier.by_sift})
     lists = [NeighborLists(name, facts, job, candidates.signals[name]) for name, facts in full.items()]
     state = _State(job, candidates, lists, settled)
     rounds = 0
@@ -92,6 +93,7 @@ def look_in_rounds(
         "verified": state.table.num_rows,
         "capped": int(np.logical_or.reduce([lists.capped(state.kept) for lists in state.lists]).sum()),
         "rounds": rounds,
+        "by_sift": verifier.by_sift,
     }
     table = state.table.sort_by([("a", "ascending"), ("b", "ascending")])
     listed = {lists.name: np.flatnonzero(state.kept & lists.has_vector) for lists in state.lists}

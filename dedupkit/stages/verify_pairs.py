@@ -33,7 +33,7 @@ NO_COPIES = _COPIES.empty_table()
 
 _TEMPLATES = pa.schema([*_COPIES, ("a_differs", _BOX), ("b_differs", _BOX)])  # score: the share that is the same
 _SCHEMA = pa.schema([*_TEMPLATES, ("relation", pa.string())])
-_FORMAT = 4  # raise it when these columns or the verdicts change
+_FORMAT = 5  # raise it when these columns or the verdicts change
 
 
 class PairVerifier:
@@ -63,6 +63,7 @@ class PairVerifier:
         out.mkdir(parents=True, exist_ok=True)  # other machines ask for it before a task has written there
         self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, workers=workers)
         self._batches = 0
+        self.by_sift = 0  # pairs so far that SIFT had to decide
         self._templates = [_TEMPLATES.empty_table()]
 
     @property
@@ -114,6 +115,7 @@ class PairVerifier:
         found = pa.concat_tables([_SCHEMA.empty_table(), *tables])
         self._templates.append(found.filter(pc.equal(found["relation"], "template")).select(_TEMPLATES.names))
         copies = found.filter(pc.equal(found["relation"], "copy")).select(_COPIES.names)
+        self.by_sift += sum(result["by_sift"] for result in results)
         return copies, sum(result["unseen"] for result in results)
 
     def _task(self, name: str, left: list[int], right: list[int], records: Mapping[int, Record]) -> Task:
@@ -153,21 +155,23 @@ def verify_chunk(
         records: By sample where its features lie; those that have none could not be read again.
 
     Returns:
-        ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again.
+        ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again;
+        ``by_sift``: those that corners and pixels left open.
     """
     found: list[dict[str, Any]] = []
-    unseen = 0
+    unseen = by_sift = 0
     with one_math_thread():
         for left, right in zip(*pairs, strict=True):
             if left not in records or right not in records:
                 unseen += 1
                 continue
             verdict = verify_pair(features_at(records[left]), features_at(records[right]))
+            by_sift += verdict.by_sift
             if verdict.relation in ("copy", "template"):
                 found.append({"a": left, "b": right, **_row(verdict)})
     write_table(Path(path), pa.Table.from_pylist(found, schema=_SCHEMA))
     verified = sum(row["relation"] == "copy" for row in found)
-    return {"pairs": len(pairs[0]), "verified": verified, "unseen": unseen}
+    return {"pairs": len(pairs[0]), "verified": verified, "unseen": unseen, "by_sift": by_sift}
 
 
 def _row(verdict: Verification) -> dict[str, Any]:

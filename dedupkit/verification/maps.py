@@ -100,6 +100,7 @@ class Verification:
         bordered: (a, b): whether what the other shows is all but an even border of it.
         relation: what the two are to each other; ``copy`` where verified.
         same: share of the textured area under the map that shows the same, pixel by pixel.
+        by_sift: whether corners and pixels were not enough, so that SIFT features decided.
         differs: bounds of the rest of it, (left, top, right, bottom) as fractions of a.
     """
 
@@ -116,6 +117,7 @@ class Verification:
     relation: Relation = "other"
     same: float = 0.0
     differs: Box = (0.0, 0.0, 0.0, 0.0)
+    by_sift: bool = False
 
     @property
     def box_a(self) -> Box:

@@ -97,7 +97,7 @@ def verify_pair(
     cv2 = import_optional("cv2", "verify")
     a, b = features_of(a), features_of(b)
     found = _by_corners(cv2, a, b, min_agreement)
-    return _by_sift(cv2, a, b, min_inliers, min_agreement) if found is None else found
+    return found or replace(_by_sift(cv2, a, b, min_inliers, min_agreement), by_sift=True)
 
 
 def _by_corners(cv2: Any, a: Features, b: Features, min_agreement: float) -> Verification | None:
