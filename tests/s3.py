@@ -97,7 +97,8 @@ class S3:
 
     def _fail(self, fault: str, environ: dict[str, Any], start: Any) -> list[bytes]:
         self.faults[fault] += 1
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if fault == "503":  # else it is read
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(_SLOW)))])
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else _SLOW]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,26 +93,34 @@ def test_a_run_and_its_cleaned_shards_in_a_bucket_are_those_of_a_local_disk(
     assert dk.keep_filter(out)({"__key__": "00", "__url__": str(shards / "00000.tar")}) in (True, False)
 
 
-def test_faults_of_the_server_change_nothing_but_a_number(server: S3, shards: Path, tmp_path: Path) -> None:
-    """Sources, run folder and cleaned shards in a bucket whose server fails, cuts, and lists what was."""
+def test_faults_of_the_server_change_nothing_but_a_number(
+    server: S3, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources, run folder and cleaned shards in a bucket whose server fails, cuts, lists what was, and answers when the
+    client has given up."""
+    import fsspec
+
     source = "s3://bucket/faults/data"
     for path in shards.iterdir():
         boto().upload_file(str(path), "bucket", f"faults/data/{path.name}")
     run(source, tmp_path / "run")
     apply(tmp_path / "run", tmp_path / "clean", workers=1)
-    server.busy, server.cut, server.stale = 0.05, 0.2, 0.3
+    impatient = {"config_kwargs": {"read_timeout": 2, "connect_timeout": 2}}
+    monkeypatch.setenv("FSSPEC_S3", json.dumps(impatient))  # for the workers
+    monkeypatch.setitem(fsspec.config.conf, "s3", impatient)
+    server.busy, server.cut, server.stale, server.silent = 0.05, 0.2, 0.3, 0.01
     before = remote.retried()
     out, clean = "s3://bucket/faults/run", "s3://bucket/faults/clean"
     run(source, out, workers=2)
     apply(out, clean, workers=1)
     faults = dict(server.faults)
     server.calm()
-    assert faults.keys() == {"503", "503 after", "cut", "stale"}
+    assert faults.keys() == {"503", "503 after", "cut", "stale", "silent"}
     same(server, out, tmp_path / "run")
     same(server, clean, tmp_path / "clean", cleaned(tmp_path))
     scanned = json.loads(server.objects(out)["progress.json"])["stages"]["scan"]
     again = remote.retried() - before + scanned["requests_retried"]
-    assert again >= faults["503"] + faults["503 after"]
+    assert again >= faults["503"] + faults["503 after"] + faults["silent"]
 
 
 def test_another_machine_goes_on_and_reads_nothing_again(
@@ -146,6 +155,26 @@ def test_vectors_stay_in_the_store_until_they_are_read(
     assert len(list(other.rglob("embeddings/*/*.npy"))) == len(before) == 6
     same(server, out, tmp_path / "one", ("manifest.parquet", "groups.parquet"))
     assert {name: date for name, date in server.dates(out).items() if name.startswith("embeddings/")} == before
+
+
+def test_a_server_that_never_answers_is_an_error_when_the_client_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+    import s3fs
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = {"AWS_ENDPOINT_URL": host, "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in (settings | {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 1, "connect_timeout": 1}})
+        monkeypatch.setattr(remote, "PAUSES", ())
+        s3fs.S3FileSystem.clear_instance_cache()
+        bucket = Bucket("s3://bucket/silent")
+        with pytest.raises(OSError, match="(?i)time"):
+            bucket.read("object")
+        with pytest.raises(OSError, match="(?i)time"):
+            bucket.put("object", b"data")
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_command_that_is_killed_at_any_object_is_made_up_for_by_the_same_one(

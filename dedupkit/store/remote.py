@@ -33,11 +33,19 @@ def filesystem(path: str) -> tuple[Any, str, Callable[[str], str]]:
 
     try:
         filesystem, inner = fsspec.core.url_to_fs(path, **_options(path))
+        if _is_s3(path):
+            filesystem.retries = 1  # of s3fs itself
+            _ask_no_leave(filesystem)
     except (ImportError, ValueError) as error:
         raise DedupkitError(f"cannot open {path}: {error}") from error
-    if _is_s3(path):
-        filesystem.retries = 1  # of s3fs itself
     return filesystem, inner, filesystem.unstrip_protocol
+
+
+def _ask_no_leave(filesystem: Any) -> None:
+    """Let an S3 client put data at once: for the leave that it asks for first it would wait for ever."""
+    from botocore.handlers import add_expect_header
+
+    filesystem.connect().meta.events.unregister("before-call.s3", add_expect_header)
 
 
 def _is_s3(path: str) -> bool:
