@@ -2,6 +2,7 @@
 
 python benchmarks/projection.py SHARDS                                          # lite
 python benchmarks/projection.py SHARDS --embed openclip:ViT-B-32/WEIGHTS.pt     # any model
+python benchmarks/projection.py SHARDS --tiny-clip                              # a small open_clip of random weights
 python benchmarks/projection.py --vectors VECTORS.npy                           # vectors alone, copies made up
 
 Images are drawn from the shards and transformed as `dedupkit calibrate` does it; each half is projected by a fit to the
@@ -12,6 +13,7 @@ nine tenths of whose variance lie in a tenth of the directions: that shows the a
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -27,6 +29,25 @@ from dedupkit.sources import find_shards
 from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.project import fit_projections
 from dedupkit.stages.run import scan_samples
+
+CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+"""The model of ``--tiny-clip``, that of tests/test_projection.py."""
+
+
+def tiny_clip(folder: Path, seed: int) -> str:
+    """Write a checkpoint of random weights, and say what names it."""
+    import open_clip
+    import torch
+
+    torch.manual_seed(seed)
+    (folder / "tiny-clip.json").write_text(json.dumps(CLIP))
+    open_clip.add_model_config(folder / "tiny-clip.json")
+    torch.save(open_clip.create_model("tiny-clip").state_dict(), folder / "weights.pt")
+    return f"openclip:tiny-clip/{folder}/weights.pt"
 
 
 def of_images(shards: list[str], embed: str, dims: int, sample: int, seed: int) -> None:
@@ -75,13 +96,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", nargs="*")
     parser.add_argument("--embed", default="lite")
+    parser.add_argument("--tiny-clip", action="store_true", help="instead of --embed")
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--dims", type=int, default=512)
     parser.add_argument("--sample", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.shards:
-        of_images(options.shards, options.embed, options.dims, options.sample, options.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            embed = tiny_clip(Path(folder), options.seed) if options.tiny_clip else options.embed
+            of_images(options.shards, embed, options.dims, options.sample, options.seed)
     if options.vectors:
         of_vectors(options.vectors, options.dims, options.seed)
 
