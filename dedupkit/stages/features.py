@@ -140,9 +140,9 @@ def write_features(path: str, shard: Shard, file: str, start: int, samples: Sequ
     return {"images": len(samples), "records": sorted(records)}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def features_at(record: Record) -> Features:
-    """The features of one image; some are kept for the next pairs of the same image."""
+    """The features of one image; some, about 100 MB, are kept for the next pairs of the same images, SIFT's too."""
     file = os.open(record.path, os.O_RDONLY)
     try:
         return _unpack(os.pread(file, record.nbytes, record.offset))
