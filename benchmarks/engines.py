@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 otherwise: other programs would go first
+
 import numpy as np
 import ray
 from PIL import Image
