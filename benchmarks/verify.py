@@ -116,7 +116,7 @@ def verified(a: Features, b: Features, kind: str) -> Verification:
 
 
 _asked: list[int] = []  # an entry for each pair that SIFT decided
-_by_sift = pair._by_sift
+_by_sift = pair.by_sift
 
 
 def _timed(cv2: Any, a: Features, b: Features, *options: Any) -> Verification:
@@ -130,7 +130,7 @@ def _timed(cv2: Any, a: Features, b: Features, *options: Any) -> Verification:
     return _by_sift(cv2, a, b, *options)
 
 
-pair._by_sift = _timed
+pair.by_sift = _timed
 
 
 def shipped_photos() -> Iterator[tuple[str, Image.Image]]:
