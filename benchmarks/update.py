@@ -26,7 +26,7 @@ from dedupkit.clustering import decide, parse_policy, parse_rule
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, known_signals
 from dedupkit.signals.columns import Scanned, read_column
-from dedupkit.stages.decide import keep_order
+from dedupkit.stages.whole import keep_order
 
 SIDE = 96
 PER_SHARD = 10_000
