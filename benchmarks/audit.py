@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from made_rows import write_rows
 from PIL import Image, ImageFilter
 
 import dedupkit as dk
@@ -43,8 +43,7 @@ from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.sources.reread import Originals
 from dedupkit.stages.decide import decide_and_write
-from dedupkit.stages.scan import sample_schema
-from dedupkit.store import atomic_path, write_table
+from dedupkit.store import atomic_path
 from dedupkit.workflows.audit import AuditOptions, audit
 from dedupkit.workflows.search import Search
 
@@ -146,18 +145,8 @@ def _samples(path: str, part: tuple[int, int], seed: int) -> dict[str, Any]:
     columns = {
         "key": [f"{row:09d}" for row in range(*part)],
         "caption": [f"caption {row % 5000}" for row in range(*part)],
-        "sha256": [row.tobytes() for row in hashes[0]],
-        "pdq": [row.tobytes() for row in hashes[1]],
-        "pdq_quality": [100] * count,
-        "width": [512] * count,
-        "height": [512] * count,
-        "nbytes": [50_000] * count,
-        "format": ["jpeg"] * count,
     }
-    schema = sample_schema([])
-    arrays = [pa.array(columns.get(name, [None] * count), schema.field(name).type) for name in schema.names]
-    write_table(Path(path), pa.table(arrays, schema=schema))
-    return {"samples": count, "unreadable": 0, "nbytes": 50_000 * count}
+    return write_rows(path, hashes, columns)
 
 
 def _vectors(path: str, part: tuple[int, int], dim: int, seed: int) -> dict[str, Any]:

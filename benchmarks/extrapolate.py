@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from made_rows import write_rows
 from PIL import Image
 
 from dedupkit.clustering import DEFAULT_POLICY, parse_policy, parse_rule
@@ -37,8 +37,7 @@ from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.sources import find_shards
 from dedupkit.stages.decide import decide_and_write
-from dedupkit.stages.scan import sample_schema, scan_shard
-from dedupkit.store import write_table
+from dedupkit.stages.scan import scan_shard
 
 SIZES = (10**7, 10**8, 10**9, 5 * 10**9)
 MOST_ROWS = 2**31  # that one process can number
@@ -72,18 +71,8 @@ def write_samples(path: str, part: tuple[int, int]) -> dict[str, Any]:
         "key": [f"{row:010d}" for row in range(*part)],
         "caption": [f"a photo of number {row % 5000}, taken in the open" for row in range(*part)],
         "url": [f"https://example.org/images/{row}.jpg" for row in range(*part)],
-        "sha256": [row.tobytes() for row in hashes[0]],
-        "pdq": [row.tobytes() for row in hashes[1]],
-        "pdq_quality": [100] * count,
-        "width": [512] * count,
-        "height": [512] * count,
-        "nbytes": [50_000] * count,
-        "format": ["jpeg"] * count,
     }
-    schema = sample_schema([])
-    arrays = [pa.array(columns.get(name, [None] * count), schema.field(name).type) for name in schema.names]
-    write_table(Path(path), pa.table(arrays, schema=schema))
-    return {"samples": count, "unreadable": 0, "nbytes": 50_000 * count}
+    return write_rows(path, hashes, columns)
 
 
 def measure(what: str, count: int, side: int, place: Path) -> dict[str, float]:
