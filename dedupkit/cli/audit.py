@@ -45,7 +45,7 @@ def audit(
     source: Source = None,
     json_output: Json = False,
 ) -> None:
-    """Say which generated images copy a training image: a page, tables, and a list of hashes for a take-down."""
+    """Say which generated images copy a training image. Writes a page, tables, and a list of hashes for a take-down."""
     from dedupkit.memorization.extraction import Filter
     from dedupkit.store import join
     from dedupkit.workflows.audit import AuditOptions

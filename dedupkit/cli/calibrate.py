@@ -26,7 +26,7 @@ def calibrate(
     source: Source = None,
     json_output: Json = False,
 ) -> None:
-    """Measure the rule of the run in DIR on copies of its own images, and propose thresholds."""
+    """Measure the rule of a run on copies of its own images. Thresholds are proposed."""
     if not 0 < precision < 1:
         raise typer.BadParameter(f"{precision} is not between 0 and 1", param_hint="--precision")
     from dedupkit.workflows.calibrate import calibrate as measure

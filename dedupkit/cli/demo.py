@@ -16,7 +16,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the demo's files.")] = Path("demo"),
     json_output: Json = False,
 ) -> None:
-    """Build a small web of real photos and copies, download it with img2dataset, clean it, check the outcome."""
+    """Build a small web of real photos and copies, and clean it. The outcome is checked."""
     from dedupkit.demo import run_demo
 
     if not run_demo(out, json_output=json_output):

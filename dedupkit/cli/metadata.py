@@ -48,7 +48,7 @@ def metadata(
     workers: Annotated[int | None, typer.Option(min=1, help="Number of threads; all cores by default.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Remove duplicate rows from URL lists, before anything is downloaded."""
+    """Remove duplicate rows from URL lists. No image has to be there."""
     from dedupkit.captions.folding import Folding
     from dedupkit.metadata.keys import KeySettings
     from dedupkit.metadata.urls import UrlSteps

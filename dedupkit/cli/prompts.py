@@ -22,7 +22,7 @@ def prompts(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of captions.")] = False,
 ) -> None:
-    """List the captions of the images that occur most often in DIR, one per duplicate group."""
+    """List the captions of the most frequent images in DIR. There is one for each duplicate group."""
     from dedupkit.workflows.prompts import most_duplicated, write_prompts
 
     if to is not None:

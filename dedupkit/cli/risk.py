@@ -17,7 +17,7 @@ def risk(
     top: Annotated[int, typer.Option(min=0, help="Greatest number of groups to list.")] = 20,
     json_output: Json = False,
 ) -> None:
-    """Say which images of the run in DIR a model may memorize: how often they occur, and what the rule leaves."""
+    """Say which images of the run in DIR a model may memorize. It says how often, and what is left."""
     from dedupkit.memorization.risk import measure_risk
 
     found = measure_risk(directory, top)

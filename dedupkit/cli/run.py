@@ -85,7 +85,7 @@ def run(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Find duplicates in SOURCE and decide what to keep; the verdicts go to OUT/manifest.parquet."""
+    """Find duplicates in SOURCE and decide what to keep. The verdicts go to OUT/manifest.parquet."""
     check_engine(engine, address)
     if target_recall is not None and not 0 < target_recall <= 1:
         raise typer.BadParameter(f"{target_recall} is no share between 0 and 1", param_hint="--target-recall")

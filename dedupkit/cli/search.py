@@ -26,7 +26,7 @@ def search(
     source: Source = None,
     json_output: Json = False,
 ) -> None:
-    """List the samples of the run in DIR that are nearest to QUERY, by hash and by vector."""
+    """List the samples of the run in DIR that are nearest to QUERY. Hashes and vectors are compared."""
     if (query is None) != serve:
         raise typer.BadParameter("name what to search for, or give --serve and no query")
     from dedupkit.workflows.search import Search

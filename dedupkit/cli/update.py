@@ -45,7 +45,7 @@ def update(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """De-duplicate new shards against a finished run, without reading its images again."""
+    """De-duplicate new shards against a finished run. Its images are not read again."""
     check_engine(engine, address)
     from dedupkit.startup.no_pandas import leave_pandas_out
     from dedupkit.workflows.update import update as update_run
