@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from helpers import children, run
 from PIL import Image
-from reaper import RULE, Reaper, many_shards, titled
+from reaper import RULE, Reaper, done, many_shards, titled
+
+from dedupkit.engine.process import WorkerDied
 
 pytest.importorskip("cv2", reason="could not import cv2")
 
@@ -26,11 +28,19 @@ def test_killed_workers_change_no_byte_and_repeat_no_finished_task(
     def workers() -> list[int]:
         return sorted({*children(os.getpid())} & {*titled("dedupkit.engine.worker")})
 
+    finished, ended = dict[str, int](), False
     with Reaper(out, workers, first) as reaper:
-        run(data, out, rule=RULE, workers=2)
-    stages = json.loads((out / "progress.json").read_text())["stages"]
+        while not ended:
+            try:
+                run(data, out, rule=RULE, workers=2)
+                ended = True
+            except WorkerDied:  # one task met two kills; the message says to give the same command again
+                pass
+            before, finished = finished, done(out)
+            assert before.items() <= finished.items()
+            stages = json.loads((out / "progress.json").read_text())["stages"]
+            assert all(stage["executed"] <= stage["tasks"] for stage in stages.values())
     for name in ("manifest.parquet", "groups.parquet"):
         assert (out / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert reaper.kills >= 7
-    assert all(stage["executed"] == stage["tasks"] for stage in stages.values())
     assert sum(stage["retries"] for stage in stages.values()) <= reaper.kills
