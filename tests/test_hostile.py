@@ -12,8 +12,8 @@ from hostile.attempts import Outcome, Plan, run
 from hostile.section import SECTIONS, load
 
 HALVES = {
-    ("coefficients", "tars", "parquet", "sidecars", "names", "rules", "decisions", "servers"): 30_000,
-    ("images", "joins", "kills", "damages", "disks"): 6_000,
+    ("coefficients", "tars", "parquet", "sidecars", "names", "rules", "decisions", "servers"): 12_000,
+    ("images", "joins", "kills", "damages", "disks"): 3_000,
 }
 """Sections, and the number of inputs of which they take their share."""
 

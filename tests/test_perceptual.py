@@ -28,7 +28,7 @@ from dedupkit.hashing.transforms import dct_corner, haar_low, haar_without_mean
 
 SHIPPED = ["astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "page"]
 SHIPPED += ["rocket", "text"]
-WINDOWS = 1000
+WINDOWS = 500
 # NumPy 1's FFT rounds otherwise than SciPy's, which turns ties in the pHash of a few images.
 NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
 ODD_SHAPES = [
