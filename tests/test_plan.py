@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +15,33 @@ from helpers import command, encode, run, write_tar
 from PIL import Image
 from test_projection import write_net
 
+from dedupkit.engine import ThisProcess
+from dedupkit.runfolder import RunFolder
+from dedupkit.signals import JoinSettings, known_signals
+from dedupkit.signals.columns import Scanned
+from dedupkit.signals.expected import Extent
 from dedupkit.workflows.plan import plan_run
 
 
-def test_a_plan_states_tasks_and_bytes_and_is_near_what_happens(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    for shard in range(4):  # more samples than are measured, of different sizes
-        members = []
+def counted(function: Any, done: Counter[str]) -> Any:
+    """The function of an engine that runs tasks; it counts them by stage."""
+
+    def counting(engine: Any, tasks: Any, *given: Any, **named: Any) -> Any:
+        done.update(task.stage for task in tasks)
+        return function(engine, tasks, *given, **named)
+
+    return counting
+
+
+def test_a_plan_states_tasks_and_bytes_and_is_near_what_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in range(4):  # more samples than are measured, of different sizes; all in pairs
+        random, members = np.random.default_rng(shard // 2), []
         for number in range(400):
             pixels = random.integers(0, 256, (6, 6, 3), np.uint8)
-            image = Image.fromarray(pixels).resize((96 + 16 * shard, 96), Image.Resampling.BICUBIC)
-            members.append((f"{shard}{number:04d}.jpg", encode(image, quality=85)))
+            image = Image.fromarray(pixels).resize((96 + 32 * (shard // 2), 96), Image.Resampling.BICUBIC)
+            members.append((f"{shard}{number:04d}.jpg", encode(image, quality=85 - shard % 2)))
             members.append((f"{shard}{number:04d}.txt", b"a caption"))
         write_tar(tmp_path / "in" / f"{shard:05d}.tar", members)
     size = sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
@@ -31,10 +50,20 @@ def test_a_plan_states_tasks_and_bytes_and_is_near_what_happens(tmp_path: Path) 
     assert planned.bytes == size
     assert planned.sampled == 900
     assert 800 <= planned.samples <= 3200
+    assert not planned.own_bytes
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1000")
+    monkeypatch.setenv("DEDUPKIT_PART_SIZE", "400")
+    many = plan_run(tmp_path / "in", workers=1)
+    done = Counter[str]()
+    monkeypatch.setattr(ThisProcess, "run", counted(ThisProcess.run, done))
     began = time.perf_counter()
     finished = run(tmp_path / "in", tmp_path / "out")
     took = time.perf_counter() - began
     assert finished.summary["samples"] == 1600
+    for planned_as, stage in (("match pdq", "match-pdq"), ("decide", "decide")):
+        assert done[stage] > 3
+        assert done[stage] / 2 <= many.tasks[planned_as] <= done[stage] * 2
+    assert many.own_bytes > 1600 * 32
     assert took / 6 < planned.seconds["total"] < took * 6  # generous: the machine does other things too
     said = command("run", tmp_path / "in", "--out", tmp_path / "none", "--plan", "--json", "--workers", "1")
     assert json.loads(said.stdout)["bytes"] == size
@@ -87,3 +116,33 @@ def test_references_ranks_and_verification_are_accounted_for(
     pytest.importorskip("cv2")
     said = plan_run(tmp_path / "a.tar", workers=1, rule="exact or (phash<=20 and verified)").left_out
     assert "ms a pair" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "facts"),
+    [
+        ("pdq", 31, {"rows": 10**8, "distinct": 10**8}),
+        ("crops", 16, {"rows": 6 * 10**8, "distinct": 10**8}),
+        ("phash", 4, {"rows": 10**8, "distinct": 10**8}),
+        ("lite", 0.9, {"distinct": 10**8, "plan": {"rows": 10**8, "cells": 40_000, "cap": 4, "margin": 0.1}}),
+    ],
+)
+def test_as_many_tasks_are_expected_of_a_large_join_as_its_steps_make(
+    name: str, bound: float, facts: dict[str, Any], tmp_path: Path
+) -> None:
+    signal, settings = known_signals({"lite": "lite"})[name], JoinSettings(bound)
+    expected = signal.expected(Extent(10**8), settings)
+    steps = signal.steps(Scanned(RunFolder(tmp_path), 1), settings, "", 10**8)
+    assert steps is not None
+    lists = [next(steps)]
+    while lists[-1][0].name != "00000":  # the pairs
+        lists.append(steps.send([facts] * len(lists[-1])))
+    assert expected.tasks == sum(map(len, lists)) > 4
+    assert expected.nbytes > 10**8 * 8
+    assert 0 < expected.memory < 16 << 30
+    assert expected.seconds > 1
+
+
+def test_nearest_neighbours_are_expected_as_one_task() -> None:
+    signal = known_signals({"lite": "lite"})["lite"]
+    assert signal.expected(Extent(10**8), JoinSettings(math.inf, floor=0.6)).tasks == 1

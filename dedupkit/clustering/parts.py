@@ -19,12 +19,13 @@ from dedupkit.clustering.edges import within
 from dedupkit.clustering.rules import Atom, Rule
 from dedupkit.signals.matches import Streamed
 
-__all__ = ["NO_PART", "Parts", "find_parts"]
+__all__ = ["MOST_PARTS", "NO_PART", "Parts", "find_parts"]
 
 NO_PART = 255
 """Stands for no part."""
 
-_MOST_PARTS = 64
+MOST_PARTS = 64
+"""More parts than this are not made; they are larger instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def find_parts(rule: Rule, signals: Mapping[str, Streamed], taking: NDArray[np.b
     several = np.zeros(len(taking), np.uint8)
     weigh(parent, taking, amount, several)
     part = np.full(len(taking), NO_PART, np.uint8)
-    number = fill_parts(parent, several, amount, size, _MOST_PARTS, part)
+    number = fill_parts(parent, several, amount, size, MOST_PARTS, part)
     return Parts(part, int(number), frozenset(links))
 
 

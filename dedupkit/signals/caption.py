@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dedupkit.signals.expected import Expected, Extent
 from dedupkit.signals.signal import JoinSettings, Kind, Signal, Stage, Steps
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ class Caption(Signal):
         from dedupkit.signals.caption_tasks import caption_steps
 
         return caption_steps(self.name, scanned, settings, key)
+
+    def expected(self, extent: Extent, settings: JoinSettings) -> Expected:
+        """From the number of words; see :meth:`Signal.expected`."""
+        from dedupkit.signals.caption_tasks import expected_steps
+
+        return expected_steps(extent)
 
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Similar captions of two runs, however long; see :meth:`Signal.across`."""

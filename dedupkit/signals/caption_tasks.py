@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from dedupkit.captions.folding import Folding
 from dedupkit.engine import Task, cache_key
-from dedupkit.neighbors.sets.join import Sets, iter_part_pairs, parts_of
+from dedupkit.neighbors.sets.join import ENTRY_BYTES, Sets, iter_part_pairs, parts_of
 from dedupkit.neighbors.sets.lsh import LONG, long_sets, lsh_pairs
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import Scanned, Written, write_edges
+from dedupkit.signals.expected import Expected, Extent
 from dedupkit.signals.texts import caption_sets, first_rows
 from dedupkit.store import atomic_path
 
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     from dedupkit.signals.columns import Edges
     from dedupkit.signals.signal import JoinSettings, Steps
 
-__all__ = ["caption_steps"]
+__all__ = ["caption_steps", "expected_steps"]
 
 LISTS = 256 << 20
 """Bytes of the lists of a task at most."""
 
 _FORMAT = 1  # raise it when what these tasks write changes
+_CAPTION = 60  # bytes of a caption
+_SECONDS, _HELD = 10e-6, 440  # processor time, and bytes of the first task, a caption (benchmarks/captions.py)
 _ARRAYS = ("starts", "tokens", "first")
 
 
@@ -62,6 +65,14 @@ def caption_steps(name: str, scanned: Scanned, settings: JoinSettings, key: str)
         "distinct": facts["distinct"], **Written.together(done)._asdict(), "bound": settings.bound,
         "folding": str(Folding()), "method": facts["method"],
     }  # fmt: skip
+
+
+def expected_steps(extent: Extent) -> Expected:
+    """What these tasks take where no two captions are equal; see :meth:`dedupkit.signals.Signal.expected`."""
+    tokens = round(extent.samples * extent.words)
+    parts = max(1, -(-tokens * ENTRY_BYTES // LISTS))
+    nbytes = _CAPTION * extent.samples + parts * (4 * tokens + 16 * extent.samples)
+    return Expected(_SECONDS * extent.samples, 1 + parts, nbytes, _HELD * extent.samples)
 
 
 def write_sets(files: Sequence[str], labels: str, out: str, shards: int, threshold: float) -> dict[str, Any]:

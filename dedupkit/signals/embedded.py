@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dedupkit.errors import DedupkitError
+from dedupkit.signals.expected import Expected, Extent
 from dedupkit.signals.signal import JoinSettings, Kind, Signal, Steps
 
 if TYPE_CHECKING:
@@ -78,17 +79,28 @@ class Embedded(Signal):
 
     def steps(self, scanned: Scanned, settings: JoinSettings, key: str, samples: int) -> Steps | None:
         """A plan, then ranges of vectors, then groups of cells; not for nearest neighbours or normalised scores."""
+        if not self._in_steps(settings):
+            return None
+        from dedupkit.signals.vector_tasks import vector_steps
+
+        return vector_steps(self, scanned, settings, key)
+
+    def expected(self, extent: Extent, settings: JoinSettings) -> Expected:
+        """From the number of vectors and their length; see :meth:`Signal.expected`."""
+        from dedupkit.signals.vector_tasks import expected_steps
+
+        expected = expected_steps(extent)
+        return expected if self._in_steps(settings) else Expected(expected.seconds)
+
+    def _in_steps(self, settings: JoinSettings) -> bool:
+        """Whether the join can be many tasks."""
         from math import inf
 
         from dedupkit.embedding.spec import parse_spec
 
         if settings.floor is not None or settings.bound == inf or settings.target_recall >= 1:
-            return None
-        if self.spec and parse_spec(self.spec).background():
-            return None
-        from dedupkit.signals.vector_tasks import vector_steps
-
-        return vector_steps(self, scanned, settings, key)
+            return False
+        return not (self.spec and parse_spec(self.spec).background())
 
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Pairs of vectors of two runs; see :meth:`Signal.across`. The facts hold the measured ``recall``."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dedupkit.signals.column import ColumnSignal
+from dedupkit.signals.expected import Expected, Extent
 from dedupkit.signals.signal import JoinSettings, Kind, Steps
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ class HashSignal(ColumnSignal):
         from dedupkit.signals.hash_tasks import hash_steps
 
         return hash_steps(self, scanned, settings, key, samples)
+
+    def expected(self, extent: Extent, settings: JoinSettings) -> Expected:
+        """By the cost model of the join; see :meth:`Signal.expected`."""
+        from dedupkit.signals.hash_tasks import expected_steps
+
+        return expected_steps(self, extent.samples, settings)
 
     def codes(self, values: NDArray[Any]) -> NDArray[np.uint64]:
         """The hashes of some fingerprints as their join takes them, (k * hashes, words) uint64."""

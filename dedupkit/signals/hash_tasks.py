@@ -17,10 +17,20 @@ from numpy.typing import NDArray
 from dedupkit.engine import Task, cache_key
 from dedupkit.neighbors.hamming.crops import nearest_views
 from dedupkit.neighbors.hamming.dihedral import transpose
-from dedupkit.neighbors.hamming.ranges import HashFiles, KeyRange, Search, cut, join_range
+from dedupkit.neighbors.hamming.ranges import (
+    HashFiles,
+    KeyRange,
+    Search,
+    cut,
+    join_range,
+    memory_of,
+    readings,
+    seconds_of,
+)
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.across import as_values
 from dedupkit.signals.columns import Scanned, Written, bytes_of, usable_values, write_edges
+from dedupkit.signals.expected import Expected
 from dedupkit.store import atomic_path, read_columns
 
 if TYPE_CHECKING:
@@ -28,10 +38,12 @@ if TYPE_CHECKING:
     from dedupkit.signals.hamming import HashSignal
     from dedupkit.signals.signal import JoinSettings, Steps
 
-__all__ = ["hash_steps", "join_piece", "part_of", "write_distinct", "write_whole"]
+__all__ = ["expected_steps", "hash_steps", "join_piece", "part_of", "write_distinct", "write_whole"]
 
 PART_BYTES = 128_000_000
-"""Bytes of fingerprints that a task collects, where none are equal; it holds about five times as many."""
+"""Bytes of fingerprints that a task collects, where none are equal."""
+
+_HELD = 5  # times as many bytes it holds, about
 
 _FORMAT = 1  # raise it when what these tasks write changes
 _COPIED = 1 << 18  # rows at a time
@@ -41,7 +53,7 @@ def hash_steps(signal: HashSignal, scanned: Scanned, settings: JoinSettings, key
     """The tasks of a join; see :meth:`dedupkit.signals.Signal.steps`."""
     folder, name, stage = scanned.folder, signal.name, f"match-{signal.name}"
     home, key = folder.parts(name), cache_key([_FORMAT, key])
-    parts = max(1, -(-samples * signal.hashes * signal.bits // 8 // PART_BYTES))
+    parts = _parts(signal, samples)
     read = tuple(str(folder.samples(shard)) for shard in range(scanned.shards))
     distinct = []
     for part in range(parts):
@@ -57,8 +69,7 @@ def hash_steps(signal: HashSignal, scanned: Scanned, settings: JoinSettings, key
     task_key, needed = cache_key([key, parts]), tuple(path for piece in pieces for path in piece)
     (facts,) = yield [Task(stage, "whole", call, task_key, f"{name}: all distinct hashes", tuple(whole), needed)]
 
-    turned, blank = signal.turned, signal.hashes > 1
-    search = Search(facts["rows"], signal.bits // 64, int(settings.bound), turned, blank)
+    search = _search(signal, facts["rows"], settings)
     joins = []
     for number, piece in enumerate(cut(search)):
         to = str(folder.edges(name, number))
@@ -68,6 +79,25 @@ def hash_steps(signal: HashSignal, scanned: Scanned, settings: JoinSettings, key
         joins.append(Task(stage, f"{number:05d}", call, task_key, about, (to,), tuple(whole)))
     done = yield joins
     return {"distinct": facts["distinct"], **Written.together(done)._asdict(), "bound": settings.bound}
+
+
+def expected_steps(signal: HashSignal, samples: int, settings: JoinSettings) -> Expected:
+    """What these tasks take where no two hashes are equal; see :meth:`dedupkit.signals.Signal.expected`."""
+    parts, search = _parts(signal, samples), _search(signal, samples * signal.hashes, settings)
+    pieces, size = cut(search), search.rows * signal.bits // 8
+    copies = 2 if search.turned else 1
+    nbytes = size * (parts + copies + sum(readings(search, piece) for piece in pieces))
+    memory = max(_HELD * min(size, PART_BYTES), *(memory_of(search, piece) for piece in pieces))
+    return Expected(sum(seconds_of(search, piece) for piece in pieces), parts + 1 + len(pieces), nbytes, memory)
+
+
+def _parts(signal: HashSignal, samples: int) -> int:
+    """Number of tasks that collect distinct hashes."""
+    return max(1, -(-samples * signal.hashes * signal.bits // 8 // PART_BYTES))
+
+
+def _search(signal: HashSignal, rows: int, settings: JoinSettings) -> Search:
+    return Search(rows, signal.bits // 64, int(settings.bound), signal.turned, blank=signal.hashes > 1)
 
 
 def write_distinct(

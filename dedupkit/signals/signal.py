@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from dedupkit.signals.expected import Expected, Extent
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -33,6 +35,8 @@ Stage = Literal["none", "match", "verify"]
 
 Steps = Generator["list[Task]", list[dict[str, Any]], dict[str, Any]]
 """A join as lists of tasks, one list after the other: it gives tasks, takes their summaries, and returns the facts."""
+
+_SECONDS = 5e-6  # a sample, of a join of which nothing else is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,15 @@ class Signal:
             samples: Number of all samples.
         """
         return None
+
+    def expected(self, extent: Extent, settings: JoinSettings) -> Expected:
+        """What :meth:`steps` would take, or :meth:`match` where there are none, before the fingerprints are there.
+
+        Args:
+            extent: What is known of the samples.
+            settings: How far, and how.
+        """
+        return Expected(_SECONDS * extent.samples)
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """(n,) int32: for each sample the smallest with the same fingerprint, -1 where it has none."""

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from dedupkit.engine import Task, cache_key
 from dedupkit.errors import DedupkitError
-from dedupkit.neighbors.cosine.join import Join
+from dedupkit.neighbors.cosine.join import EXACT_PAIRS, Join
+from dedupkit.neighbors.cosine.overlap import CELLS_PER_ROOT
 from dedupkit.neighbors.cosine.pairs import no_rows
 from dedupkit.neighbors.cosine.pieces import ASSIGNED, PLANNED, Pieces, Planned, assigned, planned
 from dedupkit.neighbors.cosine.recall import EXACT
 from dedupkit.neighbors.cosine.settings import Settings
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import Scanned, Written, write_edges
+from dedupkit.signals.expected import Expected, Extent
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.vector_files import gather, leaders_of, with_vector
 from dedupkit.signals.vector_join import MAX_EDGES
@@ -34,12 +36,16 @@ if TYPE_CHECKING:
     from dedupkit.signals.embedded import Embedded
     from dedupkit.signals.signal import JoinSettings, Steps
 
-__all__ = ["vector_steps"]
+__all__ = ["expected_steps", "vector_steps"]
 
 CELLS = 64
 """Cells of a task."""
 
 _FORMAT = 1  # raise it when what these tasks write changes
+_SECONDS = 8.5e-12  # processor time of a product, without a GPU
+_FASTER = 33  # times, a million vectors in cells (benchmarks/cosine.py)
+_OVERLAP = 3  # cells of a vector, about
+_HELD = 80  # bytes a vector of the first task
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,18 @@ def vector_steps(signal: Embedded, scanned: Scanned, settings: JoinSettings, key
         "distinct": facts["distinct"], **Written.together(done)._asdict(), "bound": settings.bound,
         "recall": facts["recall"],
     }  # fmt: skip
+
+
+def expected_steps(extent: Extent) -> Expected:
+    """What these tasks take where no two vectors are equal; see :meth:`dedupkit.signals.Signal.expected`."""
+    count, size = extent.samples, 2 * extent.dims * extent.samples
+    pairs = count * count / 2
+    if pairs <= EXACT_PAIRS:
+        return Expected(_SECONDS * extent.dims * pairs, 2, 3 * size, _HELD * count)
+    plan = Planned(count, int(CELLS_PER_ROOT * count**0.5))
+    ranges, groups = len(plan.ranges()), -(-plan.cells // CELLS)
+    seconds = _SECONDS * extent.dims * pairs / (_FASTER * (count / 1e6) ** 0.5)
+    return Expected(seconds, 1 + ranges + groups, (3 + _OVERLAP) * size, _HELD * count)
 
 
 def write_plan(files: _Files, name: str, out: str, shards: int, how: Settings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dedupkit.signals.columns import Scanned
 from dedupkit.stages.plan import Job
 from dedupkit.store import remove_tree
 
-__all__ = ["clear_tasks", "match_as_tasks"]
+__all__ = ["clear_tasks", "match_as_tasks", "tasks_from"]
 
 HERE_FROM = 20_000_000
 """Samples from which on one machine makes a join in pieces: below, one process needs at most about 3.3 GiB for it."""
@@ -41,7 +41,7 @@ def match_as_tasks(job: Job, signal: Signal, settings: JoinSettings, key: str, e
     """
     folder = job.folder
     samples = folder.scanned_samples(len(job.shards))
-    if samples < _least(engine):
+    if samples < tasks_from(here=isinstance(engine, LocalProcesses | ThisProcess)):
         return False
     steps = signal.steps(Scanned(folder, len(job.shards)), settings, key, samples)
     if steps is None:
@@ -74,10 +74,18 @@ def clear_tasks(folder: RunFolder, signal: str) -> None:
     remove_tree(folder.done / f"match-{signal}")
 
 
-def _least(engine: Engine) -> int:
+def tasks_from(*, here: bool) -> int:
+    """Number of samples from which on a join is many tasks.
+
+    Args:
+        here: Whether they run on this machine alone.
+
+    Raises:
+        DedupkitError: ``DEDUPKIT_JOIN_TASKS_FROM`` is no number.
+    """
     stated = os.environ.get("DEDUPKIT_JOIN_TASKS_FROM")
     if stated is None:
-        return HERE_FROM if isinstance(engine, LocalProcesses | ThisProcess) else SPREAD_FROM
+        return HERE_FROM if here else SPREAD_FROM
     if not stated.isdecimal():
         raise DedupkitError(f"DEDUPKIT_JOIN_TASKS_FROM is a number of samples, not {stated!r}")
     return int(stated)

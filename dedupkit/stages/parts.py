@@ -25,14 +25,14 @@ from dedupkit.clustering.part_files import (
     part_verdicts,
     write_parts,
 )
-from dedupkit.clustering.parts import find_parts
+from dedupkit.clustering.parts import MOST_PARTS, find_parts
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals.matches import Streamed
 from dedupkit.store import atomic_path, remove_tree
 
-__all__ = ["PartTasks", "is_large", "part_size"]
+__all__ = ["PartTasks", "expected_parts", "is_large", "part_size"]
 
 _PART = 8_000_000  # samples and scored pairs that are decided about in one piece: about 1 GiB
 _STAGE = "decide"
@@ -43,6 +43,17 @@ def is_large(signals: Mapping[str, Streamed]) -> bool:
     """Whether a decision is made in parts."""
     samples = next(iter(signals.values())).samples
     return samples + sum(signal.edges for signal in signals.values()) > part_size()
+
+
+def expected_parts(samples: int, pairs: int) -> int:
+    """About how many parts a decision is made in whose samples all have a pair; 0 where it is made in one piece.
+
+    Args:
+        samples: Number of samples.
+        pairs: Number of scored pairs.
+    """
+    size = part_size()
+    return 0 if samples + pairs <= size else min(MOST_PARTS, -(-(samples + pairs) // size))
 
 
 def part_size() -> int:

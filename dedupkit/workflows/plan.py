@@ -18,19 +18,22 @@ from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine.place import place_of
 from dedupkit.runfolder import Layout
 from dedupkit.signals import SIGNALS, known_signals
+from dedupkit.signals.expected import Extent
 from dedupkit.sources import Shard, find_shards
 from dedupkit.stages.plan import ranked_conditions
 from dedupkit.store import stamps
 from dedupkit.workflows.against import find_references
 from dedupkit.workflows.dedup import choose_embedders, hashes_to_scan
-from dedupkit.workflows.sampled import HEADERS, Beginning, measure_looking
+from dedupkit.workflows.plan_tasks import Places, joins_and_decision
+from dedupkit.workflows.sampled import HEADERS, Beginning, caption_words, measure_looking, vector_length
 
 __all__ = ["Plan", "plan_run"]
 
 _SHARDS = 3  # that are sampled: the first, the middle and the last
 _START = 0.7  # seconds until workers run and the compiled code is loaded
-_JOIN = 13e-6  # seconds a sample for joins and decisions, as a million small images took them on two cores
-_HELD = 250  # bytes a sample in the main process, as a million small images took them
+
+_ACROSS = 5e-6  # seconds a row for joins with references, as joins of a million small images took them
+_HELD = 165  # bytes that the main process holds for a row of a reference
 
 _LEFT_OUT = {"ray": ("further nodes of the Ray cluster, which share scan, embedding and verification",)}
 
@@ -40,14 +43,15 @@ class Plan:
     """What a run would take.
 
     Attributes:
-        tasks: Number of tasks by stage.
+        tasks: Number of tasks by stage; ``match NAME`` and ``decide`` where a join or the decision is many.
         samples: Number of samples, estimated.
         bytes: Bytes to read: the shards and reference images once, and once more for each embedder.
         seconds: Estimated time by stage; ``total`` for all.
         memory: Estimated bytes of memory: ``worker`` for each process that scans, ``main`` for the main process.
         sampled: Number of images that were measured for it.
         workers: Number of processes that the times are for, on all machines.
-        left_out: What the figures leave out.
+        left_out: What the figures leave out or assume.
+        own_bytes: Bytes of the run folder that joins and decisions read that are many tasks.
     """
 
     tasks: dict[str, int]
@@ -58,6 +62,7 @@ class Plan:
     sampled: int
     workers: int
     left_out: tuple[str, ...] = ()
+    own_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The plan as a JSON object."""
@@ -71,6 +76,7 @@ class Plan:
             ("tasks", "  ".join(f"{stage} {count:,}" for stage, count in self.tasks.items())),
             ("samples", f"about {self.samples:,}"),
             ("to read", f"{self.bytes / 1e9:,.3f} GB"),
+            *([("of its own", f"{self.own_bytes / 1e9:,.3f} GB")] if self.own_bytes else []),
             ("seconds", f"about {seconds}, with {self.workers} workers"),
             ("memory", f"about {memory}"),
             ("measured", f"{self.sampled:,} images"),
@@ -117,7 +123,10 @@ def plan_run(
     count = nbytes = 0
     scanning = 0.0
     embedding = dict.fromkeys(embedders, 0.0)
-    workers = (workers or os.cpu_count() or 1) * (place_of(os.environ).world if engine == "rank" else 1)
+    words: list[int] = []
+    dims: dict[str, int] = {}
+    threads = workers or os.cpu_count() or 1
+    workers = threads * (place_of(os.environ).world if engine == "rank" else 1)
     with TemporaryDirectory(prefix="dedupkit-plan-") as folder:
         samples = str(Path(folder, "samples.parquet"))
         scan_shard(Beginning(shards[0], 2), samples, signals)  # loads code, which is no part of the rate
@@ -128,10 +137,12 @@ def plan_run(
             scanning += time.perf_counter() - began
             count += beginning.count
             nbytes += sizes[number] if beginning.ended and sizes[number] else beginning.nbytes
+            words += caption_words(samples)
             for name, spec in embedders.items():
                 if not spec.startswith("precomputed:"):
                     model = parse_spec(spec).projected(None) if parse_spec(spec).fits else spec
                     embedding[name] += _embed(beginning, model, samples, workers, device)
+                    dims[name] = vector_length(f"{samples}.npy")
     each = nbytes / max(count, 1)
     total = round(sum(sizes) / each) if each else 0
     scale = total / max(count, 1)
@@ -146,23 +157,34 @@ def plan_run(
         if parse_spec(spec).fits:  # each image of its sample, and copies of it
             fitted = min(parse_spec(spec).sample, total) * (1 + COPIES)
             seconds[f"project {name}"] = embedding[name] / max(count, 1) * fitted
-    seconds["match and decide"] = _JOIN * (total + references.rows)
+    extent = Extent(total, sum(words) / max(len(words), 1))
+    places = Places(engine == "local", workers, threads)
+    later = joins_and_decision(parsed, embedders, extent, dims, places)
+    seconds |= later.seconds
+    if references.rows:
+        seconds["across"] = _ACROSS * (total + references.rows)
     seconds["total"] = sum(seconds.values())
-    known = known_signals(embedders)
-    joined = [name for name in parsed.signals if known[name].stage == "match"]
-    tasks = {"scan": len(shards), **{f"embed {name}": len(shards) for name in embedders}, "match": len(joined)}
-    tasks |= {"scan references": references.shards, "across": references.sets * len(joined)} if against else {}
+    tasks = {"scan": len(shards), **{f"embed {name}": len(shards) for name in embedders}, **later.tasks}
+    if against:
+        known = known_signals(embedders)
+        joined = sum(known[name].stage == "match" for name in parsed.signals)
+        tasks |= {"scan references": references.shards, "across": references.sets * joined}
     peak = _peak()
     per_shard = math.ceil(total / max(len(shards), 1)) * 2000  # rows with captions, until they are written
     return Plan(
-        tasks=tasks | {"decide": 1},
+        tasks=tasks,
         samples=total,
         bytes=(sum(sizes) + references.bytes) * (1 + len(embedders)),
         seconds=seconds,
-        memory={"worker": peak + per_shard, "main": peak + _HELD * (total + references.rows)},
+        memory={"worker": peak + max(per_shard, later.worker), "main": peak + later.main + _HELD * references.rows},
         sampled=count,
         workers=workers,
-        left_out=(*_verification(parsed, embedders, shards[0], total, workers), *_LEFT_OUT.get(engine, ())),
+        left_out=(
+            *_verification(parsed, embedders, shards[0], total, workers),
+            *_LEFT_OUT.get(engine, ()),
+            *later.assumes,
+        ),
+        own_bytes=later.nbytes,
     )
 
 

@@ -6,14 +6,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dedupkit.errors import DedupkitError
 from dedupkit.sources import Sample, Shard
 from dedupkit.sources.around import AroundShard
 from dedupkit.sources.sample import PassedOver
+from dedupkit.store import read_columns
 
-__all__ = ["HEADERS", "Beginning", "Looking", "measure_looking"]
+__all__ = ["HEADERS", "Beginning", "Looking", "caption_words", "measure_looking", "vector_length"]
 
 HEADERS = 1024
 """Bytes of a tar around a member: its header, and padding."""
@@ -51,6 +53,19 @@ class Beginning(AroundShard):
             self.count += 1
             self.nbytes += sum(len(member) + HEADERS for member in sample.members.values())
             yield sample
+
+
+def caption_words(samples: str) -> list[int]:
+    """Numbers of words of the captions in a file of samples."""
+    captions = read_columns(Path(samples), ["caption"])["caption"].to_pylist()
+    return [len(caption.split()) for caption in captions if caption]
+
+
+def vector_length(vectors: str) -> int:
+    """Length of the vectors in a file of them."""
+    import numpy as np
+
+    return int(np.load(vectors, mmap_mode="r").shape[1])
 
 
 class Looking(NamedTuple):

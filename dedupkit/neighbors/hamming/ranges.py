@@ -28,7 +28,7 @@ from dedupkit.neighbors.hamming.plan import Chunk, ball, cost, make_plan, make_p
 if TYPE_CHECKING:
     from dedupkit.neighbors.hamming.kernels import Probe, Side
 
-__all__ = ["HashFiles", "KeyRange", "Search", "cut", "join_range"]
+__all__ = ["HashFiles", "KeyRange", "Search", "cut", "join_range", "memory_of", "readings", "seconds_of"]
 
 MOST_ROWS = 100_000_000
 """Hashes that a piece may sort, where keys are spread evenly: 1.2 GB."""
@@ -38,7 +38,8 @@ PIECE = 120e9
 
 _READ = 1 << 18  # rows read at a time
 _PAIRS = 1 << 18  # pairs of a block
-_HITS = 2_000  # after about as many the mapped pages are given back; each may have brought 2 x 64 KiB
+_PAGES = 64 << 10  # bytes that come with a mapped page
+_HITS = 2_000  # after about as many the mapped pages are given back; each may have brought two times these
 
 
 class _Half(NamedTuple):
@@ -144,6 +145,25 @@ def cut(search: Search, most_rows: int = MOST_ROWS, piece: float = PIECE) -> lis
                 bits += 1
             pieces += [KeyRange(half, number, bits, top) for top in range(1 << bits)]
     return pieces
+
+
+def seconds_of(search: Search, piece: KeyRange) -> float:
+    """Processor time of a piece, by the cost model of the plan."""
+    half = search.halves[piece.half]
+    chunk = half.chunks[piece.chunk]
+    return cost(chunk, half.radii[chunk.word], half.lookups, search.rows) / (1 << piece.bits) / 1e9
+
+
+def memory_of(search: Search, piece: KeyRange) -> int:
+    """Bytes that a piece holds, if keys are spread evenly."""
+    half = search.halves[piece.half]
+    chunk = half.chunks[piece.chunk]
+    return int(12 * search.rows * _share(half, chunk, piece.bits)) + 4 * chunk.buckets + 2 * _HITS * _PAGES
+
+
+def readings(search: Search, piece: KeyRange) -> int:
+    """How often a piece reads a file of all hashes from start to end."""
+    return 2 if search.halves[piece.half].itself else 4
 
 
 def join_range(files: HashFiles, search: Search, piece: KeyRange) -> Iterator[Pairs]:

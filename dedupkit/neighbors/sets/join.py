@@ -29,12 +29,24 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.sets.distinct import SetPairs, Sets
 
-__all__ = ["MEMORY", "SetPairs", "Sets", "iter_jaccard_pairs", "iter_part_pairs", "jaccard_pairs", "parts_of"]
+__all__ = [
+    "ENTRY_BYTES",
+    "MEMORY",
+    "SetPairs",
+    "Sets",
+    "iter_jaccard_pairs",
+    "iter_part_pairs",
+    "jaccard_pairs",
+    "parts_of",
+]
 
 MEMORY = 2 << 30
+
+ENTRY_BYTES = 20
+"""Bytes of a token in the lists of a part."""
+
 _ROWS_A_TASK = 4096
 _CAPACITY = 1 << 14  # pairs of a task; a task whose buffer is full goes on with a new one
-_ENTRY_BYTES = 20
 
 Ints = NDArray[np.int64]
 
@@ -197,7 +209,7 @@ def parts_of(right: Sets, memory: int, largest: int | None = None) -> Iterator[t
     """Ranges of sets, of at most ``largest`` tokens, whose lists fit into memory; no more entries than tokens."""
     sizes = right.sizes()
     stop = len(right.first) if largest is None or largest + 1 >= len(sizes) else int(sizes[largest + 1])
-    room = max(1, memory // _ENTRY_BYTES)
+    room = max(1, memory // ENTRY_BYTES)
     first = 0
     while first < stop:
         last = int(np.searchsorted(right.starts, right.starts[first] + room, side="right")) - 1
