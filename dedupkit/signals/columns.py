@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,9 @@ __all__ = [
     "write_edges",
 ]  # fmt: skip
 
+_SMALL, _FIRST = 1000, 16  # rows of a small shard, on average; shards before which a large one does not count yet
+_MOST = 1_000_000  # rows that are held
+
 Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Pairs a and b, and their scores."""
 
@@ -30,17 +33,44 @@ class Scanned:
     Attributes:
         folder: The run folder.
         shards: Number of its shards.
+        held: Columns that need not be read again.
     """
 
     folder: RunFolder
     shards: int
+    held: pa.Table | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
+        if self.held is not None:
+            return int(self.held.num_rows)
         return sum(count_rows(self.folder.samples(shard)) for shard in range(self.shards))
 
     def read(self, *names: str) -> pa.Table:
         """Some columns of all samples, in the order of the manifest."""
-        return read_column(self.folder, self.shards, *names)
+        held = self.select(*names)
+        return read_column(self.folder, self.shards, *names) if held is None else held
+
+    def readable(self) -> NDArray[np.bool_]:
+        """(n,) bool, which samples could be read."""
+        held = self.select("error")
+        tables = (read_columns(self.folder.samples(shard), ["error"]) for shard in range(self.shards))
+        return np.concatenate([table["error"].is_null().to_numpy() for table in (tables if held is None else [held])])
+
+    def select(self, *names: str) -> pa.Table | None:
+        """The same where they are held; else None."""
+        if self.held is None or not set(names) <= set(self.held.column_names):
+            return None
+        return self.held.select(list(names))
+
+    def holding(self, names: Iterable[str]) -> Scanned:
+        """The same with some columns in memory where shards are small, so that each file is opened once for them."""
+        wanted, tables, rows = list(dict.fromkeys(names)), [], 0
+        for shard in range(self.shards):
+            tables.append(read_columns(self.folder.samples(shard), wanted))
+            rows += tables[-1].num_rows
+            if rows > min(_SMALL * (shard + _FIRST), _MOST):
+                return self
+        return replace(self, held=pa.concat_tables(tables).combine_chunks())
 
 
 @dataclass(frozen=True, slots=True)

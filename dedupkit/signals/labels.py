@@ -38,12 +38,12 @@ def equal_samples(
         usable: Table of these columns to booleans, one per sample: whether its fingerprint counts.
     """
     files = [scanned.folder.samples(shard) for shard in range(scanned.shards)]
-    starts = np.cumsum([0, *map(count_rows, files)]).tolist()
-    parts = min(starts[-1] // _ROWS_A_PART + 1, _MOST_PARTS)
+    parts = min(len(scanned) // _ROWS_A_PART + 1, _MOST_PARTS)
     names = list(dict.fromkeys((column, *also)))
     kind = read_columns(files[0], [column]).schema.field(column).type if parts > 1 else pa.null()
     if not pa.types.is_fixed_size_binary(kind) or kind.byte_width < 8:
         return distinct_values(scanned, column, also, usable).first
+    starts = np.cumsum([0, *map(count_rows, files)]).tolist()
     record = np.dtype([("row", np.int32), ("value", np.uint8, kind.byte_width)])
     label = np.full(starts[-1], -1, np.int32)
     with TemporaryDirectory(prefix="dedupkit-labels-") as home:

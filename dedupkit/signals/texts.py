@@ -74,7 +74,7 @@ def uncaptioned(scanned: Scanned) -> NDArray[np.int32]:
     """(n,) int32: the first readable sample without a caption for each of these, -1 for all others."""
     folding = Folding()
     empty = [caption is None or not folding(caption) for caption in _captions(scanned)]
-    readable = scanned.read("error")["error"].is_null().to_numpy()
+    readable = scanned.readable()
     mine = np.flatnonzero(np.array(empty, bool) & readable)
     labels = np.full(len(readable), -1, np.int32)
     labels[mine] = mine[0] if len(mine) else -1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dedupkit.captions.folding import Folding
 from dedupkit.metadata.keys import Keys, caption_keys
 from dedupkit.signals.columns import Scanned
-from dedupkit.store import read_columns
+from dedupkit.store import count_rows, read_columns
 
 __all__ = ["CaptionCounts", "CaptionKeys", "captions_of_samples", "count_captions", "keys_of_column", "keys_of_samples"]
 
@@ -100,8 +100,12 @@ def _parts(scanned: Scanned, rows: Ints) -> Iterator[tuple[int, int, pa.Array]]:
     """The captions of some samples, ascending, one shard in memory at a time; and which of the rows they are."""
     start = 0
     for shard in range(scanned.shards):
-        column = read_columns(scanned.folder.samples(shard), ["caption"])["caption"]
-        low, high = np.searchsorted(rows, [start, start + len(column)]).tolist()
+        if not len(rows) or start > rows[-1]:
+            return
+        path = scanned.folder.samples(shard)
+        stop = start + count_rows(path)
+        low, high = np.searchsorted(rows, [start, stop]).tolist()
         if high > low:
+            column = read_columns(path, ["caption"])["caption"]
             yield low, high, column.take(pa.array(rows[low:high] - start)).combine_chunks().cast(pa.large_string())
-        start += len(column)
+        start = stop

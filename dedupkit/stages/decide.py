@@ -22,6 +22,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.decision import decision_digest
 from dedupkit.signals import find_signal
+from dedupkit.signals.column import ColumnSignal
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages.blocked import blocked_samples
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
@@ -29,8 +30,8 @@ from dedupkit.stages.earlier_captions import earlier_uses, given_captions
 from dedupkit.stages.families import Families, signals_of, with_families
 from dedupkit.stages.parts import PartTasks
 from dedupkit.stages.tables import OutsideWitnesses, iter_groups, iter_manifest, write_groups, write_manifest
-from dedupkit.stages.whole import Whole
-from dedupkit.store import read_columns, write_table
+from dedupkit.stages.whole import Whole, policy_sources
+from dedupkit.store import write_table
 
 __all__ = ["Verdicts", "decide_and_write", "decide_run"]
 
@@ -222,16 +223,17 @@ def decide_run(
 def _decide(
     folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, inputs: str, tasks: PartTasks | None = None
 ) -> Verdicts:
-    shards = len(config.shards)
-    errors = (read_columns(folder.samples(shard), ["error"])["error"] for shard in range(shards))
-    readable = np.concatenate([error.is_null().to_numpy() for error in errors])
-    scanned, mode = Scanned(folder, shards), CaptionMode.parse(config.captions)
+    mode = CaptionMode.parse(config.captions)
+    compared = [signal for signal in map(find_signal, rule.signals) if isinstance(signal, ColumnSignal)]
+    names = ["error", *(name for signal in compared for name in (signal.column, *signal.also))]
+    scanned = Scanned(folder, len(config.shards)).holding([*names, *policy_sources(policy)])
+    readable = scanned.readable()
     from_sets = blocked_samples(folder, config, readable)
     blocked = from_sets.reasons
     part = readable.copy()
     part[list(blocked)] = False
     signals = {name: find_signal(name).streamed(scanned) for name in rule.signals}
-    whole = Whole.of(folder, config, rule, policy, signals, tasks)
+    whole = Whole.of(scanned, config, rule, policy, signals, tasks)
     decision = whole.decide(part, restrict=bool(blocked))
     before = earlier_uses(config, len(part)) if mode.kind == "template" else None
     templates = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,14 +43,14 @@ class Opened:
         part: (m,) bool, which of them take part: the kept samples of a run, the readable images of a folder, all lines
             of a list.
         keys: By signal a digest of its fingerprints.
-        shards: Its shards, to read images again; None for one that is gone.
+        find_shards: Finds its shards, to read images again; None for one that is gone.
     """
 
     reference: Reference
     rows: Scanned
     part: NDArray[np.bool_]
     keys: Mapping[str, str]
-    shards: Sequence[Shard | None] = ()
+    find_shards: Callable[[], Sequence[Shard | None]] = tuple
 
 
 def open_reference(
@@ -79,19 +79,19 @@ def open_reference(
         shards = find_shards(reference.path)
         keys = scan_and_embed(replace(inner, shards=shards), engine)
         rows = Scanned(own, len(shards))
-        part = rows.read("error")["error"].is_null().to_numpy()
-        return Opened(reference, rows, part, _by_signal(signals, keys), shards)
+        return Opened(reference, rows, rows.readable(), _by_signal(signals, keys), lambda: shards)
     folder = RunFolder(reference.path)
     config = folder.read_config()
-    again = find_again(config.sources, config.shards, directory=config.directory)
+    find = partial(find_again, config.sources, config.shards, directory=config.directory)
     part = _kept(folder)
     config = replace(config, embedders=fitted_specs(folder, config.embedders))
     lacks = lacking(config, known, signals, job.embedders)
     if lacks is None:
         keys = {"scan": reference.digest} | {name: _vectors_key(folder, config, name) for name in embedders}
-        return Opened(reference, Scanned(folder, len(config.shards)), part, _by_signal(signals, keys), again)
+        return Opened(reference, Scanned(folder, len(config.shards)), part, _by_signal(signals, keys), find)
     if not compute_missing:
         raise DedupkitError(f"{reference.name} {lacks}; --compute-missing computes that from its images")
+    again = find()
     shards = [shard for shard in again if shard is not None]
     if len(shards) < len(again):
         gone = next(name for name, shard in zip(config.shards, again, strict=True) if shard is None)
@@ -99,7 +99,8 @@ def open_reference(
     keys = scan_and_embed(replace(inner, shards=shards), engine)
     rows = Scanned(own, len(shards))
     _check_same(reference, Scanned(folder, len(shards)), rows, part)
-    return Opened(reference, rows, part, _by_signal(signals, {**keys, "scan": reference.digest + keys["scan"]}), again)
+    keys = {**keys, "scan": reference.digest + keys["scan"]}
+    return Opened(reference, rows, part, _by_signal(signals, keys), lambda: again)
 
 
 def lacking(

@@ -75,6 +75,7 @@ _COPIED = ("key", "uid", "url", "caption", "pdq", "pdq_quality", "width", "heigh
 
 _DIGITS = np.frombuffer(bytes(range(256)).hex().encode(), np.uint16)  # two digits by value of a byte
 _ROW_GROUP = 1 << 20  # rows of a row group of groups.parquet
+_TOGETHER = 1000  # rows of small shards whose verdicts are put together at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def write_manifest(path: Path, tables: Iterable[pa.Table], digest: str = "") -> 
     schema = MANIFEST_SCHEMA.with_metadata({DIGEST: digest})
     with parquet_writer(path, schema) as writer:
         for table in tables:
-            writer.write_table(table.cast(schema))
+            writer.write_table(table.replace_schema_metadata(schema.metadata))
             _count(table["verdict"], verdicts)
             _count(table["reason"].filter(pc.equal(table["verdict"], "remove")), reason_counts)
     return Counts(verdicts, reason_counts)
@@ -164,7 +165,7 @@ def iter_manifest(
     captions: Mapping[int, list[dict[str, Any]]] | None = None,
     outside: OutsideWitnesses | None = None,
 ) -> Iterator[pa.Table]:
-    """The manifest, one table a shard, with one shard in memory at a time.
+    """The manifest, one table a shard, with one shard in memory at a time, or some small ones.
 
     Args:
         samples: Samples file of each shard, in order.
@@ -186,8 +187,9 @@ def iter_manifest(
     witness_keys = keys_of(witnesses, samples)
     names = pa.array(list(reasons), pa.string())
     start = 0
-    for file, source in zip(samples, sources, strict=True):
-        table = read_columns(file)
+    named = iter(sources)
+    for tables in _together(samples):
+        table = pa.concat_tables(tables)
         rows = slice(start, start + table.num_rows)
         start += table.num_rows
         witness = decision.witness[rows].astype(np.int64)
@@ -199,7 +201,7 @@ def iter_manifest(
         where = np.searchsorted(witnesses, witness)
         columns = {name: table[name] for name in _COPIED} | {
             "sample": pa.array(np.arange(rows.start, rows.stop)),
-            "source": pa.repeat(source, table.num_rows),
+            "source": pa.concat_arrays([pa.repeat(next(named), each.num_rows) for each in tables]),
             "sha256": _hex(table["sha256"]),
             "verdict": pc.if_else(unreadable, "unreadable", pc.if_else(pa.array(removed), "remove", "keep")),
             "reason": pc.if_else(unreadable, table["error"].combine_chunks(), clause),
@@ -215,7 +217,23 @@ def iter_manifest(
         if why.null_count < len(why):
             columns["reason"] = pc.coalesce(why, columns["reason"])
             columns["verdict"] = pc.if_else(why.is_valid(), "blocked", columns["verdict"])
-        yield pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
+        made = pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
+        ends = np.cumsum([each.num_rows for each in tables]).tolist()
+        yield from (made.slice(end - each.num_rows, each.num_rows) for each, end in zip(tables, ends, strict=True))
+
+
+def _together(samples: Iterable[Path]) -> Iterator[list[pa.Table]]:
+    """The samples of one large shard after the other, or of some small ones."""
+    tables: list[pa.Table] = []
+    rows = 0
+    for file in samples:
+        tables.append(read_columns(file))
+        rows += tables[-1].num_rows
+        if rows >= _TOGETHER:
+            yield tables
+            tables, rows = [], 0
+    if tables:
+        yield tables
 
 
 def _by_row(values: Mapping[int, Any], rows: slice, kind: pa.DataType) -> pa.Array:
@@ -318,6 +336,8 @@ def keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:
 def _key_parts(wanted: NDArray[np.int64], samples: Sequence[Path]) -> Iterator[pa.Array]:
     start = 0
     for file in samples:
+        if not len(wanted) or start > wanted[-1]:
+            return
         rows = count_rows(file)
         low, high = np.searchsorted(wanted, [start, start + rows])
         if high > low:

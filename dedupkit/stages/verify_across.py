@@ -60,7 +60,7 @@ def verify_across(job: Job, number: int, opened: Opened, rule: Rule, key: str) -
         opened.reference.name, len(crossing.pairs) / max(images, 1), f"{images:,}",
     )  # fmt: skip
     parts = folder.across(number, _VERIFIED) / "parts"
-    both, shards = _SideBySide(folder, len(job.shards), opened.rows), [*job.shards, *opened.shards]
+    both, shards = _SideBySide(folder, len(job.shards), opened.rows), [*job.shards, *opened.find_shards()]
     verifier = PairVerifier(both, shards, parts=parts, out=parts, key=key, workers=job.computing.threads)
     looking = _Looking(crossing, len(exact.own), verifier)
     if full:

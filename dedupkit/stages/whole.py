@@ -16,7 +16,7 @@ from dedupkit.clustering import Decision, Policy, Rule, decide
 from dedupkit.clustering.part_files import Rows
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import find_signal
-from dedupkit.signals.columns import Scanned, read_column
+from dedupkit.signals.columns import Scanned
 from dedupkit.signals.matches import Matches, Streamed
 from dedupkit.stages.blocked import blocked_samples, rows_of, witnesses
 from dedupkit.stages.outside import beside
@@ -24,7 +24,9 @@ from dedupkit.stages.parts import PartTasks, is_large
 from dedupkit.stages.tables import OutsideWitnesses
 from dedupkit.store import count_rows, read_columns
 
-__all__ = ["Whole", "duplicates_outside", "keep_order"]
+__all__ = ["Whole", "duplicates_outside", "keep_order", "policy_sources"]
+
+_SOURCES = {"pixels": ["width", "height"], "caption_length": ["caption"]}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Whole:
     """The samples and, where there are earlier runs, those of their kept samples that duplicates lead to.
 
     Attributes:
-        folder: Folder of the run.
+        scanned: The samples.
         config: What the verdicts answer.
         rule: The rule.
         policy: The keep policy.
@@ -44,7 +46,7 @@ class Whole:
         tasks: Where large decisions are made; in this process by default.
     """
 
-    folder: RunFolder
+    scanned: Scanned
     config: RunConfig
     rule: Rule
     policy: Policy
@@ -58,7 +60,7 @@ class Whole:
     @classmethod
     def of(
         cls,
-        folder: RunFolder,
+        scanned: Scanned,
         config: RunConfig,
         rule: Rule,
         policy: Policy,
@@ -66,28 +68,33 @@ class Whole:
         tasks: PartTasks | None = None,
     ) -> Whole:
         """Put the earlier runs beside the samples."""
-        count = next(iter(signals.values())).samples
+        folder, count = scanned.folder, next(iter(signals.values())).samples
         numbers = [number for number, reference in enumerate(config.references) if reference.role == "earlier"]
         none = np.zeros(0, np.int64)
         if not numbers:
-            return cls(folder, config, rule, policy, signals, np.zeros(count, bool), none, none, {}, tasks)
+            return cls(scanned, config, rule, policy, signals, np.zeros(count, bool), none, none, {}, tasks)
         placed = beside(folder, numbers, rule.signals, {name: signal.loaded() for name, signal in signals.items()})
         columns: dict[str, list[NDArray[Any]]] = {name: [] for name in policy.needs}
         for number in numbers:
             layout, shards = rows_of(folder, config, number)
-            theirs = _policy_columns(RunFolder(layout.path), shards, policy)
             rows = placed.row[placed.number == number]
-            for name, column in theirs.items():
-                columns[name].append(column[rows])
-        together = {name: np.concatenate(parts) for name, parts in columns.items()}
+            for mine, shard in _by_shard(RunFolder(layout.path), shards, rows):
+                for name, column in _shard_columns(RunFolder(layout.path), shard, policy).items():
+                    columns[name].append(column[mine])
+        together = {name: np.concatenate([np.zeros(0), *parts]) for name, parts in columns.items()}
         streamed = {name: matches.streamed for name, matches in placed.signals.items()}
         earlier = placed.protected(count)
-        return cls(folder, config, rule, policy, streamed, earlier, placed.number, placed.row, together, tasks)
+        return cls(scanned, config, rule, policy, streamed, earlier, placed.number, placed.row, together, tasks)
+
+    @property
+    def folder(self) -> RunFolder:
+        """Folder of the run."""
+        return self.scanned.folder
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
         """All of them, the most worth keeping first."""
-        columns = _policy_columns(self.folder, len(self.config.shards), self.policy)
+        columns = _policy_columns(self.scanned, self.policy)
         if self.columns:
             columns = {name: np.concatenate([column, self.columns[name]]) for name, column in columns.items()}
         return self.policy.order(columns, len(self.earlier))
@@ -148,39 +155,58 @@ def duplicates_outside(folder: RunFolder, config: RunConfig, rule: Rule, policy:
     Returns:
         (n,) bool. What verification says of pairs of samples is left out, for it may not be there yet.
     """
-    shards = len(config.shards)
-    readable = read_column(folder, shards, "error")["error"].is_null().to_numpy()
+    scanned = Scanned(folder, len(config.shards))
+    readable = scanned.readable()
     part = readable.copy()
     part[list(blocked_samples(folder, config, readable).reasons)] = False
-    scanned, signals = Scanned(folder, shards), {}
+    signals = {}
     for name in rule.signals:
         signal = find_signal(name)
         later = signal.stage == "verify"
         unseen = Matches.identity(signal.labels(scanned)).streamed if later else None
         signals[name] = unseen or signal.streamed(scanned)
-    witness = Whole.of(folder, config, rule, policy, signals).decide(part, restrict=True).witness
+    witness = Whole.of(scanned, config, rule, policy, signals).decide(part, restrict=True).witness
     settled: NDArray[np.bool_] = readable & (~part | (witness >= len(part)))
     return settled
 
 
 def keep_order(folder: RunFolder, shards: int, policy: Policy, count: int) -> NDArray[np.int64]:
     """All samples, the most worth keeping first, (count,) int64."""
-    return policy.order(_policy_columns(folder, shards, policy), count)
+    return policy.order(_policy_columns(Scanned(folder, shards), policy), count)
 
 
-def _policy_columns(folder: RunFolder, shards: int, policy: Policy) -> dict[str, NDArray[Any]]:
+def policy_sources(policy: Policy) -> list[str]:
+    """The columns of samples that a policy looks at."""
+    return list(dict.fromkeys(column for name in policy.needs for column in _SOURCES.get(name, [name])))
+
+
+def _policy_columns(scanned: Scanned, policy: Policy) -> dict[str, NDArray[Any]]:
     """The policy's columns of all samples."""
-    parts = [_shard_columns(folder, shard, policy) for shard in range(shards)]
+    held = scanned.select(*policy_sources(policy))
+    if held is not None:
+        return _columns_of(held, policy)
+    parts = [_shard_columns(scanned.folder, shard, policy) for shard in range(scanned.shards)]
     return {name: np.concatenate([part[name] for part in parts]) for name in policy.needs}
 
 
+def _by_shard(folder: RunFolder, shards: int, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Some samples of a run, ascending, as they are numbered in their shards; and these shards."""
+    stop = 0
+    for shard in range(shards):
+        start, stop = stop, stop + count_rows(folder.samples(shard))
+        low, high = np.searchsorted(rows, [start, stop])
+        if high > low:
+            yield rows[low:high] - start, shard
+
+
 def _shard_columns(folder: RunFolder, shard: int, policy: Policy) -> dict[str, NDArray[Any]]:
-    """The policy's columns of one shard's samples as float64, NaN where missing."""
-    sources = {"pixels": ["width", "height"], "caption_length": ["caption"]}
-    names = dict.fromkeys(column for name in policy.needs for column in sources.get(name, [name]))
-    if not names:
-        return {}
-    table = read_columns(folder.samples(shard), list(names))
+    """The policy's columns of one shard's samples."""
+    names = policy_sources(policy)
+    return _columns_of(read_columns(folder.samples(shard), names), policy) if names else {}
+
+
+def _columns_of(table: Any, policy: Policy) -> dict[str, NDArray[Any]]:
+    """The policy's columns of a table of samples as float64, NaN where missing."""
     values: dict[str, NDArray[Any]] = {}
     for name in policy.needs:
         if name == "pixels":

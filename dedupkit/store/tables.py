@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from dedupkit.errors import DamagedError
 from dedupkit.store.whole import atomic_path
 
 __all__ = ["count_rows", "iter_columns", "parquet_writer", "read_columns", "write_table"]
+
+_FEW = 10_000  # rows; one thread reads so few before others would have begun
 
 
 def read_columns(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> Any:
@@ -34,7 +37,7 @@ def read_columns(path: Path, columns: Sequence[str] | None = None, where: Any = 
             return pq.read_table(path, columns=names, filters=where, **options)
         # read_table first loads the dataset module, a tenth of a short job
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read(columns=names)
+            table = file.read(columns=names, use_threads=file.metadata.num_rows > _FEW)
             _refuse_missing(table, names or ())
             return table
 
@@ -55,15 +58,21 @@ def iter_columns(path: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def count_rows(path: Path) -> int:
-    """The number of rows of a local Parquet file.
+    """The number of rows of a local Parquet file, which this process reads once as long as the file does not change.
 
     Raises:
         DamagedError: The file is missing or is no Parquet.
     """
+    with _damage_named(path):
+        state = path.stat()
+        return _counted(str(path), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@lru_cache(maxsize=1 << 15)
+def _counted(path: str, _: tuple[int, ...]) -> int:
     import pyarrow.parquet as pq
 
-    with _damage_named(path):
-        return int(pq.read_metadata(path).num_rows)
+    return int(pq.read_metadata(path).num_rows)
 
 
 def write_table(path: Path, table: Any) -> None:
