@@ -268,6 +268,11 @@ def test_gradients_and_even_planes_prove_nothing() -> None:
     rejected(ramp, ramp.point(lambda value: value // 2 + 60))
     even = Image.new("L", (100, 80), 90)
     assert rejected(even, even).matrix is None
+    halves = even.copy()
+    halves.paste(200, (0, 40, 100, 80))
+    for turned in (halves, halves.rotate(90, expand=True)):
+        assert rejected(turned, even).matrix is None
+        verify_pair(features(turned), features(halves))  # border down to the line where the halves meet
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (7, 300), (300, 3), (1, 50)])

@@ -146,7 +146,7 @@ def _content(plane: NDArray[np.uint8]) -> Box:
 
     top, left = even(plane), even(plane.T)
     rows, columns = plane.shape
-    if top == rows or left == columns:
-        return (0.0, 0.0, 1.0, 1.0)
     bottom, right = rows - even(plane[::-1]), columns - even(plane.T[::-1])
+    if top >= bottom or left >= right:  # nothing but border, or two even halves that meet
+        return (0.0, 0.0, 1.0, 1.0)
     return (left / columns, top / rows, right / columns, bottom / rows)
