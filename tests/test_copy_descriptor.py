@@ -4,8 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from dedupkit.embedding import Embedder, embedder_key, load_embedder, shared_embedder
+from dedupkit.embedding.frame import without_frame
 from dedupkit.embedding.keys import copy_weights
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.errors import MissingExtraError
@@ -32,6 +34,42 @@ def test_it_knows_transformed_copies_from_other_photos(photos):
         copies = vectors_of(model, [decode_rgb(edit.file(picture), 160) for picture in pictures])
         ranked_first.append(((originals * copies).sum(axis=1) > nearest).mean())
     assert np.mean(ranked_first) > 0.97
+
+
+@pytest.mark.parametrize("colour", ["black", "white", (90, 20, 160)])
+def test_borders_and_the_corners_of_a_rotation_move_a_vector_little(photos, colour):
+    pytest.importorskip("onnxruntime")
+    pictures = [photos[name].convert("RGB") for name in ("astronaut", "coffee", "chelsea", "rocket")]
+    model = shared_embedder("copy")
+    originals = vectors_of(model, pictures)
+    bordered = vectors_of(model, [ImageOps.expand(picture, (90, 60), colour) for picture in pictures])
+    assert (originals * bordered).sum(axis=1).min() > 0.9
+    for expand, least in ((False, 0.55), (True, 0.4)):
+        rotated = [picture.rotate(20, Image.Resampling.BICUBIC, expand, fillcolor=colour) for picture in pictures]
+        assert (originals * vectors_of(model, rotated)).sum(axis=1).min() > least
+
+
+def test_only_a_frame_is_cut_off(photos, photo):
+    assert without_frame(photo) is photo
+    even = Image.new("RGB", (50, 40), "white")
+    assert without_frame(even) is even
+    dot = even.copy()
+    dot.paste("black", (20, 20, 25, 25))  # a quarter of each side must be left
+    assert without_frame(dot) is dot
+    strip = ImageOps.expand(photo, (0, 30, 0, 0), "navy")
+    assert without_frame(strip).size == (photo.width, photo.height - 1)
+    for angle in (-30, 8, 30):
+        filled = without_frame(photos["coffee"].rotate(angle, Image.Resampling.BICUBIC))
+        corners = np.asarray(filled)[[1, 1, -2, -2], [1, -2, 1, -2]]
+        assert (corners.max(axis=1) > 25).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (7, 3), (300, 2)])
+def test_an_image_of_any_size_keeps_a_pixel(size):
+    draw = np.random.default_rng(0)
+    for levels in (1, 2, 256):
+        image = Image.fromarray(draw.integers(0, levels, (*size, 3), np.uint8))
+        assert min(without_frame(image).size) >= 1
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])

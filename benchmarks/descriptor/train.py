@@ -30,7 +30,7 @@ DIM, PRINCIPAL, SHRINK = 512, 768, 0.1
 CALIBRATION = 64  # photos of each folder that the ranges of the activations are measured on
 POOL, SMALLEST = 200, 32  # photos that others are blended with; pixels of the shorter side of one that is used
 
-SQUARE = Preprocess.named("half", SIDE, SIDE)
+SQUARE = Preprocess.named("copy", SIDE, SIDE)
 
 
 def drawn(folders: list[Path], count: int, draw: random.Random) -> list[list[Path]]:

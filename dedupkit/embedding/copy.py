@@ -1,7 +1,8 @@
 """``copy``: dedupkit's own copy descriptor, in the package, with nothing to download and no torch.
 
-An EfficientNet-Lite0 at 160 pixels, pooled after several of its stages, and a projection that was trained to bring
-transformed copies of a photo together and other photos apart; docs/copy-descriptor.md is its model card. The file takes
+A uniform frame is taken off, and what was rotated within one is turned upright (:mod:`~dedupkit.embedding.frame`). Then
+come an EfficientNet-Lite0 at 160 pixels, pooled after its last stage, and a projection that was trained to bring
+transformed copies of a photo together and other photos apart; docs/copy-descriptor.md is the model card. The file takes
 plain pixels, (n, 160, 160, 3) uint8, so what happens to them is in one place.
 """
 
@@ -12,8 +13,6 @@ from dedupkit.embedding.onnx import OnnxEmbedder, open_model
 from dedupkit.embedding.spec import Spec
 
 __all__ = ["load"]
-
-_PREPROCESS = "half"  # squashed to a square, so that borders and edges stay in the picture
 
 
 def load(spec: Spec, device: str | None = None) -> OnnxEmbedder:
@@ -28,4 +27,4 @@ def load(spec: Spec, device: str | None = None) -> OnnxEmbedder:
         >>> load_embedder("copy").preprocess(Image.open("a.jpg").convert("RGB")).shape   # doctest: +SKIP
         (160, 160, 3)
     """
-    return open_model(copy_weights(), spec, embedder_key(spec.text), device, default=_PREPROCESS, extra="verify")
+    return open_model(copy_weights(), spec, embedder_key(spec.text), device, default="copy", extra="verify")

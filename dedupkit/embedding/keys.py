@@ -40,7 +40,7 @@ def embedder_key(spec: str) -> str:
         path = Path(pretrained).expanduser()
         parts += [model, _file_hash(path) if path.is_file() else pretrained]
     elif parsed.scheme == "copy":
-        parts.append(_file_hash(copy_weights()))
+        parts += [_file_hash(copy_weights()), "unframe"]
     elif parsed.scheme == "lite":
         parts.append(_file_hash(lite_weights()))
     elif parsed.scheme == "precomputed":

@@ -11,6 +11,7 @@ import simplejpeg
 from PIL import Image
 
 from dedupkit.embedding.embedder import Pixels
+from dedupkit.embedding.frame import without_frame
 from dedupkit.errors import DedupkitError
 from dedupkit.images import MAX_PIXELS, ImageError, check_scans, jpeg_turn, open_image, turn_array
 
@@ -78,8 +79,8 @@ class Preprocess:
     Attributes:
         height: Height of the input, in pixels.
         width: Width of the input, in pixels.
-        fit: ``crop`` (shorter side to size, then the centre), ``squash`` (both sides to size) or ``pad`` (longer side
-            to size, then a border).
+        fit: ``crop`` (shorter side to size, then the centre), ``squash`` (both sides to size), ``unframe`` (the same
+            after :func:`~dedupkit.embedding.frame.without_frame`) or ``pad`` (longer side to size, then a border).
         resample: Pillow's filter.
         mean: Mean of each channel, on a scale of 0 to 1.
         std: Standard deviation of each channel, on the same scale.
@@ -100,6 +101,7 @@ class Preprocess:
         "imagenet": ("crop", Image.Resampling.BILINEAR, _IMAGENET),
         "clip": ("crop", Image.Resampling.BICUBIC, _CLIP),
         "half": ("squash", Image.Resampling.BICUBIC, _HALF),
+        "copy": ("unframe", Image.Resampling.BICUBIC, _HALF),
     }
 
     @classmethod
@@ -121,8 +123,10 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Pixels:
         """An RGB image to (height, width, 3) uint8; rounding as torchvision's Resize and CenterCrop do it."""
+        if self.fit == "unframe":
+            image = without_frame(image)
         width, height = image.size
-        if self.fit == "squash":
+        if self.fit in ("squash", "unframe"):
             return np.asarray(image.resize((self.width, self.height), self.resample))
         scales = (self.height / height, self.width / width)
         if self.fit == "pad":

@@ -21,7 +21,7 @@ __all__ = ["LEAST_PLACES", "MAX_EDGES", "facts_before", "join_vectors", "list_le
 
 Vectors = NDArray[np.float16]
 
-LEAST_PLACES = 4000
+LEAST_PLACES = 6000
 """Places that all lists of nearest neighbours have at least, up to the longest length."""
 
 _LENGTHS = ((0.9999, 32), (0.999, 16), (0.995, 8), (0.0, 4))
