@@ -180,8 +180,8 @@ def stated_floor(text: str) -> float:
 
     Cosines of different models cannot be compared: a copy descriptor's pairs of different photos lie below 0.45, which
     stands for every model that states none; those of ``lite`` lie higher. The floor of ``copy`` is one that hardly any
-    copy falls below, those reduced to a quarter of a small image included (docs/copy-descriptor.md): the lists of nearest
-    neighbours bound the work in all but small sets.
+    copy falls below, those reduced to a quarter of a small image included: the lists of nearest neighbours bound the
+    work in all but small sets.
 
     Args:
         text: A specification, or the name of an embedder.
