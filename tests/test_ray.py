@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -135,20 +136,23 @@ def test_nodes_that_share_a_bucket_alone_give_the_same_bytes(
     assert worked, "the tasks ran on the nodes"
 
 
-def test_joins_in_many_tasks_give_the_same_bytes(
+def test_joins_and_decisions_in_many_tasks_give_the_same_bytes(
     cluster: Any, store: S3, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nodes that share files, and nodes that share a bucket alone: what one task of a join leaves for another."""
+    """Nodes that share files, and nodes that share a bucket alone: what one task leaves for another, and the driver."""
     monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "driver"))
     run(shards, tmp_path / "one", rule="pdq<=31")
     monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")
+    monkeypatch.setenv("DEDUPKIT_PART_SIZE", "24")
     dk.dedup(shards, tmp_path / "ray", rule="pdq<=31", engine="ray", workers=1)
     assert outcome(tmp_path / "ray") == outcome(tmp_path / "one")
+    stages = json.loads((tmp_path / "ray" / "progress.json").read_text())["stages"]
+    assert min(stages[stage]["executed"] for stage in ("match pdq", "decide")) > 1
     dk.dedup(shards, "s3://bucket/joined", rule="pdq<=31", engine="ray", workers=1)
     there = store.objects("s3://bucket/joined")
     assert {name: there[name] for name in outcome(tmp_path / "one")} == outcome(tmp_path / "one")
     assert len([name for name in there if name.startswith("edges/pdq/")]) > 1
-    assert not [name for name in there if "/parts/" in name]
+    assert not [name for name in there if "/parts/" in name or ".next" in name]
 
 
 def test_a_killed_worker_and_a_killed_node_cost_what_they_were_at(cluster: Any, tmp_path: Path) -> None:
