@@ -30,8 +30,8 @@ from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, labels
 from dedupkit.signals.columns import Scanned
-from dedupkit.stages import caption_keys, parts
-from dedupkit.stages.caption_keys import CaptionKeys, count_captions
+from dedupkit.stages import group_captions, parts
+from dedupkit.stages.group_captions import captions_of_groups, in_groups
 from dedupkit.store import write_table
 
 POLICIES = ["sample", "-sample", "-pixels, nbytes, sample", "nbytes, -sample"]
@@ -104,17 +104,33 @@ def test_equal_samples_are_those_with_equal_values_whatever_the_parts(shards):
     assert found.tolist() == expected.tolist()
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.booleans()), max_size=40))
-def test_captions_are_counted_in_parts_as_in_one_piece(rows):
-    group, text, present = (np.array([row[place] for row in rows], kind) for place, kind in enumerate((int, int, bool)))
-    keys = CaptionKeys(np.stack([text, text], axis=1).astype(np.uint64), present)
-    whole = count_captions(group, keys, np.arange(len(rows)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(caption_keys, "_AT_ONCE", 7)
-        found = count_captions(group, keys, np.arange(len(rows)))
-    assert [column.tolist() for column in found] == [column.tolist() for column in whole]
-    expected = Counter((group, text) for group, text, there in rows if there)
-    assert sorted(found.uses.tolist()) == sorted(expected.values())
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["A dog", "a  dog", "a cat", "", None])), max_size=40))
+def test_captions_of_groups_are_counted_in_parts_as_in_one_piece(rows):
+    """In parts of about seven samples, from shards of sixteen."""
+    groups = {group: number for number, (group, _) in reversed(list(enumerate(rows)))}  # the smallest sample
+    group = np.array([groups[name] for name, _ in rows], np.int32)
+    taking = np.arange(len(rows)) % 11 != 10
+    mine = in_groups(group, taking)
+    texts: dict[int, list[str]] = {}
+    for number, (name, text) in enumerate(rows):
+        assert mine[number] == (taking[number] and sum(name == other for other, _ in rows) > 1)
+        if mine[number] and text:
+            texts.setdefault(groups[name], []).append(" ".join(text.lower().split()))
+    with TemporaryDirectory() as home:
+        scanned = Scanned(RunFolder(home), len(rows) // 16 + 1)
+        for shard in range(scanned.shards):
+            captions = pa.array([text for _, text in rows[16 * shard : 16 * shard + 16]], pa.string())
+            write_table(scanned.folder.samples(shard), pa.table([captions], names=["caption"]))
+        whole = captions_of_groups(scanned, group, mine)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(group_captions, "_AT_ONCE", 7)
+            found = captions_of_groups(scanned, group, in_groups(group, taking))
+    for one, other in zip(whole, found, strict=True):
+        assert (one.dtype, one.tolist()) == (other.dtype, other.tolist())
+    assert found.group.tolist() == sorted(texts)
+    assert found.captions.tolist() == [len(set(texts[name])) for name in sorted(texts)]
+    assert found.uses.tolist() == [max(Counter(texts[name]).values()) for name in sorted(texts)]
 
 
 @contextmanager

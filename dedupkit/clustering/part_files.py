@@ -15,7 +15,7 @@ from dedupkit.clustering.parts import NO_PART, Parts
 from dedupkit.clustering.policy import Policy
 from dedupkit.clustering.rules import Rule
 from dedupkit.signals.matches import Matches, Origin, Streamed
-from dedupkit.store import atomic_path
+from dedupkit.store import append_rows, atomic_path
 
 __all__ = ["Parting", "Rows", "decide_part", "gather_parts", "part_inputs", "part_verdicts", "write_parts"]
 
@@ -94,11 +94,11 @@ def write_parts(
             known[_first(name)] = first[here]
         for name, column in each.columns.items():
             known[_column(name)] = column
-        _scatter(home, "samples", np.where(taking[here], parts.part[here], NO_PART), known, parts.count)
+        append_rows(_files(home, parts, "samples"), np.where(taking[here], parts.part[here], NO_PART), known)
     del firsts
     for name, signal in signals.items():
         for where, edges in _placed(name, signal, parts, taking):
-            _scatter(home, name, where, edges, parts.count)
+            append_rows(_files(home, parts, name), where, edges)
 
 
 def decide_part(home: str, number: int, parting: Parting) -> dict[str, Any]:
@@ -189,17 +189,6 @@ def _placed(
             yield np.full(len(mine), number, np.uint8), mine
 
 
-def _scatter(home: Path, name: str, where: NDArray[np.uint8], rows: NDArray[Any], count: int) -> None:
-    """Append rows to the files of their parts."""
-    order = np.argsort(where, kind="stable")
-    bounds = np.searchsorted(where[order], np.arange(count + 1))
-    for number in range(count):
-        mine = order[bounds[number] : bounds[number + 1]]
-        if len(mine):
-            with _file(home, number, name).open("ab") as stream:
-                rows[mine].tofile(stream)
-
-
 def _edges_in(path: Path) -> NDArray[Any]:
     return np.fromfile(path, _EDGE) if path.exists() else np.zeros(0, _EDGE)
 
@@ -217,6 +206,10 @@ def _local(first: NDArray[np.int32], edges: NDArray[Any], origin: Origin, sample
         a, b, score = a[held], b[held], score[held]
     smaller = np.minimum(a, b)
     return Matches(label, smaller, np.maximum(a, b, out=b), np.ascontiguousarray(score), origin)
+
+
+def _files(home: Path, parts: Parts, name: str) -> list[Path]:
+    return [_file(home, number, name) for number in range(parts.count)]
 
 
 def _file(home: Path, number: int, name: str) -> Path:

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.signals.columns import Scanned, bytes_of, distinct_values
-from dedupkit.store import count_rows, read_columns
+from dedupkit.startup.memory import give_back_memory
+from dedupkit.store import append_rows, count_rows, read_columns
 
 __all__ = ["equal_samples"]
 
@@ -55,7 +56,7 @@ def equal_samples(
                 rows = np.fromfile(place, record)
                 label[rows["row"]] = rows["row"][_first_equal(rows["value"])]
                 place.unlink()
-    pa.default_memory_pool().release_unused()
+    give_back_memory()
     return label
 
 
@@ -73,13 +74,7 @@ def _write(
     rows["value"] = bytes_of(values)[mine]
     head = np.ascontiguousarray(rows["value"][:, :8]).view(np.uint64).ravel()
     part = (((head * _GOLDEN) >> np.uint64(32)) * np.uint64(len(places)) >> np.uint64(32)).astype(np.uint8)
-    order = np.argsort(part, kind="stable")
-    bounds = np.searchsorted(part[order], np.arange(len(places) + 1))
-    for number, place in enumerate(places):
-        chosen = order[bounds[number] : bounds[number + 1]]
-        if len(chosen):
-            with place.open("ab") as stream:
-                rows[chosen].tofile(stream)
+    append_rows(places, part, rows)
 
 
 def _first_equal(values: NDArray[np.uint8]) -> NDArray[np.int64]:

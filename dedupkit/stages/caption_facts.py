@@ -19,6 +19,7 @@ from dedupkit.stages.caption_keys import (
     count_captions,
     keys_of_samples,
 )
+from dedupkit.stages.group_captions import captions_of_groups, in_groups
 
 __all__ = ["CaptionFacts", "caption_facts", "carried_captions", "template_samples"]
 
@@ -65,19 +66,16 @@ def caption_facts(
         mode: What is done with captions.
         earlier: For templates the captions of earlier runs, which count too.
     """
-    sizes = decision.sizes()
-    grouped = np.flatnonzero((sizes[decision.group] > 1) & readable)
-    keys = keys_of_samples(scanned, grouped, len(readable))
-    counts = count_captions(decision.group[grouped], keys, grouped)
-    ids, starts, distinct = np.unique(counts.group, return_index=True, return_counts=True)
+    mine = in_groups(decision.group, readable)
+    counts = captions_of_groups(scanned, decision.group, mine)
     groups = pa.table({
-        "group": ids,
-        "captions": distinct.astype(np.int32),
-        "caption": captions_of_samples(scanned, counts.row[starts]),
-        "caption_count": counts.uses[starts].astype(np.int32),
+        "group": counts.group,
+        "captions": counts.captions,
+        "caption": captions_of_samples(scanned, counts.row),
+        "caption_count": counts.uses,
     })  # fmt: skip
     if mode.kind == "merge":
-        return CaptionFacts(groups, _merged(scanned, grouped, keys, decision))
+        return CaptionFacts(groups, _merged(scanned, np.flatnonzero(mine), decision))
     if mode.kind == "template":
         templates, samples = template_samples(scanned, readable & (decision.witness < 0), mode.uses, earlier)
         carried: dict[int, list[Any]] = {sample: [] for sample in samples.tolist()} if mode.action == "blank" else {}
@@ -123,8 +121,15 @@ def template_samples(
     return table, np.flatnonzero(keys.present & np.isin(pairs, known))
 
 
-def _merged(scanned: Scanned, grouped: Ints, keys: CaptionKeys, decision: Decision) -> dict[int, list[dict[str, Any]]]:
-    """By kept sample the captions of itself and of those that it stands for, if it stands for any."""
+def _merged(scanned: Scanned, grouped: Ints, decision: Decision) -> dict[int, list[dict[str, Any]]]:
+    """By kept sample the captions of itself and of those that it stands for, if it stands for any.
+
+    Args:
+        scanned: All samples.
+        grouped: The samples that are of groups of two or more, ascending.
+        decision: The verdicts.
+    """
+    keys = keys_of_samples(scanned, grouped, len(decision.witness))
     witness = decision.witness[grouped]
     target = np.where(witness >= 0, witness, grouped)
     stands = np.isin(target, witness[witness >= 0]) & (target < len(decision.witness))  # not those of earlier runs

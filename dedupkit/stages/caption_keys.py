@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ from dedupkit.store import count_rows, read_columns
 __all__ = ["CaptionCounts", "CaptionKeys", "captions_of_samples", "count_captions", "keys_of_column", "keys_of_samples"]
 
 _FEW = 50_000  # samples
-_AT_ONCE = 2_000_000  # samples whose captions are sorted together, about
 
 Ints = NDArray[np.int64]
 
@@ -41,16 +39,6 @@ class CaptionCounts(NamedTuple):
 
 def count_captions(group: NDArray[np.integer], keys: CaptionKeys, rows: Ints) -> CaptionCounts:
     """Count equal captions within groups; arguments have an entry for each sample."""
-    parts = len(group) // _AT_ONCE + 1
-    bounds = np.linspace(0, int(group.max(initial=0)) + 1, parts + 1).astype(np.int64).tolist()
-    found = []
-    for low, high in pairwise(bounds):  # groups are numbered by samples, so about as many samples are in each part
-        mine = slice(None) if parts == 1 else (group >= low) & (group < high)
-        found.append(_count(group[mine], CaptionKeys(keys.hashes[mine], keys.present[mine]), rows[mine]))
-    return found[0] if parts == 1 else CaptionCounts(*map(np.concatenate, zip(*found, strict=True)))
-
-
-def _count(group: NDArray[np.integer], keys: CaptionKeys, rows: Ints) -> CaptionCounts:
     mine = keys.present
     group, high, low, rows = group[mine], keys.hashes[mine, 0], keys.hashes[mine, 1], rows[mine]
     order = np.lexsort((rows, low, high, group))

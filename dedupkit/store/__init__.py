@@ -20,6 +20,7 @@ from dedupkit.store.records import (
     write_sealed,
 )
 from dedupkit.store.remote import at_once, is_refused, retried
+from dedupkit.store.scatter import append_rows
 from dedupkit.store.staged import staged
 from dedupkit.store.tables import count_rows, iter_columns, parquet_writer, read_columns, write_table
 from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
@@ -31,6 +32,7 @@ __all__ = [
     "FileState",
     "Lease",
     "Mirror",
+    "append_rows",
     "at_once",
     "atomic_path",
     "count_rows",
