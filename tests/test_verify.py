@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from dedupkit.images import ImageError
 from dedupkit.verification import features_of
+from dedupkit.verification.glance import worth_aligning
+from dedupkit.verification.maps import inverse
 from dedupkit.verification.pair import Features, Verification, local_features, verify_pair
 
 cv2 = pytest.importorskip("cv2")
@@ -243,6 +245,18 @@ def test_different_photos_share_nothing(known: dict[str, Features]) -> None:
     for first in NAMES:
         for second in NAMES:
             assert verify_pair(known[first], known[second]).verified is (first == second)
+
+
+def test_a_glance_tells_maps_that_are_worth_aligning(
+    photos: dict[str, Image.Image], known: dict[str, Features]
+) -> None:
+    window = crop(photos["coffee"], 0.1, 0.2, 0.7, 0.9)
+    to_whole = np.array([[1.0, 0, round(0.1 * photos["coffee"].width)], [0, 1, round(0.2 * photos["coffee"].height)]])
+    right = worth_aligning(features(window), known["coffee"], to_whole, sure=True)
+    back = worth_aligning(known["coffee"], features(window), inverse(to_whole), sure=True)
+    away = worth_aligning(features(window), known["coffee"], to_whole - [[0, 0, 60], [0, 0, 60]], sure=False)
+    other = worth_aligning(features(window), known["astronaut"], to_whole, sure=False)
+    assert (right, back, away, other) == (True, True, False, False)
 
 
 def clouds(seed: int, side: int = 240) -> Image.Image:

@@ -72,6 +72,8 @@ def find_corners(cv2: Any, plane: NDArray[np.uint8], size: tuple[int, int]) -> C
         plane: (h, w) uint8, the reduced luminance.
         size: (width, height) of the full image.
     """
+    from dedupkit.verification.kernels import describe
+
     found = []
     if min(plane.shape) > 4 * _RADIUS:
         edge = _RADIUS + 2
@@ -86,12 +88,9 @@ def find_corners(cv2: Any, plane: NDArray[np.uint8], size: tuple[int, int]) -> C
         here, scale = np.flatnonzero(levels == level), _FACTOR**level
         rows, columns = (round(length / scale) for length in plane.shape)
         smaller = cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_AREA) if level else plane
-        pixels = cv2.GaussianBlur(smaller, (7, 7), 2).ravel()
-        x, y = np.rint(points[here] / np.float32(scale)).astype(np.intp).T
-        x, y = x.clip(_RADIUS, columns - 1 - _RADIUS), y.clip(_RADIUS, rows - 1 - _RADIUS)
-        offset = _pattern() @ (1, columns)
-        values = pixels.take((y * columns + x)[:, None] + offset[turns[here]])
-        codes[here] = np.packbits(values[:, :BITS] < values[:, BITS:], axis=1)
+        places = np.rint(points[here] / np.float32(scale)).astype(np.intp)
+        places = places.clip(_RADIUS, np.array([columns, rows]) - 1 - _RADIUS)
+        codes[here] = describe(cv2.GaussianBlur(smaller, (7, 7), 2), places, turns[here], _pattern())
     shrink = np.array(size, np.float32) / np.array(plane.shape[::-1], np.float32)
     return Corners(((points + np.float32(0.5)) * shrink).astype(np.float32), codes, turns, levels)
 
@@ -109,7 +108,7 @@ def corner_matches(a: Corners, b: Corners, *, mirror: bool) -> NDArray[np.intp]:
     """
     if min(len(a), len(b)) < 2:
         return np.empty((0, 2), np.intp)
-    from dedupkit.verification.kernels import nearest_codes
+    from dedupkit.verification.kernels import agreeing_moves, nearest_codes
 
     words_a, words_b = _words(a, mirror), _words(b, False)
     nearest, best, second, back = (np.empty(count, np.int32) for count in (len(a), len(a), len(a), len(b)))
@@ -119,7 +118,9 @@ def corner_matches(a: Corners, b: Corners, *, mirror: bool) -> NDArray[np.intp]:
     turns = a.turns[rows].astype(np.intp)
     turned = (b.turns[matches[:, 1]] - (_DIRECTIONS // 2 - turns if mirror else turns)) % _DIRECTIONS
     resized = b.levels[matches[:, 1]].astype(np.intp) - a.levels[rows] + _LEVELS
-    return matches[_agreeing(turned, resized)]
+    agreeing = np.empty(len(rows), np.bool_)
+    agreeing_moves(turned, resized, (_DIRECTIONS, 2 * _LEVELS + 1), _TURN, _SIZE, agreeing)
+    return matches[agreeing]
 
 
 def matches_nearby(
@@ -148,15 +149,3 @@ def _words(corners: Corners, mirror: bool) -> NDArray[np.uint64]:
     """The codes as (2, c) uint64; those of the mirror image have their halves exchanged."""
     words = np.ascontiguousarray(corners.codes).view(np.uint64).T
     return np.ascontiguousarray(words[::-1] if mirror else words)
-
-
-def _agreeing(turned: NDArray[np.intp], resized: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """The largest set that differs by at most ``_TURN`` and ``_SIZE`` from one turn and size, (k,)."""
-    votes = np.zeros((_DIRECTIONS, 2 * _LEVELS + 1), np.intp)
-    np.add.at(votes, (turned, resized), 1)
-    around = sum(np.roll(votes, step, axis=0) for step in range(-_TURN, _TURN + 1))
-    windows = sum(np.roll(around, step, axis=1) for step in range(-_SIZE, _SIZE + 1))
-    turn, size = np.unravel_index(int(np.argmax(windows)), votes.shape)
-    apart = np.abs((turned - turn + _DIRECTIONS // 2) % _DIRECTIONS - _DIRECTIONS // 2)
-    agreeing: NDArray[np.bool_] = (apart <= _TURN) & (np.abs(resized - size) <= _SIZE)
-    return agreeing

@@ -16,6 +16,7 @@ __all__ = [
     "FEW_TILES",
     "MAX_STRETCH",
     "MIN_OVERLAP",
+    "MOVED",
     "OTHER",
     "REACH",
     "SURE",
@@ -33,6 +34,7 @@ MIN_OVERLAP = 0.4  # of the image of which more is shared: less is a neighbourin
 OTHER = 0.4  # mean correlation of a block of tiles below which it shows something else
 FEW_TILES = 12  # textured tiles without which pixels prove nothing
 SURE, SURE_SHIFT = 0.93, 0.2  # agreement and shift of a copy that needs no further look
+MOVED = 0.5  # shift of the pixels of another shot, however well they agree
 UNLIKE = 0.5  # agreement below which images on a map of few corners are no copies
 LAYOUT, COMMON = 0.6, 0.25  # of a template: area of both images on the map; textured tiles that are the same
 

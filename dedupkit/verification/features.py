@@ -62,6 +62,19 @@ class Features:
         descriptors = np.zeros((0, 128), dtype=np.uint8) if raw is None else _root(raw)
         return _in_full(points + np.float32(0.5), self.plane, self.size), descriptors
 
+    @cached_property
+    def _reduced(self) -> dict[int, NDArray[np.uint8]]:
+        return {}
+
+    def reduced(self, side: int) -> NDArray[np.uint8]:
+        """The plane with a longer side of at most that many pixels, at least 2 x 2; kept."""
+        if side not in self._reduced:
+            shrink = side / max(self.plane.shape)
+            rows, columns = (max(2, round(length * min(shrink, 1))) for length in self.plane.shape)
+            cv2 = import_optional("cv2", "verify")
+            self._reduced[side] = cv2.resize(self.plane, (columns, rows), interpolation=cv2.INTER_AREA)
+        return self._reduced[side]
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the full image."""

@@ -8,10 +8,35 @@ import numpy as np
 
 from dedupkit.neighbors.hamming.kernels import njit, popcount
 
-__all__ = ["compare_tiles", "nearest_codes", "nearest_nearby"]
+__all__ = ["agreeing_moves", "compare_tiles", "correlate_reduced", "describe", "nearest_codes", "nearest_nearby"]
 
 _SHIFT, _ROWS = np.int32(16), np.int32((1 << 16) - 1)  # a distance and the row it belongs to, in one number
 _NONE = np.int32((1 << 30) - 1)
+
+
+@njit
+def describe(pixels: Any, places: Any, turns: Any, pattern: Any) -> Any:
+    """Compare pairs of pixels around corners.
+
+    Args:
+        pixels: (h, w) uint8.
+        places: (k, 2) int64, x and y of the corners.
+        turns: (k,) uint8, the pattern of each.
+        pattern: (directions, 2 bits, 2) int64, x and y of the pixels beside a corner.
+
+    Returns:
+        (k, bits / 8) uint8: whether the pixel of row i of the pattern is less than that of row bits + i, the first bit
+        of a byte the highest.
+    """
+    bits = pattern.shape[1] // 2
+    codes = np.zeros((len(places), bits // 8), np.uint8)
+    for at in range(len(places)):
+        x, y, turned = places[at, 0], places[at, 1], pattern[turns[at]]
+        for bit in range(bits):
+            first = pixels[y + turned[bit, 1], x + turned[bit, 0]]
+            if first < pixels[y + turned[bits + bit, 1], x + turned[bits + bit, 0]]:
+                codes[at, bit // 8] |= np.uint8(128 >> bit % 8)
+    return codes
 
 
 @njit
@@ -72,6 +97,31 @@ def nearest_nearby(placed: Any, a: Any, points: Any, b: Any, radius: Any, neares
 
 
 @njit
+def agreeing_moves(turned: Any, resized: Any, shape: Any, turn: Any, size: Any, agreeing: Any) -> None:
+    """Find the largest set of matches that differ little from one turn and size; the first of equals.
+
+    Args:
+        turned: (k,) int64, how far each is turned, below shape[0], which is a full turn.
+        resized: (k,) int64, how much each is resized, below shape[1].
+        shape: Number of turns and of sizes.
+        turn: By how much they differ in turn from the middle of the set at most.
+        size: By how much in size.
+        agreeing: (k,) bool, to be filled.
+    """
+    turns, sizes = shape
+    votes = np.zeros(shape, np.int64)
+    for at in range(len(turned)):
+        for i in range(turned[at] - turn, turned[at] + turn + 1):
+            for j in range(max(0, resized[at] - size), min(sizes, resized[at] + size + 1)):
+                votes[i % turns, j] += 1
+    best = np.argmax(votes)
+    i, j = best // sizes, best % sizes
+    for at in range(len(turned)):
+        apart = abs((turned[at] - i + turns // 2) % turns - turns // 2)
+        agreeing[at] = apart <= turn and abs(resized[at] - j) <= size
+
+
+@njit
 def compare_tiles(first: Any, second: Any, inside: Any, rows: Any, columns: Any, unsure: Any, found: Any) -> None:
     """Compare two grids of pixels tile by tile: how they correlate, and by how much one lies off the other.
 
@@ -126,3 +176,44 @@ def compare_tiles(first: Any, second: Any, inside: Any, rows: Any, columns: Any,
             x_rest, y_rest = x_rest / number, y_rest / number
             size = xx * yy - xy * xy
             found[4, i, j], found[5, i, j] = (yy * x_rest - xy * y_rest) / size, (xx * y_rest - xy * x_rest) / size
+
+
+@njit
+def correlate_reduced(first: Any, bounds: Any, second: Any, limits: Any, to_second: Any, tile: Any, found: Any) -> None:
+    """Correlate two reduced images under a map, tile by tile of the first.
+
+    Args:
+        first: (n, m) uint8.
+        bounds: (2, 2) float64, from where to where x and y of its pixels count.
+        second: (k, l) uint8.
+        limits: (2, 2) float64, as the bounds.
+        to_second: (2, 3) float64, from x and y of a pixel of the first to those in the second.
+        tile: Pixels of a side of a tile.
+        found: (down, across) float64, to be filled: the correlations; NaN where a tile is even in both or lies by half
+            outside of the second.
+    """
+    rows, columns = first.shape
+    last, lowest = second.shape[1] - 2, second.shape[0] - 2
+    for i in range(found.shape[0]):
+        for j in range(found.shape[1]):
+            count, a, b, aa, bb, ab = 0, 0.0, 0.0, 0.0, 0.0, 0.0
+            for y in range(i * tile, min((i + 1) * tile, rows)):
+                for x in range(j * tile, min((j + 1) * tile, columns)):
+                    if x < bounds[0, 0] or y < bounds[0, 1] or x > bounds[1, 0] or y > bounds[1, 1]:
+                        continue
+                    across = to_second[0, 0] * x + to_second[0, 1] * y + to_second[0, 2]
+                    down = to_second[1, 0] * x + to_second[1, 1] * y + to_second[1, 2]
+                    if limits[0, 0] <= across <= limits[1, 0] and limits[0, 1] <= down <= limits[1, 1]:
+                        p, q = min(int(across), last), min(int(down), lowest)
+                        u, v = across - p, down - q
+                        upper = second[q, p] * (1 - u) + second[q, p + 1] * u
+                        lower = second[q + 1, p] * (1 - u) + second[q + 1, p + 1] * u
+                        one, two = np.float64(first[y, x]), upper * (1 - v) + lower * v
+                        count += 1
+                        a, b, aa, bb, ab = a + one, b + two, aa + one * one, bb + two * two, ab + one * two
+            found[i, j] = np.nan
+            if 2 * count > tile * tile:
+                a, b = a / count, b / count
+                spread_a, spread_b = max(aa / count - a * a, 0.0) + 1, max(bb / count - b * b, 0.0) + 1
+                if max(spread_a, spread_b) > 17:
+                    found[i, j] = (ab / count - a * b) / np.sqrt(spread_a * spread_b)

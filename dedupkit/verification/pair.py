@@ -5,13 +5,15 @@ Candidate pairs come from hashes or embeddings; each is decided here on its own,
 
 1. Corners (:mod:`dedupkit.verification.corners`), matched in both mirrorings, give an affine map by RANSAC. Two images
    rich in corners without a map are strangers.
-2. The map is corrected by the pixels, and the images are compared under it, tile by tile
+2. Both images, reduced to some 64 pixels, are compared under the map (:mod:`dedupkit.verification.glance`): most maps
+   are by chance, or of another shot, and end here.
+3. The map is corrected by the pixels, and the images are compared under it, tile by tile
    (:mod:`dedupkit.verification.pixels`). Where tiles agree and lie still, the two are copies; a caption or a logo
    spoils few tiles. Where a block differs and the rest is the same pixel by pixel, they are images of one template.
    Where the pixels agree in part, a few corners may have given a rough map: it is sought again among all corners that
    lie about where it puts them. Pixels that disagree under a map that many corners follow show another scene, or
    another shot of it: depth and motion are not affine, so its tiles do not lie still.
-3. What is still open is decided by RootSIFT features (:mod:`dedupkit.verification.sift`), computed once per image.
+4. What is still open is decided by RootSIFT features (:mod:`dedupkit.verification.sift`), computed once per image.
 
 Images in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their pixels,
 to a stricter standard. Nothing here draws random numbers that depend on anything but the pair.
@@ -31,6 +33,7 @@ from dedupkit.verification.corners import corner_matches, matches_nearby
 from dedupkit.verification.criteria import (
     FEW_TILES,
     MIN_OVERLAP,
+    MOVED,
     OTHER,
     SURE,
     SURE_SHIFT,
@@ -41,6 +44,7 @@ from dedupkit.verification.criteria import (
     refused,
 )
 from dedupkit.verification.features import Features, ImageLike, features_of, local_features
+from dedupkit.verification.glance import worth_aligning
 from dedupkit.verification.maps import Affine, Verification, apply
 from dedupkit.verification.pixels import Tiles, align
 from dedupkit.verification.sift import by_sift
@@ -50,6 +54,7 @@ __all__ = ["Features", "Verification", "local_features", "verify_pair"]
 FEWEST = 4  # corners on a map that is worth a look at the pixels; strangers hardly reach so many
 MANY = 20  # corners on a map that is none by chance
 RICH = 100  # corners of an image that would give a map if there were one
+LUSH, SCARCE = 400, 15  # corners of two images, and on the map, that are too few where both show as much of a scene
 LIKE = 0.75  # agreement below which images on a map of many corners are no copies
 FAINTLY = 0.3  # agreement of a map of few corners from which on it may be the right one, seen vaguely
 AGAIN = (8.0, 5.0)  # pixels of the reduced b around the place of a corner in which it is sought again
@@ -90,8 +95,12 @@ def verify_pair(
 def _by_corners(cv2: Any, a: Features, b: Features, min_agreement: float) -> Verification | None:
     """The verdict where corners and pixels are enough for one, else None."""
     best: _Look | None = None
+    unlike = Verification(False, "no matching points", None, a.size, b.size)
     template: Verification | None = None  # only where the other mirroring shows no copy
     for matrix, inliers in _corner_maps(cv2, a, b):
+        if _by_chance(a, b, matrix, inliers) or not worth_aligning(a, b, matrix, sure=inliers >= MANY):
+            unlike = replace(unlike, reason="other content on the best map", matrix=matrix, inliers=inliers)
+            continue
         look = _Look.along(cv2, a, b, matrix, inliers)
         if look.sure(min_agreement):
             return as_copy(look.found)
@@ -102,9 +111,10 @@ def _by_corners(cv2: Any, a: Features, b: Features, min_agreement: float) -> Ver
         return template
     if best is None:
         rich = min(len(a.corners), len(b.corners)) >= RICH
-        return Verification(False, "no matching points", None, a.size, b.size) if rich else None
-    certain = LIKE if best.inliers >= MANY else UNLIKE
-    if best.agreement >= (UNLIKE if best.inliers >= MANY else FAINTLY):
+        return unlike if rich or unlike.matrix is not None else None
+    many = best.inliers >= MANY
+    certain = UNLIKE if not many else LIKE if best.tiles.shift <= MOVED else SURE
+    if best.agreement >= (certain if many else FAINTLY):
         for radius in AGAIN:
             again = _look_again(cv2, a, b, best.tiles.matrix, radius)
             if again is None:
@@ -113,7 +123,9 @@ def _by_corners(cv2: Any, a: Features, b: Features, min_agreement: float) -> Ver
                 return again.found
             if again.sure(min_agreement):
                 return as_copy(again.found)
-            best = again.better_than(best)
+            if again.agreement <= best.agreement:
+                break
+            best = again
     return refused(best.found, best.tiles) if best.agreement < certain else None
 
 
@@ -161,6 +173,12 @@ def _corner_maps(cv2: Any, a: Features, b: Features) -> Iterator[tuple[Affine, i
         elif matrix is not None and inliers >= FEWEST:
             found.append((inliers, matrix))
     yield from ((matrix, inliers) for inliers, matrix in sorted(found, key=lambda fit: -fit[0]))
+
+
+def _by_chance(a: Features, b: Features, matrix: Affine, inliers: int) -> bool:
+    """Whether too few corners follow a map of two rich images that show about as much of a scene."""
+    wider = abs(float(np.linalg.det(matrix[:, :2]))) * (a.width * a.height) / (b.width * b.height)
+    return inliers < SCARCE and min(len(a.corners), len(b.corners)) >= LUSH and 0.5 < wider < 2
 
 
 def _look_again(cv2: Any, a: Features, b: Features, matrix: Affine, radius: float) -> _Look | None:

@@ -20,7 +20,7 @@ FAINT = 1.5  # as FLAT, for `detail`
 SPOILED = 0.4  # share of the textured tiles that captions and logos may spoil
 BLOCK = 3  # tiles a side of the smallest area in which other content is looked for
 ROUNDS, SETTLED = 5, 0.15  # of alignment at most; grid pixels that its last correction moves a corner at most
-HOPELESS = 0.2  # agreement below which the third correction finds no copy either
+HOPELESS = 0.3  # agreement below which the second correction finds no copy either
 ALIKE = 0.5  # correlation of a tile from which on its displacement means something
 UNSURE = 0.3  # squared gradient, in grey levels a pixel, of what noise moves
 SAME, STILL = 0.9, 0.3  # correlation and displacement, in grid pixels, of a tile that shows the same
@@ -135,7 +135,7 @@ def align(cv2: Any, a: Features, b: Features, matrix: Affine) -> Tiles:
         return _nothing(matrix)
     best = grid.tiles(matrix)
     for done in range(ROUNDS):
-        if not best.count or best.shift <= SETTLED or (done > 1 and best.agreement < HOPELESS):
+        if not best.count or best.shift <= SETTLED or (done and best.agreement < HOPELESS):
             break  # nothing is left to correct, or to hope for
         corrected, moved = grid.correction()
         if moved <= SETTLED:

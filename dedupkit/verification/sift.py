@@ -18,6 +18,7 @@ from dedupkit.verification.criteria import (
     FEW_TILES,
     MAX_STRETCH,
     MIN_OVERLAP,
+    MOVED,
     OTHER,
     REACH,
     SURE,
@@ -40,7 +41,6 @@ MAX_COHERENCE, EXACT = 0.45, 0.25  # of deviations from the map, where their med
 NEIGHBOUR = 40.0  # pixels within which two matches are neighbours
 FEW, FEW_AGREEMENT = 5, 0.9  # fewer inliers do, down to FEW, where FEW_TILES tiles agree so well
 ENOUGH = 100  # features of an image that would match if there were anything to match
-MOVED = 0.5  # shift of the pixels of another shot, however well they agree
 IN_PLACE = 0.9  # agreement where no features help, of what rows and columns do not explain
 
 # A 128-value descriptor is 4 rows x 4 columns x 8 directions, in the frame of the feature's own orientation. Mirroring
