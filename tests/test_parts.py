@@ -98,6 +98,7 @@ def test_equal_samples_are_those_with_equal_values_whatever_the_parts(shards):
         scanned, signal = Scanned(folder, len(shards)), find_signal("exact")
         expected = signal.distinct(scanned).first
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(labels, "_IN_MEMORY", 0)
             patch.setattr(labels, "_ROWS_A_PART", 4)
             found = signal.labels(scanned)
     assert found.dtype == expected.dtype

@@ -22,7 +22,8 @@ from dedupkit.store import append_rows, count_rows, read_columns
 
 __all__ = ["equal_samples"]
 
-_ROWS_A_PART = 1_000_000
+_IN_MEMORY = 1_000_000  # rows that are grouped as they are read
+_ROWS_A_PART = 250_000
 _MOST_PARTS = 256
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # spreads values that share their first bits
 
@@ -39,7 +40,8 @@ def equal_samples(
         usable: Table of these columns to booleans, one per sample: whether its fingerprint counts.
     """
     files = [scanned.folder.samples(shard) for shard in range(scanned.shards)]
-    parts = min(len(scanned) // _ROWS_A_PART + 1, _MOST_PARTS)
+    count = len(scanned)
+    parts = 1 if count < _IN_MEMORY else min(count // _ROWS_A_PART + 1, _MOST_PARTS)
     names = list(dict.fromkeys((column, *also)))
     kind = read_columns(files[0], [column]).schema.field(column).type if parts > 1 else pa.null()
     if not pa.types.is_fixed_size_binary(kind) or kind.byte_width < 8:

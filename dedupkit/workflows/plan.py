@@ -32,6 +32,7 @@ __all__ = ["Plan", "plan_run"]
 _SHARDS = 3  # that are sampled: the first, the middle and the last
 _START = 0.7  # seconds until workers run and the compiled code is loaded
 
+_OPENED = 4e-3  # seconds a shard, for the files that deciding opens (benchmarks/resume.py)
 _ACROSS = 5e-6  # seconds a row for joins with references, as joins of a million small images took them
 _HELD = 165  # bytes that the main process holds for a row of a reference
 
@@ -161,6 +162,7 @@ def plan_run(
     places = Places(engine == "local", workers, threads)
     later = joins_and_decision(parsed, embedders, extent, dims, places)
     seconds |= later.seconds
+    seconds["decide"] += _OPENED * len(shards)
     if references.rows:
         seconds["across"] = _ACROSS * (total + references.rows)
     seconds["total"] = sum(seconds.values())
