@@ -13,7 +13,7 @@ from dedupkit.embedding.embedder import Pixels
 
 __all__ = ["without_frame"]
 
-_TOLERANCE = 10  # levels of a channel that a frame's pixels may lie off its colour: what JPEG makes of it
+_BORDER, _CORNER = 10, 14  # levels of a channel that a frame's pixels may lie off its colour, for JPEG and noise
 _OUTLIERS = 0.01  # share of an edge line's pixels that may lie further off
 _LEAST = 0.25  # share of either side that must be left, else nothing is cut
 _SHORTEST = 3  # pixels of a corner triangle's legs
@@ -54,16 +54,16 @@ def without_frame(image: Image.Image) -> Image.Image:
 
 def _uniform_lines(lines: NDArray[np.uint8]) -> int:
     """How many lines of (n, m, 3) at its start have one colour, and one more, which the resampling of an edge blurs."""
-    if not lines.size or np.ptp(lines[0, ::4], axis=0).max() > 2 * _TOLERANCE:  # nearly all photos: no time is lost
+    if not lines.size or np.ptp(lines[0, ::4], axis=0).max() > 2 * _BORDER:  # nearly all photos: no time is lost
         return 0
-    uniform = _near(lines, np.median(lines[0], axis=0)).mean(axis=1) >= 1 - _OUTLIERS
+    uniform = _near(lines, np.median(lines[0], axis=0), _BORDER).mean(axis=1) >= 1 - _OUTLIERS
     length = _run(uniform)
     return length + 1 if 0 < length < len(lines) else length
 
 
-def _near(pixels: NDArray[np.uint8], colour: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which pixels of (..., 3) have a colour."""
-    low, high = np.clip(colour - _TOLERANCE, 0, 255), np.clip(colour + _TOLERANCE, 0, 255)
+def _near(pixels: NDArray[np.uint8], colour: NDArray[np.float64], levels: int) -> NDArray[np.bool_]:
+    """Which pixels of (..., 3) have a colour, to so many levels."""
+    low, high = np.clip(colour - levels, 0, 255), np.clip(colour + levels, 0, 255)
     inside = (pixels >= low.astype(np.uint8)) & (pixels <= high.astype(np.uint8))
     near: NDArray[np.bool_] = np.all(inside, axis=-1)
     return near
@@ -96,9 +96,9 @@ class _Rotated:
         """
         corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
         colour = np.median(corners, axis=0)
-        if not _near(corners, colour).all():
+        if not _near(corners, colour, _CORNER).all():
             return None
-        frame = _near(pixels, colour)
+        frame = _near(pixels, colour, _CORNER)
         rows, columns = (np.flatnonzero(~frame.all(axis=axis)) for axis in (1, 0))
         if not len(rows):
             return None

@@ -124,7 +124,8 @@ class Preprocess:
     def __call__(self, image: Image.Image) -> Pixels:
         """An RGB image to (height, width, 3) uint8; rounding as torchvision's Resize and CenterCrop do it."""
         if self.fit == "unframe":
-            image = without_frame(image)
+            # As JPEGs are decoded: noise, which a frame's pixels may have too, is averaged out.
+            image = without_frame(image.reduce(max(1, min(image.size) // self.min_side)))
         width, height = image.size
         if self.fit in ("squash", "unframe"):
             return np.asarray(image.resize((self.width, self.height), self.resample))
