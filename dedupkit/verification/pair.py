@@ -15,7 +15,8 @@ Candidate pairs come from hashes or embeddings; each is decided here on its own,
    another shot of it: depth and motion are not affine, so its tiles do not lie still.
 4. What is still open is decided by RootSIFT features (:mod:`dedupkit.verification.sift`), computed once per image.
 
-Images in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their pixels,
+Small images, such as CIFAR's, are aligned by all their pixels instead (:mod:`dedupkit.verification.small`). Larger ones
+in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their pixels,
 to a stricter standard. Nothing here draws random numbers that depend on anything but the pair.
 """
 
@@ -48,6 +49,7 @@ from dedupkit.verification.glance import worth_aligning
 from dedupkit.verification.maps import Affine, Verification, apply
 from dedupkit.verification.pixels import Tiles, align
 from dedupkit.verification.sift import by_sift
+from dedupkit.verification.small import by_all_pixels, is_small
 
 __all__ = ["Features", "Verification", "local_features", "verify_pair"]
 
@@ -88,6 +90,8 @@ def verify_pair(
     """
     cv2 = import_optional("cv2", "verify")
     a, b = features_of(a), features_of(b)
+    if is_small(a) or is_small(b):
+        return by_all_pixels(cv2, a, b, min_agreement)
     found = _by_corners(cv2, a, b, min_agreement)
     return found or replace(by_sift(cv2, a, b, min_inliers, min_agreement), by_sift=True)
 
