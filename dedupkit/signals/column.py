@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from dedupkit.signals.columns import Distinct, Scanned
 
-__all__ = ["ColumnSignal"]
+__all__ = ["ColumnSignal", "compared_columns"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,8 @@ class ColumnSignal(Signal):
         from dedupkit.signals.columns import distinct_values
 
         return distinct_values(scanned, self.column, self.also, self.usable)
+
+
+def compared_columns(signals: Iterable[Signal]) -> list[str]:
+    """The columns of samples that some signals compare, as far as they are over one column each."""
+    return [name for each in signals if isinstance(each, ColumnSignal) for name in (each.column, *each.also)]

@@ -65,12 +65,12 @@ class Scanned:
     def holding(self, names: Iterable[str]) -> Scanned:
         """The same with some columns in memory where shards are small, so that each file is opened once for them."""
         wanted, tables, rows = list(dict.fromkeys(names)), [], 0
-        for shard in range(self.shards):
+        for shard in range(self.shards if wanted else 0):
             tables.append(read_columns(self.folder.samples(shard), wanted))
             rows += tables[-1].num_rows
             if rows > min(_SMALL * (shard + _FIRST), _MOST):
                 return self
-        return replace(self, held=pa.concat_tables(tables).combine_chunks())
+        return replace(self, held=pa.concat_tables(tables).combine_chunks()) if tables else self
 
 
 @dataclass(frozen=True, slots=True)

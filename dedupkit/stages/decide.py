@@ -22,7 +22,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.decision import decision_digest
 from dedupkit.signals import find_signal
-from dedupkit.signals.column import ColumnSignal
+from dedupkit.signals.column import compared_columns
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages.blocked import blocked_samples
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
@@ -224,9 +224,8 @@ def _decide(
     folder: RunFolder, config: RunConfig, rule: Rule, policy: Policy, inputs: str, tasks: PartTasks | None = None
 ) -> Verdicts:
     mode = CaptionMode.parse(config.captions)
-    compared = [signal for signal in map(find_signal, rule.signals) if isinstance(signal, ColumnSignal)]
-    names = ["error", *(name for signal in compared for name in (signal.column, *signal.also))]
-    scanned = Scanned(folder, len(config.shards)).holding([*names, *policy_sources(policy)])
+    names = ["error", *compared_columns(map(find_signal, rule.signals)), *policy_sources(policy)]
+    scanned = Scanned(folder, len(config.shards)).holding(names)
     readable = scanned.readable()
     from_sets = blocked_samples(folder, config, readable)
     blocked = from_sets.reasons

@@ -21,6 +21,7 @@ from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import Reference, RunConfig, RunFolder
 from dedupkit.signals import SIGNALS, Signal, known_signals
+from dedupkit.signals.column import compared_columns
 from dedupkit.signals.columns import Scanned
 from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.again import find_again
@@ -88,7 +89,8 @@ def open_reference(
     lacks = lacking(config, known, signals, job.embedders)
     if lacks is None:
         keys = {"scan": reference.digest} | {name: _vectors_key(folder, config, name) for name in embedders}
-        return Opened(reference, Scanned(folder, len(config.shards)), part, _by_signal(signals, keys), find)
+        rows = Scanned(folder, len(config.shards)).holding(compared_columns(known[name] for name in signals))
+        return Opened(reference, rows, part, _by_signal(signals, keys), find)
     if not compute_missing:
         raise DedupkitError(f"{reference.name} {lacks}; --compute-missing computes that from its images")
     again = find()
