@@ -56,7 +56,6 @@ __all__ = ["Features", "Verification", "local_features", "verify_pair"]
 FEWEST = 4  # corners on a map that is worth a look at the pixels; strangers hardly reach so many
 MANY = 20  # corners on a map that is none by chance
 RICH = 100  # corners of an image that would give a map if there were one
-LUSH, SCARCE = 400, 15  # corners of two images, and on the map, that are too few where both show as much of a scene
 LIKE = 0.75  # agreement below which images on a map of many corners are no copies
 FAINTLY = 0.3  # agreement of a map of few corners from which on it may be the right one, seen vaguely
 AGAIN = (8.0, 5.0)  # pixels of the reduced b around the place of a corner in which it is sought again
@@ -102,7 +101,7 @@ def _by_corners(cv2: Any, a: Features, b: Features, min_agreement: float) -> Ver
     unlike = Verification(False, "no matching points", None, a.size, b.size)
     template: Verification | None = None  # only where the other mirroring shows no copy
     for matrix, inliers in _corner_maps(cv2, a, b):
-        if _by_chance(a, b, matrix, inliers) or not worth_aligning(a, b, matrix, sure=inliers >= MANY):
+        if not worth_aligning(a, b, matrix, sure=inliers >= MANY):
             unlike = replace(unlike, reason="other content on the best map", matrix=matrix, inliers=inliers)
             continue
         look = _Look.along(cv2, a, b, matrix, inliers)
@@ -167,22 +166,18 @@ class _Look:
 
 
 def _corner_maps(cv2: Any, a: Features, b: Features) -> Iterator[tuple[Affine, int]]:
-    """The maps that corners propose, one for each mirroring; the other one where the first does not settle it."""
-    found = []
+    """The maps that corners propose, one for each mirroring; one of few corners only where none has many."""
+    found, many = [], False
     for mirror in (False, True):
         matches = corner_matches(a.corners, b.corners, mirror=mirror)
         matrix, inliers = fit(cv2, a, b, _places(a, b, matches), mirror)
         if matrix is not None and inliers >= MANY:
+            many = True
             yield matrix, inliers
         elif matrix is not None and inliers >= FEWEST:
             found.append((inliers, matrix))
-    yield from ((matrix, inliers) for inliers, matrix in sorted(found, key=lambda fit: -fit[0]))
-
-
-def _by_chance(a: Features, b: Features, matrix: Affine, inliers: int) -> bool:
-    """Whether too few corners follow a map of two rich images that show about as much of a scene."""
-    wider = abs(float(np.linalg.det(matrix[:, :2]))) * (a.width * a.height) / (b.width * b.height)
-    return inliers < SCARCE and min(len(a.corners), len(b.corners)) >= LUSH and 0.5 < wider < 2
+    if not many:
+        yield from ((matrix, inliers) for inliers, matrix in sorted(found, key=lambda fit: -fit[0]))
 
 
 def _look_again(cv2: Any, a: Features, b: Features, matrix: Affine, radius: float) -> _Look | None:
