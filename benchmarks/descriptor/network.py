@@ -30,6 +30,12 @@ SIDE = 160
 POWER = 3.0
 """Of the generalised mean (Radenović et al. 2018)."""
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Of red, green and blue, as in JPEG."""
+
+MIDDLE, WEIGHT = 5, 2.0
+"""Stages up to the maps that are pooled first, and the weight of what is kept of them beside the last ones."""
+
 BATCH = 16
 """Images of a call while the ranges of activations are measured."""
 
@@ -65,15 +71,54 @@ def pool(maps: Any) -> list[Any]:
     return [maps.mean((2, 3)), maps.clamp(min=1e-6).pow(POWER).mean((2, 3)).pow(1 / POWER)]
 
 
-def quantised(pixels: np.ndarray) -> onnx.ModelProto:
+class LuminanceFeatures(nn.Module):
+    """(n, side, side, 3) pixels to what is kept of the maps of their luminance, (n, 1616).
+
+    The generalised means of the 1,280 last maps tell what is shown. Mean, deviation and generalised mean of the 112
+    maps of the fifth stage tell how it looks: two streets are alike in the former only.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = backbone()
+        stem = self.features.conv_stem
+        stem.weight = nn.Parameter(stem.weight.sum(1, keepdim=True))  # its three channels would be alike
+        self.register_buffer("luminance", torch.tensor(LUMINANCE).reshape(3, 1))
+
+    def forward(self, pixels: Any) -> Any:
+        """Pixels of 0 to 255, uint8 or float."""
+        net = self.features
+        maps = net.bn1(net.conv_stem((pixels.float() @ self.luminance).permute(0, 3, 1, 2) / 127.5 - 1))
+        for number, stage in enumerate(net.blocks):
+            maps = stage(maps)
+            if number + 1 == MIDDLE:
+                middle = statistics(maps)
+        last = generalised_mean(net.bn2(net.conv_head(maps)))
+        return torch.cat([last / last.norm(dim=1, keepdim=True), WEIGHT * middle / middle.norm(dim=1, keepdim=True)], 1)
+
+
+def generalised_mean(maps: Any) -> Any:
+    """The generalised mean of each map's absolute values, (n, maps)."""
+    return maps.abs().pow(POWER).mean((2, 3)).pow(1 / POWER)
+
+
+def statistics(maps: Any) -> Any:
+    """The mean, the deviation and the generalised mean of each map, (n, 3 * maps)."""
+    mean = maps.mean((2, 3))
+    deviation = (maps.pow(2).mean((2, 3)) - mean.pow(2)).relu().sqrt()
+    return torch.cat([mean, deviation, generalised_mean(maps)], 1)
+
+
+def quantised(pixels: np.ndarray, features: type[nn.Module] = Features) -> onnx.ModelProto:
     """The features as ONNX in 8 bits.
 
     Args:
         pixels: (n, side, side, 3) uint8, photos that the ranges of the activations are measured on.
+        features: Which features.
     """
     with tempfile.TemporaryDirectory() as folder:
         plain, short = Path(folder, "plain.onnx"), Path(folder, "short.onnx")
-        model = exported(folder)
+        model = exported(folder, features)
         onnx.save(model, plain)
         kept = [node.name for node in model.graph.node if any(part in node.name for part in _FLOAT)]
         quantize_static(
@@ -103,7 +148,7 @@ class _Photos(CalibrationDataReader):
         return None if batch is None else {"pixels": batch}
 
 
-def exported(folder: str) -> onnx.ModelProto:
+def exported(folder: str, features: type[nn.Module] = Features) -> onnx.ModelProto:
     """The features as ONNX in float32, for any number of images.
 
     The padding of TensorFlow's convolutions depends on the size of the image, which is known here: it becomes an
@@ -112,7 +157,7 @@ def exported(folder: str) -> onnx.ModelProto:
     raw, folded = Path(folder, "raw.onnx"), Path(folder, "folded.onnx")
     pixels = torch.zeros((1, SIDE, SIDE, 3), dtype=torch.uint8)
     names = {"input_names": ["pixels"], "output_names": ["features"]}
-    torch.onnx.export(Features().eval(), (pixels,), str(raw), dynamo=False, opset_version=17, **names)
+    torch.onnx.export(features().eval(), (pixels,), str(raw), dynamo=False, opset_version=17, **names)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folded)

@@ -6,7 +6,8 @@ From each folder ``--photos`` are drawn, and ``--views`` transformed copies of e
 the activations, for the network in 8 bits; the features that this network has for all of them give the projection in
 closed form: principal directions, the inverse root of the covariance within the copies of a photo, principal directions
 again. The same folders, seed and versions give the same file. docs/copy-descriptor.md says which photos the file in the
-package was made from. ``--features FILE.npz`` keeps the features.
+package was made from. ``--features FILE.npz`` keeps the features. ``--luminance`` makes another file, which tells grey
+photos better and shots of one person worse: its network sees no colours, and an earlier stage counts beside the last.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from network import SIDE, Session, quantised, with_head
+from network import SIDE, Features, LuminanceFeatures, Session, quantised, with_head
 from PIL import Image
 from views import view
 
@@ -27,6 +28,7 @@ from dedupkit.embedding.pixels import Preprocess, decode_rgb
 from dedupkit.images import ImageError
 
 DIM, PRINCIPAL, SHRINK = 512, 768, 0.1
+CENTRE = 2.0
 CALIBRATION = 64  # photos of each folder that the ranges of the activations are measured on
 POOL, SMALLEST = 200, 32  # photos that others are blended with; pixels of the shorter side of one that is used
 
@@ -87,6 +89,19 @@ def projection(rows: np.ndarray, principal: int = PRINCIPAL, dim: int = DIM) -> 
     return (first @ whitening @ best[:, ::-1][:, :dim]).astype(np.float32)
 
 
+def spread_out(vectors: np.ndarray) -> np.ndarray:
+    """A matrix (dim, dim) that shortens the mean of vectors (n, dim) to CENTRE times their usual distance from it.
+
+    The mean is what all photos have in common. Left as it is, cosines of any two photos may lie close to 1; taken off,
+    more pairs of strangers would lie among the copies.
+    """
+    mean = vectors.mean(axis=0)
+    usual = np.sqrt(((vectors - mean) ** 2).sum(axis=1).mean())
+    short = 1 - min(1.0, CENTRE * usual / np.linalg.norm(mean))
+    matrix: np.ndarray = np.eye(len(mean)) - short * np.outer(mean, mean) / (mean @ mean)
+    return matrix.astype(np.float32)
+
+
 def main() -> None:
     """Draw, quantise, transform, fit, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,10 +111,12 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=3, help="transformed copies of each photo")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--features", type=Path, help="file to keep the features in")
+    parser.add_argument("--luminance", action="store_true", help="see no colours, and keep maps of the fifth stage too")
     options = parser.parse_args()
     draw = random.Random(options.seed)
     chosen = drawn(options.data, options.photos, draw)
-    model = quantised(np.stack([SQUARE(photo) for files in chosen for photo in photos(files[:CALIBRATION])]))
+    kind = LuminanceFeatures if options.luminance else Features
+    model = quantised(np.stack([SQUARE(photo) for files in chosen for photo in photos(files[:CALIBRATION])]), kind)
     network, rows = Session(model), []
     for number, squares in enumerate(with_views(chosen, options.views, draw)):
         rows.append(unit(network(squares)))
@@ -107,7 +124,10 @@ def main() -> None:
             print(f"{number + 1:,} photos", flush=True)
     if options.features:
         np.savez(options.features, rows=np.stack(rows).astype(np.float16))
-    onnx.save(with_head(model, projection(np.stack(rows))), options.out)
+    matrix = projection(np.stack(rows))
+    if options.luminance:
+        matrix = matrix @ spread_out(np.stack(rows).mean(axis=1) @ matrix)
+    onnx.save(with_head(model, matrix), options.out)
     digest = hashlib.sha256(options.out.read_bytes()).hexdigest()
     print(f"wrote {options.out}, {options.out.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
 
