@@ -9,7 +9,7 @@ demo: $(VENV)/.demo
 	$(BIN)/dedupkit demo --out demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Hostile inputs of every kind against their oracles; a million take less than an hour on two cores. COUNT=100000 tries
 # fewer, SEED=1 others. docs/reliability.md says how each figure is counted.
@@ -20,7 +20,7 @@ hostile: $(VENV)/.dev
 
 # The tests with the share of lines and branches that they run; half as long again as `make test`.
 coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered \
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered \
 		--deselect tests/test_bad_input.py::test_a_file_that_cannot_be_written_in_full # needs the processes as they are
 
 # The tests on each Python with the oldest and the newest dependencies: an hour and some 20 GB of downloads.

@@ -36,6 +36,12 @@ def _room_in_memory() -> Path | None:
 
 
 _IN_MEMORY = _room_in_memory()
+_LONG = ("test_ray.py", "test_interrupted.py", "test_hostile.py", "test_buckets.py", "test_ranks.py", "test_kills.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long and waits much, so that one of two processes does not end with it alone."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
 
 
 def pytest_unconfigure() -> None:

@@ -55,6 +55,11 @@ def titled(*words: str) -> list[int]:
     return found
 
 
+def _started(process: int) -> int:
+    """When a process started, in ticks: numbers of processes begin anew."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+
+
 class Reaper:
     """A thread that kills; a context manager around the run.
 
@@ -100,8 +105,8 @@ class Reaper:
                 self._also.pop(number)()
             victims = self._victims() if count >= self._due else ()
             if victims:
-                with suppress(ProcessLookupError):
-                    os.kill(min(victims), signal.SIGKILL)
+                with suppress(OSError):
+                    os.kill(min(victims, key=_started), signal.SIGKILL)
                     self.kills += 1
                     self._due = count + self._every
             time.sleep(0.005)
