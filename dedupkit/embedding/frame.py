@@ -30,7 +30,7 @@ def without_frame(image: Image.Image) -> Image.Image:
         image: RGB.
 
     Returns:
-        RGB, not larger than the image. What a rotation cut off at the corners is filled with the mirrored picture.
+        RGB. What a rotation cut off at the corners is filled with the mirrored picture.
 
     Example:
         >>> from PIL import ImageOps

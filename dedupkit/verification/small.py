@@ -10,7 +10,7 @@ Benhimane & Malis 2004), first blurred, then sharp. Under it, two images are cop
 * no part stands out of the difference: another head, wheel or livery does, where all the rest is alike;
 * most of both images is shared: a map that stretches one silhouette onto another shares less.
 
-The bounds come from pairs that people judged (``benchmarks/cifair.py``).
+The bounds come from pairs that people judged (``benchmarks/small.py``).
 """
 
 from __future__ import annotations
