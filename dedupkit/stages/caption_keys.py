@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dedupkit.captions.folding import Folding
 from dedupkit.metadata.keys import Keys, caption_keys
 from dedupkit.signals.columns import Scanned
-from dedupkit.store import count_rows, read_columns
+from dedupkit.store import read_columns, rows_by_file
 
 __all__ = ["CaptionCounts", "CaptionKeys", "captions_of_samples", "count_captions", "keys_of_column", "keys_of_samples"]
 
@@ -86,14 +86,6 @@ def captions_of_samples(scanned: Scanned, rows: Ints) -> pa.Array:
 
 def _parts(scanned: Scanned, rows: Ints) -> Iterator[tuple[int, int, pa.Array]]:
     """The captions of some samples, ascending, one shard in memory at a time; and which of the rows they are."""
-    start = 0
-    for shard in range(scanned.shards):
-        if not len(rows) or start > rows[-1]:
-            return
-        path = scanned.folder.samples(shard)
-        stop = start + count_rows(path)
-        low, high = np.searchsorted(rows, [start, stop]).tolist()
-        if high > low:
-            column = read_columns(path, ["caption"])["caption"]
-            yield low, high, column.take(pa.array(rows[low:high] - start)).combine_chunks().cast(pa.large_string())
-        start = stop
+    for path, low, high, mine in rows_by_file(map(scanned.folder.samples, range(scanned.shards)), rows):
+        column = read_columns(path, ["caption"])["caption"]
+        yield low, high, column.take(pa.array(mine)).combine_chunks().cast(pa.large_string())

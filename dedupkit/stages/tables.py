@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
 from dedupkit.signals.columns import bytes_of
-from dedupkit.store import count_rows, parquet_writer, read_columns
+from dedupkit.store import parquet_writer, read_columns, rows_by_file
 
 __all__ = [
     "DIGEST",
@@ -334,16 +334,8 @@ def keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:
 
 
 def _key_parts(wanted: NDArray[np.int64], samples: Sequence[Path]) -> Iterator[pa.Array]:
-    start = 0
-    for file in samples:
-        if not len(wanted) or start > wanted[-1]:
-            return
-        rows = count_rows(file)
-        low, high = np.searchsorted(wanted, [start, start + rows])
-        if high > low:
-            keys = read_columns(file, ["key"])["key"].combine_chunks()
-            yield keys.take(pa.array(wanted[low:high] - start))
-        start += rows
+    for file, _, _, mine in rows_by_file(samples, wanted):
+        yield read_columns(file, ["key"])["key"].combine_chunks().take(pa.array(mine))
 
 
 def _hex(column: pa.ChunkedArray) -> pa.Array:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from dedupkit.stages.blocked import blocked_samples, rows_of, witnesses
 from dedupkit.stages.outside import beside
 from dedupkit.stages.parts import PartTasks, is_large
 from dedupkit.stages.tables import OutsideWitnesses
-from dedupkit.store import count_rows, read_columns
+from dedupkit.store import count_rows, read_columns, rows_by_file
 
 __all__ = ["Whole", "duplicates_outside", "keep_order", "policy_sources"]
 
@@ -78,8 +79,9 @@ class Whole:
         for number in numbers:
             layout, shards = rows_of(folder, config, number)
             rows = placed.row[placed.number == number]
-            for mine, shard in _by_shard(RunFolder(layout.path), shards, rows):
-                for name, column in _shard_columns(RunFolder(layout.path), shard, policy).items():
+            files = map(RunFolder(layout.path).samples, range(shards))
+            for file, _, _, mine in rows_by_file(files, rows):
+                for name, column in _shard_columns(file, policy).items():
                     columns[name].append(column[mine])
         together = {name: np.concatenate([np.zeros(0), *parts]) for name, parts in columns.items()}
         streamed = {name: matches.streamed for name, matches in placed.signals.items()}
@@ -130,8 +132,9 @@ class Whole:
         """What the keep policy looks at, a shard at a time, those of earlier runs at the end."""
         start = 0
         for shard in range(len(self.config.shards)):
-            stop = start + count_rows(self.folder.samples(shard))
-            yield Rows(start, stop, _shard_columns(self.folder, shard, self.policy))
+            file = self.folder.samples(shard)
+            stop = start + count_rows(file)
+            yield Rows(start, stop, _shard_columns(file, self.policy))
             start = stop
         yield Rows(start, len(self.earlier), self.columns)
 
@@ -185,24 +188,14 @@ def _policy_columns(scanned: Scanned, policy: Policy) -> dict[str, NDArray[Any]]
     held = scanned.select(*policy_sources(policy))
     if held is not None:
         return _columns_of(held, policy)
-    parts = [_shard_columns(scanned.folder, shard, policy) for shard in range(scanned.shards)]
+    parts = [_shard_columns(scanned.folder.samples(shard), policy) for shard in range(scanned.shards)]
     return {name: np.concatenate([part[name] for part in parts]) for name in policy.needs}
 
 
-def _by_shard(folder: RunFolder, shards: int, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Some samples of a run, ascending, as they are numbered in their shards; and these shards."""
-    stop = 0
-    for shard in range(shards):
-        start, stop = stop, stop + count_rows(folder.samples(shard))
-        low, high = np.searchsorted(rows, [start, stop])
-        if high > low:
-            yield rows[low:high] - start, shard
-
-
-def _shard_columns(folder: RunFolder, shard: int, policy: Policy) -> dict[str, NDArray[Any]]:
+def _shard_columns(file: Path, policy: Policy) -> dict[str, NDArray[Any]]:
     """The policy's columns of one shard's samples."""
     names = policy_sources(policy)
-    return _columns_of(read_columns(folder.samples(shard), names), policy) if names else {}
+    return _columns_of(read_columns(file, names), policy) if names else {}
 
 
 def _columns_of(table: Any, policy: Policy) -> dict[str, NDArray[Any]]:

@@ -22,7 +22,7 @@ from dedupkit.store.records import (
 from dedupkit.store.remote import at_once, is_refused, retried
 from dedupkit.store.scatter import append_rows
 from dedupkit.store.staged import staged
-from dedupkit.store.tables import count_rows, iter_columns, parquet_writer, read_columns, write_table
+from dedupkit.store.tables import count_rows, iter_columns, parquet_writer, read_columns, rows_by_file, write_table
 from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "refuse_inside",
     "remove_tree",
     "retried",
+    "rows_by_file",
     "staged",
     "stamp",
     "stamps",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dedupkit.errors import DamagedError
 from dedupkit.store.whole import atomic_path
 
-__all__ = ["count_rows", "iter_columns", "parquet_writer", "read_columns", "write_table"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["count_rows", "iter_columns", "parquet_writer", "read_columns", "rows_by_file", "write_table"]
 
 _FEW = 10_000  # rows; one thread reads so few before others would have begun
 
@@ -66,6 +69,30 @@ def count_rows(path: Path) -> int:
     with _damage_named(path):
         state = path.stat()
         return _counted(str(path), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+def rows_by_file(files: Iterable[Path], rows: NDArray[Any]) -> Iterator[tuple[Path, int, int, NDArray[Any]]]:
+    """Where some rows lie that are numbered through all files, one file after the other.
+
+    Args:
+        files: Local Parquet files.
+        rows: (k,) whole numbers, ascending.
+
+    Yields:
+        For each file with any of them: the file, the first of its ``rows`` and the one after the last, and these rows
+        as they are numbered in the file.
+    """
+    import numpy as np
+
+    start = 0
+    for file in files:
+        if not len(rows) or start > rows[-1]:
+            return
+        stop = start + count_rows(file)
+        low, high = np.searchsorted(rows, [start, stop]).tolist()
+        if high > low:
+            yield file, low, high, rows[low:high] - start
+        start = stop
 
 
 @lru_cache(maxsize=1 << 15)
