@@ -233,6 +233,31 @@ def test_a_helper_says_that_rank_0_is_gone(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_a_helper_that_looks_just_as_rank_0_ends_has_not_lost_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, read = Board.session, Board.batch
+    engine = Ranks(tmp_path, Place(0, 2, "job", "life"), 1, QUICK)
+    engine._opened()
+    joined = []
+
+    def batch(board: Board, number: int, who: str) -> Any:
+        joined.append(who)
+        return read(board, number, who)
+
+    def session(out: Path) -> Session | None:
+        seen = look(out)
+        if joined:
+            engine.__exit__(None, None, None)  # after what the helper has just read
+        return seen
+
+    monkeypatch.setattr(Board, "close", lambda board: None)  # a store takes a while to remove what is there
+    monkeypatch.setattr(Board, "batch", batch)
+    monkeypatch.setattr(Board, "session", session)
+    assert Helper(tmp_path, Place(1, 2, "job", "x"), 1, QUICK).help() == 0
+    assert len(joined) > 1
+
+
 def test_a_rank_of_another_version_says_so(tmp_path: Path) -> None:
     Board.write_session(tmp_path, Session("token", "0.0.1", "0-x", "job"))
     with pytest.raises(DedupkitError, match=r"rank 1 has dedupkit .*, rank 0 has 0\.0\.1"):

@@ -55,12 +55,13 @@ class Helper:
                     done += self._help_with(batch)
                     number += 1
                     continue
+                alive = first.alive()  # asked first: rank 0 says what became of the run, then leaves
                 now = Board.session(self._out)
                 if now is not None and now.token == session.token and now.ended:
                     if now.failure is not None:
                         raise DedupkitError(f"rank 0 failed: {now.failure}")
                     return done
-                if (now is not None and now.token != session.token) or not first.alive():
+                if (now is not None and now.token != session.token) or not alive:
                     raise DedupkitError(f"rank {self.place.rank} has lost rank 0; {_AGAIN}")
                 time.sleep(max(self._timing.poll, self._pause))
 
