@@ -2,9 +2,11 @@
 
 python benchmarks/growth.py --photos FOLDER...                          # 5,000, 15,000 and 50,000 images, `thorough`
 python benchmarks/growth.py --photos FOLDER --sizes 5000 --rules exact copies crops thorough
+python benchmarks/growth.py --photos FOLDER... --sizes 1000000 --fit --copies 0.667 --folder DIR
 
 Every photo is cut into four windows that share no pixel, each scaled to a long side of 96 to 256 pixels; three in ten
 images are edits of a window of the set, with the transformations of `dedupkit calibrate`, the rest is one window each.
+With `--fit` a photo gives as many windows of 96 to 191 pixels a side as it has room for, and they are not scaled.
 A photo gives all its windows, so a larger set has more photos, and as many copies an image. Recall is the share of
 the removable copies that were removed, precision the share of the removals whose witness shows the same window. Photos
 that occur twice in the folders count as mistakes.
@@ -12,7 +14,8 @@ that occur twice in the folders count as mistakes.
 Time is the processor's, of the command and its workers, start-up included, so that other programs disturb it little; a
 small run beforehand compiles what is compiled once. Memory is the
 largest sum, seen twice a second, of the proportional share of all its processes. The last line carries the growth of
-the last step on to a million images: that is extrapolated, not measured.
+the last step on to a million images: that is extrapolated, not measured. With `--folder` the sets and the runs
+stay, and a run that was stopped goes on; its time is then that of the last command alone.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import math
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -39,33 +43,41 @@ from PIL import Image
 
 from dedupkit.images.transformations import TRANSFORMATIONS
 
-WINDOWS, COPIES, EACH = 4, 0.3, 1000
+COPIES, EACH = 0.3, 1000
 WARM_UP = 40  # images of a run beforehand, so that nothing is compiled while the processor's time is taken
-LEAST_SIDE = 192  # of a photo, so that its windows have 96
+LEAST = 96  # pixels of a window
 MILLION = 1_000_000
 EDITS = [edit for edit in TRANSFORMATIONS if not edit.name.startswith(("flipped", "rotated-90", "squared", "quarter"))]
 
 
-def windows(path: Path) -> Iterator[Image.Image]:
+def grid_of(size: tuple[int, int], fit: bool) -> tuple[int, int]:
+    """How many windows of a photo of that size lie side by side and one below the other."""
+    return (size[0] // LEAST, size[1] // LEAST) if fit else (2, 2)
+
+
+def windows(path: Path, fit: bool = False) -> Iterator[Image.Image]:
     """The windows of a photo."""
     chance = random.Random(path.name)
     photo = Image.open(path).convert("RGB")
-    width, height = photo.width // 2, photo.height // 2
-    for place in range(WINDOWS):
-        left, top = place % 2 * width, place // 2 * height
+    columns, rows = grid_of(photo.size, fit)
+    width, height = photo.width // columns, photo.height // rows
+    for place in range(columns * rows):
+        left, top = place % columns * width, place // columns * height
         window = photo.crop((left, top, left + width, top + height))
-        scale = min(1.0, chance.randint(96, 256) / max(window.size))
+        scale = 1.0 if fit else min(1.0, chance.randint(LEAST, 256) / max(window.size))
         yield window.resize(tuple(max(64, round(side * scale)) for side in window.size), Image.Resampling.LANCZOS)
 
 
-def write_shard(number: int, photos: list[Path], images: int, folder: Path, seed: int) -> None:
+def write_shard(
+    number: int, photos: list[Path], images: int, folder: Path, seed: int, copies: float, fit: bool
+) -> None:
     """Write one tar; edits are of its own windows."""
     chance = random.Random(f"{seed} {number}")
-    bases = int(images * (1 - COPIES))
+    bases = round(images * (1 - copies))
     made: list[tuple[str, bytes]] = []
     kept: list[tuple[str, Image.Image]] = []
     for path in photos:
-        for window in windows(path):
+        for window in windows(path, fit):
             if len(kept) < bases:
                 kept.append((f"{number:04d}-{len(kept):05d}", window))
                 made.append((kept[-1][0] + "-0", encode(window, chance.randint(70, 95))))
@@ -92,22 +104,33 @@ def usable(path: Path) -> bool:
     """Whether a file is a photo that is large enough."""
     try:
         with Image.open(path) as image:
-            return min(image.size) >= LEAST_SIDE
+            return min(image.size) >= 2 * LEAST
     except OSError:
         return False
 
 
-def make_shards(folder: Path, photos: list[Path], images: int, seed: int, workers: int) -> None:
+def make_shards(
+    folder: Path, photos: list[Path], images: int, seed: int, workers: int, copies: float = COPIES, fit: bool = False
+) -> None:
     """Write shards of so many images."""
-    each = math.ceil(EACH * (1 - COPIES) / WINDOWS)
-    count = math.ceil(images / EACH)
-    if count * each > len(photos):
-        raise SystemExit(f"{images:,} images need {count * each:,} photos, {len(photos):,} are there")
-    folder.mkdir()
-    parts = [photos[number * each : (number + 1) * each] for number in range(count)]
-    sizes = [min(EACH, images - number * EACH) for number in range(count)]
+    sizes = [min(EACH, images - first) for first in range(0, images, EACH)]
+    parts: list[list[Path]] = [[]]
+    room = round(sizes[0] * (1 - copies))
+    for path in photos:
+        if room <= 0:
+            if len(parts) == len(sizes):
+                break
+            room = round(sizes[len(parts)] * (1 - copies))
+            parts.append([])
+        parts[-1].append(path)
+        columns, rows = grid_of(Image.open(path).size, fit)
+        room -= columns * rows
+    if len(parts) < len(sizes) or room > 0:
+        raise SystemExit(f"{images:,} images need more than {len(photos):,} photos")
+    folder.mkdir(parents=True)
+    make = partial(write_shard, folder=folder, seed=seed, copies=copies, fit=fit)
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(partial(write_shard, folder=folder, seed=seed), range(count), parts, sizes))
+        list(pool.map(make, range(len(sizes)), parts, sizes))
 
 
 def share_of_memory(process: int) -> int:
@@ -169,8 +192,13 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", default=["thorough"])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--copies", type=float, default=COPIES, help="share of the images that are edits")
+    parser.add_argument("--fit", action="store_true", help="as many windows of a photo as there is room for")
+    parser.add_argument("--folder", type=Path, help="where the sets and the runs stay")
     options = parser.parse_args()
-    found = sorted(path for folder in options.photos for path in folder.rglob("*") if path.suffix in (".jpg", ".JPEG"))
+    found = sorted(
+        path for folder in options.photos for path in folder.rglob("*") if path.suffix in (".jpg", ".JPEG", ".png")
+    )
     photos = [path for path in found if usable(path)]
     random.Random(options.seed).shuffle(photos)
     print(f"{'rule':<10}{'images':>8}{'recall':>8}{'precision':>11}{'CPU s':>8}{'ms/image':>10}{'growth':>8}", end="")
@@ -178,10 +206,14 @@ def main() -> None:
     before: dict[str, tuple[int, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for size in [WARM_UP, *sorted(options.sizes)]:
-            source = Path(temporary, f"{size}")
-            make_shards(source, photos, size, options.seed, options.workers)
+            source = Path(options.folder or temporary, f"{size}")
+            if not source.exists():
+                making = source.with_name(f"{size}-unfinished")
+                shutil.rmtree(making, ignore_errors=True)
+                make_shards(making, photos, size, options.seed, options.workers, options.copies, options.fit)
+                making.rename(source)
             for rule in options.rules:
-                out = Path(temporary, f"{size}-{rule}")
+                out = source.with_name(f"{size}-{rule}")
                 command = [sys.executable, "-m", "dedupkit", "run", str(source), "--out", str(out), "--rule", rule]
                 printed, seconds, peak = measured([*command, "--workers", str(options.workers), "--json"])
                 if size == WARM_UP:

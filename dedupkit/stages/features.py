@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dedupkit.engine import Engine, Progress, Task, cache_key, run_tasks
 from dedupkit.engine.marker import done_folder
@@ -26,13 +28,15 @@ from dedupkit.verification.features import Features, local_features
 
 __all__ = ["FeatureFiles", "Record", "features_at", "write_features"]
 
-MOST_IMAGES = 100_000
-"""Images whose features are kept at a time: about 90 KB each on disk."""
+MOST_BYTES, _SHARE_FREE = 64 << 30, 3
+"""Features that are kept at a time, on disk: so much, but no more than one part in so many of what is free there."""
 
+_EXPECTED = 90_000  # bytes of an image's features, until some are known
 _IMAGES_PER_TASK = 128
 _MIN_SIDE = 320
 _FORMAT = 3  # raise it when features change
 _HEAD = struct.Struct("<5I4d")
+_PLACE = np.dtype([("file", "<i4"), ("offset", "<i8"), ("nbytes", "<i4")])
 
 
 class Record(NamedTuple):
@@ -68,14 +72,23 @@ class FeatureFiles:
         self._folder, self._shards, self._home, self._out = folder, shards, home, out
         self._key, self._workers = key, workers
         self._index = RowIndex(folder, len(shards))
-        self._records: dict[int, Record | None] = {}
+        self._most = min(MOST_BYTES, shutil.disk_usage(out).free // _SHARE_FREE)
+        self._samples, self._files = np.empty(0, np.int64), list[str]()  # samples ascend
+        self._places = np.empty(0, _PLACE)  # of no bytes where an image could not be read again
 
-    def ensure(self, samples: Iterable[int]) -> None:
+    @property
+    def room(self) -> int:
+        """The number of images whose features may be there together, by what they have taken so far."""
+        known = self._places["nbytes"]
+        return self._most // (max(int(known.sum()) // len(known), 1) if len(known) else _EXPECTED)
+
+    def ensure(self, samples: NDArray[np.integer]) -> None:
         """Compute the features of those samples that have none yet; each shard is read once, in its order."""
-        new = sorted(set(samples) - self._records.keys())
-        if len(self._records) + len(new) > MOST_IMAGES:
+        samples = np.unique(samples)
+        new = np.setdiff1d(samples, self._samples, assume_unique=True)
+        if len(self._samples) + len(new) > self.room:
             self.clear()
-            new = sorted(set(samples))
+            new = samples
         tasks = []
         for number, here in self._index.by_shard(new):
             start = int(self._index.starts[number])
@@ -97,20 +110,29 @@ class FeatureFiles:
             results = run_tasks(
                 tasks, self._out, workers=self._workers, on_done=lambda _, result: progress.advance(result["images"])
             )
-        self._records |= dict.fromkeys(new)
+        found = np.zeros(len(new), _PLACE)
         for task, result in zip(tasks, results, strict=True):
-            self._records |= {
-                sample: Record(task.outputs[0], offset, nbytes) for sample, offset, nbytes in result["records"]
-            }
+            if result["records"]:
+                sample, offset, nbytes = np.array(result["records"], np.int64).T
+                at = np.searchsorted(new, sample)
+                found["file"][at], found["offset"][at], found["nbytes"][at] = len(self._files), offset, nbytes
+            self._files.append(task.outputs[0])
+        known, places = np.concatenate([self._samples, new]), np.concatenate([self._places, found])
+        order = np.argsort(known)
+        self._samples, self._places = known[order], places[order]
 
     def records(self, samples: Iterable[int]) -> dict[int, Record]:
         """Where the features of some samples lie; those whose image could not be read again are left out."""
-        found = ((sample, self._records.get(sample)) for sample in samples)
-        return {sample: record for sample, record in found if record is not None}
+        wanted = np.unique(np.fromiter(samples, np.int64))
+        at = np.searchsorted(self._samples, wanted)
+        at[at == len(self._samples)] = 0
+        known = np.flatnonzero(self._samples[at] == wanted) if len(self._samples) else wanted[:0]
+        found = zip(wanted[known].tolist(), self._places[at[known]].tolist(), strict=True)
+        return {sample: Record(self._files[file], offset, size) for sample, (file, offset, size) in found if size}
 
     def clear(self) -> None:
         """Remove the files and what the tasks left."""
-        self._records = {}
+        self._samples, self._places, self._files = np.empty(0, np.int64), np.empty(0, _PLACE), []
         remove_tree(self._home)
         remove_tree(done_folder(self._out) / "features")
 

@@ -17,13 +17,13 @@ from dedupkit.engine.task import done_result
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources import Shard
-from dedupkit.stages.features import MOST_IMAGES, FeatureFiles, Record, features_at
+from dedupkit.stages.features import FeatureFiles, Record, features_at
 from dedupkit.store import read_columns, write_table
 from dedupkit.verification import Verification, verify_pair
 
 __all__ = ["NO_COPIES", "PairVerifier", "verify_chunk", "verify_pairs"]
 
-_PAIRS_PER_TASK = 512
+_PAIRS_PER_TASK, _TASKS_AT_ONCE = 512, 256  # a task carries where the features of its images lie
 _BOX = pa.list_(pa.float32(), 4)
 _COPIES = pa.schema(
     [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
@@ -82,10 +82,16 @@ class PairVerifier:
             The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), in the order given, and how many could
             not be read again.
         """
+        chunks = []
+        for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
+            left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))
+            chunks.append((f"{self._batches:03d}-{number:05d}", left, right))
+        self._batches += 1
         tables, unseen = [NO_COPIES], 0
-        for first in range(0, len(a), MOST_IMAGES // 2):
-            part = slice(first, first + MOST_IMAGES // 2)
-            table, missing = self._verify(a[part], b[part])
+        while chunks:
+            count = min(max(self._features.room // (2 * _PAIRS_PER_TASK), 1), _TASKS_AT_ONCE)
+            table, missing = self._verify(chunks[:count])
+            chunks = chunks[count:]
             tables.append(table)
             unseen += missing
         return pa.concat_tables(tables), unseen
@@ -94,15 +100,11 @@ class PairVerifier:
         """Remove the features."""
         self._features.clear()
 
-    def _verify(self, a: NDArray[np.integer], b: NDArray[np.integer]) -> tuple[pa.Table, int]:
-        asked = []
-        for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
-            left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))
-            asked.append((f"{self._batches:03d}-{number:05d}", left, right))
-        self._batches += 1
-        open_ones = [pairs for pairs in asked if done_result(self._task(*pairs, {}), self._out) is None]
-        self._features.ensure(sample for _, left, right in open_ones for sample in (*left, *right))
-        tasks = [self._task(*pairs, self._features.records({*pairs[1], *pairs[2]})) for pairs in asked]
+    def _verify(self, chunks: list[tuple[str, list[int], list[int]]]) -> tuple[pa.Table, int]:
+        open_ones = [chunk for chunk in chunks if done_result(self._task(*chunk, {}), self._out) is None]
+        if open_ones:
+            self._features.ensure(np.concatenate([[*left, *right] for _, left, right in open_ones]))
+        tasks = [self._task(*chunk, self._features.records((*chunk[1], *chunk[2]))) for chunk in chunks]
         with Progress("verify", len(tasks), "pairs", path=self._folder.progress) as progress:
             results = run_tasks(
                 tasks,

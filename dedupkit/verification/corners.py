@@ -24,7 +24,9 @@ BITS = 128
 _MOST = 800
 _LEVELS, _FACTOR = 5, 2**0.5
 _RADIUS, _DIRECTIONS = 14, 30  # of the pattern, in pixels of a corner's own scale; how many turned patterns there are
-_CONTRAST = 10  # grey levels by which a corner's circle differs from its centre
+_CONTRAST, _FAINT = 10, 3  # grey levels by which a corner's circle differs from its centre; where corners are few
+_FEW = 100  # corners: with fewer they are sought once more, fainter, and in small images at twice the size
+_SMALL = 240  # pixels of the longer side
 _RATIO, _FAR = 0.8, 0.27 * BITS  # bits that differ: nearest over second nearest, and beyond which nothing matches
 _NEARBY_FAR = 0.35 * BITS  # where the place speaks for a match too
 _TURN, _SIZE = 2, 1  # directions and levels by which matches of one map differ from each other at most
@@ -72,12 +74,21 @@ def find_corners(cv2: Any, plane: NDArray[np.uint8], size: tuple[int, int]) -> C
         plane: (h, w) uint8, the reduced luminance.
         size: (width, height) of the full image.
     """
+    corners = _corners_of(cv2, plane, size, _CONTRAST)
+    if len(corners) >= _FEW:
+        return corners
+    if max(plane.shape) < _SMALL:
+        plane = cv2.resize(plane, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    return _corners_of(cv2, plane, size, _FAINT)
+
+
+def _corners_of(cv2: Any, plane: NDArray[np.uint8], size: tuple[int, int], contrast: int) -> Corners:
     from dedupkit.verification.kernels import describe
 
     found = []
     if min(plane.shape) > 4 * _RADIUS:
         edge = _RADIUS + 2
-        orb = cv2.ORB_create(_MOST, _FACTOR, _LEVELS, edgeThreshold=edge, fastThreshold=_CONTRAST)
+        orb = cv2.ORB_create(_MOST, _FACTOR, _LEVELS, edgeThreshold=edge, fastThreshold=contrast)
         found = orb.detect(plane, None)
     points = np.array([point.pt for point in found], np.float32).reshape(-1, 2)
     levels = np.array([point.octave for point in found], np.uint8)

@@ -29,6 +29,7 @@ from dedupkit.verification.criteria import (
     refused,
 )
 from dedupkit.verification.features import Features
+from dedupkit.verification.glance import worth_aligning
 from dedupkit.verification.maps import Affine, Verification, apply
 from dedupkit.verification.pixels import BLOCK, align, compare_pixels
 
@@ -70,6 +71,8 @@ def by_sift(cv2: Any, a: Features, b: Features, min_inliers: int, min_agreement:
     if best.inliers >= min_inliers or min(len(a.keypoints), len(b.keypoints)) >= ENOUGH:
         return best
     for matrix in _placements(a, b):
+        if not worth_aligning(a, b, matrix, sure=False):
+            continue
         tiles = compare_pixels(cv2, a, b, matrix, detail=True)
         if tiles.count >= FEW_TILES and tiles.agreement >= IN_PLACE and tiles.worst >= OTHER:
             return as_copy(measured(a, b, tiles, 0, 0.0))
