@@ -17,7 +17,9 @@ from dedupkit.runfolder import RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.signals import vector_join as ranking
 from dedupkit.sources import find_shards
+from dedupkit.stages import features as features_stage
 from dedupkit.stages import rounds
+from dedupkit.stages import verify_pairs as pairs_stage
 from dedupkit.stages.plan import Job
 from dedupkit.stages.planted import PLANTED, plant
 from dedupkit.verification import features_of, verify_pair
@@ -159,6 +161,27 @@ def test_workers_and_a_second_call_change_nothing(tmp_path, short_lists, files):
     again = dk.dedup(source, finished.path, rule=RULE, embed=embed)
     assert {path: path.stat().st_mtime_ns for path in (again.path / "edges").rglob("*")} == before
     assert outputs[0] == outputs[1]
+
+
+def test_little_room_on_disk_changes_nothing(tmp_path, short_lists, files, monkeypatch):
+    """Features that have no room are computed again; a part of a batch needs those of its own images alone."""
+    short_lists(2)
+    source, embed, _ = made(tmp_path, list(files), files, np.arange(len(files)) * 2)
+    whole = run(source, tmp_path / "whole", rule=RULE, embed=embed)
+    monkeypatch.setattr(features_stage, "MOST_BYTES", 4 * 90_000)
+    monkeypatch.setattr(pairs_stage, "_PAIRS_PER_TASK", 2)
+    computed = []
+    write = features_stage.write_features
+
+    def counted(path, shard, file, start, samples):
+        computed.extend(samples)
+        return write(path, shard, file, start, samples)
+
+    monkeypatch.setattr(features_stage, "write_features", counted)
+    narrow = run(source, tmp_path / "narrow", rule=RULE, embed=embed)
+    assert narrow.manifest.equals(whole.manifest)
+    assert narrow.summary["verification"] == whole.summary["verification"]
+    assert len(computed) > len(set(computed))
 
 
 class Thumbnails:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -275,6 +276,19 @@ def test_images_without_features_are_compared_in_place(edit: Edit) -> None:
     assert found.verified
     assert found.mirrored is (edit in (ImageOps.mirror, ImageOps.flip))
     rejected(edit(sky), clouds(2))
+
+
+def test_small_windows_without_contrast_need_no_sift(photos: dict[str, Image.Image]) -> None:
+    """Where few corners stand out, fainter ones do."""
+    faint = [photo.convert("L").crop((60, 60, 188, 156)).point(lambda v: 100 + v // 3) for photo in photos.values()]
+    faint = [image for image in faint if np.asarray(image).std() > 8]  # the last one shows nothing
+    assert len(faint) == 4
+    for image in faint:
+        found = verify_pair(features(stored(image.crop((8, 6, 120, 90)), 92)), features(image))
+        assert (found.verified, found.by_sift) == (True, False)
+    for one, other in pairwise(faint):
+        found = verify_pair(features(one), features(other))
+        assert (found.verified, found.by_sift) == (False, False)
 
 
 def test_gradients_and_even_planes_prove_nothing() -> None:
