@@ -42,6 +42,8 @@ MAX_COHERENCE, EXACT = 0.45, 0.25  # of deviations from the map, where their med
 NEIGHBOUR = 40.0  # pixels within which two matches are neighbours
 FEW, FEW_AGREEMENT = 5, 0.9  # fewer inliers do, down to FEW, where FEW_TILES tiles agree so well
 ENOUGH = 100  # features of an image that would match if there were anything to match
+EVEN = 60  # corners, faint ones too, without which an image has no features that match
+TINY = 80  # pixels of a side below which there is no room for so many
 IN_PLACE = 0.9  # agreement where no features help, of what rows and columns do not explain
 
 # A 128-value descriptor is 4 rows x 4 columns x 8 directions, in the frame of the feature's own orientation. Mirroring
@@ -60,16 +62,17 @@ def by_sift(cv2: Any, a: Features, b: Features, min_inliers: int, min_agreement:
         min_agreement: Correlation of pixels that 60 % of the shared, textured area must reach.
     """
     best = Verification(False, "no matching points", None, a.size, b.size)
-    for mirror in (False, True):
-        matches = _matches(a.descriptors[:, _MIRROR] if mirror else a.descriptors, b.descriptors)
-        points = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
-        matrix, inliers = fit(cv2, a, b, points, mirror)
-        if matrix is not None and inliers > best.inliers:
-            best = _judge(cv2, a, b, matrix, points, inliers, min_inliers, min_agreement)
-        if best.verified:
+    if not (_is_even(a) or _is_even(b)):
+        for mirror in (False, True):
+            matches = _matches(a.descriptors[:, _MIRROR] if mirror else a.descriptors, b.descriptors)
+            points = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
+            matrix, inliers = fit(cv2, a, b, points, mirror)
+            if matrix is not None and inliers > best.inliers:
+                best = _judge(cv2, a, b, matrix, points, inliers, min_inliers, min_agreement)
+            if best.verified:
+                return best
+        if best.inliers >= min_inliers or min(len(a.keypoints), len(b.keypoints)) >= ENOUGH:
             return best
-    if best.inliers >= min_inliers or min(len(a.keypoints), len(b.keypoints)) >= ENOUGH:
-        return best
     for matrix in _placements(a, b):
         if not worth_aligning(a, b, matrix, sure=False):
             continue
@@ -77,6 +80,11 @@ def by_sift(cv2: Any, a: Features, b: Features, min_inliers: int, min_agreement:
         if tiles.count >= FEW_TILES and tiles.agreement >= IN_PLACE and tiles.worst >= OTHER:
             return as_copy(measured(a, b, tiles, 0, 0.0))
     return best
+
+
+def _is_even(image: Features) -> bool:
+    """Whether an image has no features to speak of, as its corners tell in no time."""
+    return len(image.corners) < EVEN and max(image.plane.shape) >= TINY
 
 
 def _judge(
