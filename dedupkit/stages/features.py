@@ -34,7 +34,7 @@ MOST_BYTES, _SHARE_FREE = 64 << 30, 3
 _EXPECTED = 90_000  # bytes of an image's features, until some are known
 _IMAGES_PER_TASK = 128
 _MIN_SIDE = 320
-_FORMAT = 3  # raise it when features change
+_FORMAT = 4  # raise it when features change
 _HEAD = struct.Struct("<5I4d")
 _PLACE = np.dtype([("file", "<i4"), ("offset", "<i8"), ("nbytes", "<i4")])
 

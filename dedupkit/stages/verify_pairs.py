@@ -33,7 +33,7 @@ NO_COPIES = _COPIES.empty_table()
 
 _TEMPLATES = pa.schema([*_COPIES, ("a_differs", _BOX), ("b_differs", _BOX)])  # score: the share that is the same
 _SCHEMA = pa.schema([*_TEMPLATES, ("relation", pa.string())])
-_FORMAT = 6  # raise it when these columns or the verdicts change
+_FORMAT = 7  # raise it when these columns or the verdicts change
 
 
 class PairVerifier:

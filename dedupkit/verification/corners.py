@@ -69,6 +69,8 @@ def _pattern() -> NDArray[np.intp]:
 def find_corners(cv2: Any, plane: NDArray[np.uint8], size: tuple[int, int]) -> Corners:
     """Find corners and describe them, in a sixth of the time of SIFT.
 
+    Where few stand out they are sought again, fainter ones too, in a small image at twice its size.
+
     Args:
         cv2: The module.
         plane: (h, w) uint8, the reduced luminance.

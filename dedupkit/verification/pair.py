@@ -14,10 +14,11 @@ Candidate pairs come from hashes or embeddings; each is decided here on its own,
    lie about where it puts them. Pixels that disagree under a map that many corners follow show another scene, or
    another shot of it: depth and motion are not affine, so its tiles do not lie still.
 4. What is still open is decided by RootSIFT features (:mod:`dedupkit.verification.sift`), computed once per image.
+   Images in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their
+   pixels, to a stricter standard; where even corners are few, that is all that is done.
 
-Small images, such as CIFAR's, are aligned by all their pixels instead (:mod:`dedupkit.verification.small`). Larger ones
-in which SIFT finds little (sky, logos, thumbnails) are compared in place, in four mirrorings, by their pixels,
-to a stricter standard. Nothing here draws random numbers that depend on anything but the pair.
+Small images, such as CIFAR's, are aligned by all their pixels instead (:mod:`dedupkit.verification.small`).
+Nothing here draws random numbers that depend on anything but the pair.
 """
 
 from __future__ import annotations
