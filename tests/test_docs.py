@@ -14,8 +14,8 @@ import typer.main
 from helpers import ROOT
 
 from dedupkit.cli.main import app
+from dedupkit.clustering.grammar import PRESETS, needs_embedder, parse_rule
 from dedupkit.clustering.policy import POLICY_COLUMNS
-from dedupkit.clustering.rules import PRESETS, needs_embedder, parse_rule
 from dedupkit.embedding.spec import embedder_name
 from dedupkit.manifest.export import FORMATS
 from dedupkit.signals import SIGNALS, known_signals

@@ -14,7 +14,7 @@ from helpers import jpegs, python, write_tar
 from PIL import Image
 
 import dedupkit as dk
-from dedupkit.clustering.rules import parse_rule
+from dedupkit.clustering.grammar import parse_rule
 from dedupkit.engine import LocalProcesses
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import known_signals

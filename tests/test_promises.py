@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 import dedupkit as dk
-from dedupkit.clustering.rules import PRESETS, needs_embedder, parse_rule, reason_of
+from dedupkit.clustering.grammar import PRESETS, needs_embedder, parse_rule
+from dedupkit.clustering.rules import reason_of
 from dedupkit.hashing.exact import pixel_hash
 from dedupkit.hashing.pdq import CROP_VIEWS, decimate, pdq_from_buffers
 from dedupkit.hashing.perceptual import perceptual_hash

@@ -20,7 +20,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.calibration.curves import holds
-from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.clustering.grammar import parse_rule
+from dedupkit.clustering.rules import Rule
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.engine import Progress, Task, cache_key, local_engine, run_tasks
 from dedupkit.errors import DamagedError, DedupkitError, require

@@ -8,9 +8,10 @@ from dedupkit.startup.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dedupkit.clustering.deciding import Decision, decide, pairs_of_clauses, scored_pairs
+    from dedupkit.clustering.grammar import PRESETS, parse_rule
     from dedupkit.clustering.graph import components, keep_set
     from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
-    from dedupkit.clustering.rules import PRESETS, Rule, parse_rule
+    from dedupkit.clustering.rules import Rule
     from dedupkit.signals.matches import Matches
 
 __all__ = [
@@ -25,6 +26,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("Decision", "Matches", "decide", "pairs_of_clauses", "scored_pairs"), "deciding"),
         **dict.fromkeys(("components", "keep_set"), "graph"),
         **dict.fromkeys(("DEFAULT_POLICY", "Policy", "TemplatePolicy", "parse_policy"), "policy"),
-        **dict.fromkeys(("PRESETS", "Rule", "parse_rule"), "rules"),
+        **dict.fromkeys(("PRESETS", "parse_rule"), "grammar"),
+        "Rule": "rules",
     },
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dedupkit.clustering.rules import parse_rule
+from dedupkit.clustering.grammar import parse_rule
 from dedupkit.memorization.again import Again, Seen
 from dedupkit.memorization.audited import AtLeast, Floor, Threshold, share_of
 from dedupkit.memorization.floor import choose_threshold

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from typing import Any
 
-from dedupkit.clustering.rules import parse_rule
+from dedupkit.clustering.grammar import parse_rule
 from dedupkit.embedding import Embedder
 from dedupkit.errors import DedupkitError
 from dedupkit.memorization.neighbours import Neighbour, Neighbours

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dedupkit.clustering.rules import Atom, Clause, Comparison, Rule, parse_rule
+from dedupkit.clustering.grammar import Comparison, parse_rule
+from dedupkit.clustering.rules import Atom, Clause, Rule
 
 if TYPE_CHECKING:
     import numpy as np

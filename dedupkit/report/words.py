@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dedupkit.clustering.rules import Atom, parse_rule, reason_of
+from dedupkit.clustering.grammar import parse_rule
+from dedupkit.clustering.rules import Atom, reason_of
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import SIGNALS, find_signal, known_signals
 

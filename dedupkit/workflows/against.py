@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dedupkit import store
-from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.clustering.grammar import parse_rule
+from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError, RuleError
 from dedupkit.runfolder import Layout, Reference, RunFolder
 from dedupkit.signals import SIGNALS, known_signals

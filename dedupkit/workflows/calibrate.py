@@ -17,7 +17,7 @@ from dedupkit.calibration.impostors import Impostors, measure_impostors, read_im
 from dedupkit.calibration.judged import found_pairs
 from dedupkit.calibration.result import Calibration, write_calibration
 from dedupkit.calibration.synthetic import Synthetic, measure_synthetic, read_synthetic, write_synthetic
-from dedupkit.clustering.rules import parse_rule
+from dedupkit.clustering.grammar import parse_rule
 from dedupkit.embedding.fitted import fitted_specs
 from dedupkit.engine import cache_key
 from dedupkit.engine.marker import read_marker

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from dedupkit import __version__
 from dedupkit.captions.modes import CaptionMode
+from dedupkit.clustering.grammar import needs_embedder, needs_floor, parse_rule
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
-from dedupkit.clustering.rules import Rule, needs_embedder, needs_floor, parse_rule
+from dedupkit.clustering.rules import Rule
 from dedupkit.engine import Engine, Where, make_engine, only_helps
 from dedupkit.engine.helper import Helper
 from dedupkit.errors import DedupkitError

@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.clustering.grammar import parse_rule
+from dedupkit.clustering.rules import Rule
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine.place import place_of
 from dedupkit.runfolder import Layout

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from dedupkit.calibration.result import Calibration, read_calibration
 from dedupkit.captions.modes import CaptionMode
+from dedupkit.clustering.grammar import parse_rule
 from dedupkit.clustering.policy import TemplatePolicy, parse_policy
-from dedupkit.clustering.rules import Rule, parse_rule
+from dedupkit.clustering.rules import Rule
 from dedupkit.embedding.fitted import fitted_specs
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dedupkit.clustering.rules import needs_floor
+from dedupkit.clustering.grammar import needs_floor
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.workflows.dedup import dedup
