@@ -19,7 +19,8 @@ from dedupkit.clustering.policy import POLICY_COLUMNS
 from dedupkit.embedding.spec import embedder_name
 from dedupkit.manifest.export import FORMATS
 from dedupkit.signals import SIGNALS, known_signals
-from dedupkit.stages.tables import GROUPS_SCHEMA, MANIFEST_SCHEMA
+from dedupkit.stages.group_table import GROUPS_SCHEMA
+from dedupkit.stages.manifest_table import MANIFEST_SCHEMA
 
 PAGES = sorted(
     path for path in [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"] if path.exists()

@@ -15,8 +15,8 @@ from dedupkit.errors import DamagedError
 from dedupkit.runfolder import Layout, RunConfig, RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.signals.columns import read_column
+from dedupkit.stages.manifest_table import OutsideWitnesses, keys_of
 from dedupkit.stages.outside import beside, list_rule
-from dedupkit.stages.tables import OutsideWitnesses, keys_of
 
 __all__ = ["Blocked", "blocked_samples", "reference_rule", "rows_of", "witnesses"]
 

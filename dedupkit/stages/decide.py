@@ -28,8 +28,9 @@ from dedupkit.stages.blocked import blocked_samples
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
 from dedupkit.stages.earlier_captions import earlier_uses, given_captions
 from dedupkit.stages.families import Families, signals_of, with_families
+from dedupkit.stages.group_table import iter_groups, write_groups
+from dedupkit.stages.manifest_table import OutsideWitnesses, iter_manifest, write_manifest
 from dedupkit.stages.parts import PartTasks
-from dedupkit.stages.tables import OutsideWitnesses, iter_groups, iter_manifest, write_groups, write_manifest
 from dedupkit.stages.whole import Whole, policy_sources
 from dedupkit.store import write_table
 

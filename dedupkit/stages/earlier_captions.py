@@ -11,7 +11,7 @@ from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages.caption_facts import carried_captions
 from dedupkit.stages.caption_keys import CaptionKeys, count_captions, keys_of_column, keys_of_samples
-from dedupkit.stages.tables import MANIFEST_SCHEMA, OutsideWitnesses
+from dedupkit.stages.manifest_table import MANIFEST_SCHEMA, OutsideWitnesses
 from dedupkit.store import read_columns
 
 __all__ = ["earlier_uses", "given_captions"]

@@ -20,9 +20,9 @@ from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.matches import Matches, Streamed
 from dedupkit.stages.blocked import blocked_samples, rows_of, witnesses
+from dedupkit.stages.manifest_table import OutsideWitnesses
 from dedupkit.stages.outside import beside
 from dedupkit.stages.parts import PartTasks, is_large
-from dedupkit.stages.tables import OutsideWitnesses
 from dedupkit.store import count_rows, read_columns, rows_by_file
 
 __all__ = ["Whole", "duplicates_outside", "keep_order", "policy_sources"]
