@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +78,9 @@ class Engine(Protocol):
             DedupkitError, OSError: What a task raised; what was done before stays done.
         """
 
+    def lasting(self) -> AbstractContextManager[None]:
+        """Until this ends, processes stay between calls of :meth:`run`, with what they have loaded: for short calls."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -142,6 +146,10 @@ class ThisProcess:
         """Execute the tasks that are not done yet; see :meth:`Engine.run`."""
         del meanwhile  # it would wait for itself
         return run_waiting(tasks, out, on_done, lambda jobs: in_this_process(iter(jobs), out, observe))
+
+    def lasting(self) -> AbstractContextManager[None]:
+        """Nothing to keep; see :meth:`Engine.lasting`."""
+        return nullcontext()
 
     def __enter__(self) -> Self:
         return self

@@ -48,7 +48,7 @@ class Helper:
         board = Board(self._out, session.token)
         first = Pulse(board.heartbeat(session.first), self._timing.timeout)
         who, done, number = self.place.who, 0, 0
-        with Heartbeat(board.heartbeat(who), self._timing.beat(board.room.every)):
+        with Heartbeat(board.heartbeat(who), self._timing.beat(board.room.every)), self._local.lasting():
             while True:
                 batch = board.batch(number, who)
                 if batch is not None:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,8 @@ class LocalProcesses:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._ready: list[WorkerProcess] = []  # started ahead and not taken yet
+        self._ready: list[WorkerProcess] = []  # started ahead, or kept, and not taken yet
+        self._keeps = False
 
     def start(self, count: int, load: Callable[[], object]) -> None:
         """Start processes before their tasks are known, so that they load while this process does."""
@@ -69,7 +70,7 @@ class LocalProcesses:
         meanwhile: Callable[[], None] | None = None,
         observe: Observe | None = None,
     ) -> list[Summary]:
-        """Execute the tasks that are not done yet; see :meth:`Engine.run`. The processes end with the stage."""
+        """Execute the tasks that are not done yet; see :meth:`Engine.run`. Processes that need not last end with it."""
 
         def run(jobs: list[tuple[int, Task]]) -> Iterator[tuple[int, Summary]]:
             todo = iter(jobs)
@@ -109,6 +110,7 @@ class LocalProcesses:
         """
         work = _Work(out, take)
         lanes: list[_Lane] = []
+        keep = False
         try:
             for _ in range(min(self._workers, count)):
                 lanes.append(_Lane(work, self._ready.pop() if self._ready else WorkerProcess()))
@@ -127,10 +129,20 @@ class LocalProcesses:
                 if observe is not None:
                     observe(task, cost)
                 yield index, result
+            keep = self._keeps
         finally:
             work.stop.set()
-            for lane in lanes:
-                lane.close()
+            self._ready += [process for lane in lanes if (process := lane.close(keep=keep)) is not None]
+
+    @contextmanager
+    def lasting(self) -> Iterator[None]:
+        """Keep processes between calls of :meth:`run`; see :meth:`Engine.lasting`."""
+        self._keeps = True
+        try:
+            yield
+        finally:
+            self._keeps = False
+            self._end_ready()
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +150,9 @@ class LocalProcesses:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end_ready()
+
+    def _end_ready(self) -> None:
         while self._ready:
             self._ready.pop().end()
 
@@ -184,11 +199,16 @@ class _Lane(threading.Thread):
         finally:
             self._work.done.put(None)
 
-    def close(self) -> None:
-        """End the process; the thread follows."""
+    def close(self, *, keep: bool = False) -> WorkerProcess | None:
+        """End the process, and the thread follows; or let the thread end, and give the process away if it lives."""
+        if keep:
+            self.join()
+            if not self._dead:
+                return self._process
         with self._replacing:
             self._process.end()
         self.join()
+        return None
 
     def _do(self, task: Task) -> Summary:
         call = partial(execute_counted, replace(task, rescue=None), self._work.out)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -106,6 +106,10 @@ class Ranks:
                 yield from self._together(self._post(board, jobs, out), meanwhile, observe)
 
         return run_waiting(tasks, out, on_done, run)
+
+    def lasting(self) -> AbstractContextManager[None]:
+        """Keep this rank's processes between calls of :meth:`run`; see :meth:`Engine.lasting`."""
+        return self._local.lasting()
 
     def __enter__(self) -> Self:
         return self

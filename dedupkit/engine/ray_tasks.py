@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,10 @@ class RayCluster:
             bring_results((task for _, task in jobs), out)
 
         return run_waiting(tasks, out, on_done, run)
+
+    def lasting(self) -> AbstractContextManager[None]:
+        """Ray keeps its processes as it sees fit; see :meth:`Engine.lasting`."""
+        return nullcontext()
 
     def __enter__(self) -> Self:
         if self._ray.is_initialized():  # a program that has connected already goes on with its own connection

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dedupkit.engine import Engine, Progress, Task, cache_key, run_tasks
+from dedupkit.engine import Engine, Progress, Task, cache_key
 from dedupkit.engine.marker import done_folder
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images import ImageError, decode_luma
@@ -56,7 +56,7 @@ class FeatureFiles:
         home: Folder for the files.
         out: Where the tasks leave their markers.
         key: Digest of what the images depend on.
-        workers: Number of processes.
+        engine: Where they are computed.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class FeatureFiles:
         out: Path,
         *,
         key: str,
-        workers: int | Engine,
+        engine: Engine,
     ) -> None:
         self._folder, self._shards, self._home, self._out = folder, shards, home, out
-        self._key, self._workers = key, workers
+        self._key, self._engine = key, engine
         self._index = RowIndex(folder, len(shards))
         self._most = min(MOST_BYTES, shutil.disk_usage(out).free // _SHARE_FREE)
         self._samples, self._files = np.empty(0, np.int64), list[str]()  # samples ascend
@@ -107,9 +107,7 @@ class FeatureFiles:
         if not tasks:
             return
         with Progress("features", len(tasks), "img") as progress:
-            results = run_tasks(
-                tasks, self._out, workers=self._workers, on_done=lambda _, result: progress.advance(result["images"])
-            )
+            results = self._engine.run(tasks, self._out, on_done=lambda _, result: progress.advance(result["images"]))
         found = np.zeros(len(new), _PLACE)
         for task, result in zip(tasks, results, strict=True):
             if result["records"]:

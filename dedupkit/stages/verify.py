@@ -72,8 +72,8 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
         len(candidates.a) / max(candidates.images, 1), f"{candidates.images:,}",
     )  # fmt: skip
     workers = job.computing.threads if engine is None else engine
-    verifier = PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, workers=workers)
-    seen = look_in_rounds(job, candidates, {name: ranks[name] for name in full}, verifier, settled)
+    with PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, workers=workers) as verifier:
+        seen = look_in_rounds(job, candidates, {name: ranks[name] for name in full}, verifier, settled)
     write_table(folder.edges("verified"), seen.table)
     write_table(folder.edges("template"), verifier.templates)
     for name, more in seen.found.items():

@@ -61,12 +61,12 @@ def verify_across(job: Job, number: int, opened: Opened, rule: Rule, key: str) -
     )  # fmt: skip
     parts = folder.across(number, _VERIFIED) / "parts"
     both, shards = _SideBySide(folder, len(job.shards), opened.rows), [*job.shards, *opened.find_shards()]
-    verifier = PairVerifier(both, shards, parts=parts, out=parts, key=key, workers=job.computing.threads)
-    looking = _Looking(crossing, len(exact.own), verifier)
-    if full:
-        looking.look_in_rounds()
-    else:
-        looking.look(np.ones(len(crossing.pairs), bool))
+    with PairVerifier(both, shards, parts=parts, out=parts, key=key, workers=job.computing.threads) as verifier:
+        looking = _Looking(crossing, len(exact.own), verifier)
+        if full:
+            looking.look_in_rounds()
+        else:
+            looking.look(np.ones(len(crossing.pairs), bool))
     files = across_files(folder, number, _VERIFIED)
     write_table(files.pairs, looking.table())
     write_labels(files, exact)

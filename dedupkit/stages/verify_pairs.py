@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dedupkit.engine import Engine, Progress, Task, cache_key, run_tasks
+from dedupkit.engine import Engine, Progress, Task, cache_key, local_engine
 from dedupkit.engine.task import done_result
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.runfolder.folder import RunFolder
@@ -39,6 +41,8 @@ _FORMAT = 7  # raise it when these columns or the verdicts change
 class PairVerifier:
     """Verifies pairs of a run's samples, batch by batch; the features of an image are computed once.
 
+    A context manager: processes, and what they have loaded, stay from one batch to the next.
+
     Args:
         folder: Folder of the run that the pairs are in.
         shards: Shards of that run; those that the pairs need must be there.
@@ -59,12 +63,23 @@ class PairVerifier:
         workers: int | Engine,
     ) -> None:
         self._folder = folder
-        self._parts, self._out, self._key, self._workers = parts, out, key, workers
+        self._parts, self._out, self._key = parts, out, key
+        self._stack = ExitStack()
+        self._engine = self._stack.enter_context(local_engine(workers)) if isinstance(workers, int) else workers
         out.mkdir(parents=True, exist_ok=True)  # other machines ask for it before a task has written there
-        self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, workers=workers)
+        self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, engine=self._engine)
         self._batches = 0
         self.by_sift = 0  # pairs so far that SIFT had to decide
         self._templates = [_TEMPLATES.empty_table()]
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._engine.lasting())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
     @property
     def templates(self) -> pa.Table:
@@ -106,10 +121,9 @@ class PairVerifier:
             self._features.ensure(np.concatenate([[*left, *right] for _, left, right in open_ones]))
         tasks = [self._task(*chunk, self._features.records((*chunk[1], *chunk[2]))) for chunk in chunks]
         with Progress("verify", len(tasks), "pairs", path=self._folder.progress) as progress:
-            results = run_tasks(
+            results = self._engine.run(
                 tasks,
                 self._out,
-                workers=self._workers,
                 on_done=lambda _, result: progress.advance(result["pairs"]),
                 observe=progress.observe,
             )
@@ -140,9 +154,9 @@ def verify_pairs(
     workers: int | Engine,
 ) -> tuple[pa.Table, int]:
     """Verify given pairs of samples, (m,) each; arguments and result as those of :class:`PairVerifier`."""
-    verifier = PairVerifier(folder, shards, parts=parts, out=out, key=key, workers=workers)
-    found = verifier.verify(a, b)
-    verifier.clear()
+    with PairVerifier(folder, shards, parts=parts, out=out, key=key, workers=workers) as verifier:
+        found = verifier.verify(a, b)
+        verifier.clear()
     return found
 
 
