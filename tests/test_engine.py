@@ -318,6 +318,24 @@ def test_workers_that_are_not_needed_end_with_the_engine(tmp_path: Path) -> None
     assert not children(os.getpid())
 
 
+def test_workers_last_from_one_call_to_the_next(tmp_path: Path) -> None:
+    with LocalProcesses(2) as engine:
+        with engine.lasting():
+            engine.run(squares(4, tmp_path / "log"), tmp_path)
+            killed, kept = children(os.getpid())
+            engine.run(squares(4, tmp_path / "log", "again"), tmp_path)
+            assert sorted(children(os.getpid())) == sorted((killed, kept))
+            os.kill(killed, signal.SIGKILL)
+            engine.run(squares(4, tmp_path / "log", "and again"), tmp_path)
+            assert ran(tmp_path / "log") == sorted(3 * list(range(4)))
+            assert kept in children(os.getpid())
+            with pytest.raises(DedupkitError, match="name the tars"):
+                engine.run([task(f"{n}", fail, kind="dedupkit") for n in range(2)], tmp_path)
+            assert not children(os.getpid())  # none of them is asked again
+            engine.run(squares(4, tmp_path / "log", "and on"), tmp_path)
+        assert not children(os.getpid())
+
+
 def test_a_run_is_found_after_a_change_of_directory(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
