@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dedupkit.engine import Engine, cache_key
+from dedupkit.engine import Engine, cache_key, local_engine
 from dedupkit.engine.marker import write_marker
 from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import require
@@ -71,8 +71,9 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
         "verify: %s candidate pairs, %.1f for each of %s images", f"{len(candidates.a):,}",
         len(candidates.a) / max(candidates.images, 1), f"{candidates.images:,}",
     )  # fmt: skip
-    workers = job.computing.threads if engine is None else engine
-    with PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, workers=workers) as verifier:
+    engine = engine or local_engine(job.computing.threads)
+    verifier = PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, engine=engine)
+    with engine.lasting():
         seen = look_in_rounds(job, candidates, {name: ranks[name] for name in full}, verifier, settled)
     write_table(folder.edges("verified"), seen.table)
     write_table(folder.edges("template"), verifier.templates)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.clustering.rules import Rule
+from dedupkit.engine import local_engine
 from dedupkit.engine.marker import write_marker
 from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import require
@@ -61,8 +62,10 @@ def verify_across(job: Job, number: int, opened: Opened, rule: Rule, key: str) -
     )  # fmt: skip
     parts = folder.across(number, _VERIFIED) / "parts"
     both, shards = _SideBySide(folder, len(job.shards), opened.rows), [*job.shards, *opened.find_shards()]
-    with PairVerifier(both, shards, parts=parts, out=parts, key=key, workers=job.computing.threads) as verifier:
-        looking = _Looking(crossing, len(exact.own), verifier)
+    engine = local_engine(job.computing.threads)
+    verifier = PairVerifier(both, shards, parts=parts, out=parts, key=key, engine=engine)
+    looking = _Looking(crossing, len(exact.own), verifier)
+    with engine.lasting():
         if full:
             looking.look_in_rounds()
         else:

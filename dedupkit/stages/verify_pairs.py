@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,15 +39,13 @@ _FORMAT = 7  # raise it when these columns or the verdicts change
 class PairVerifier:
     """Verifies pairs of a run's samples, batch by batch; the features of an image are computed once.
 
-    A context manager: processes, and what they have loaded, stay from one batch to the next.
-
     Args:
         folder: Folder of the run that the pairs are in.
         shards: Shards of that run; those that the pairs need must be there.
         parts: Folder for the results of the tasks; the caller removes it.
         out: Where the tasks leave their markers.
         key: Digest of all that the pairs depend on.
-        workers: Number of processes, or the engine that runs the tasks.
+        engine: Where the tasks run.
     """
 
     def __init__(
@@ -60,26 +56,15 @@ class PairVerifier:
         parts: Path,
         out: Path,
         key: str,
-        workers: int | Engine,
+        engine: Engine,
     ) -> None:
         self._folder = folder
-        self._parts, self._out, self._key = parts, out, key
-        self._stack = ExitStack()
-        self._engine = self._stack.enter_context(local_engine(workers)) if isinstance(workers, int) else workers
+        self._parts, self._out, self._key, self._engine = parts, out, key, engine
         out.mkdir(parents=True, exist_ok=True)  # other machines ask for it before a task has written there
-        self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, engine=self._engine)
+        self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, engine=engine)
         self._batches = 0
         self.by_sift = 0  # pairs so far that SIFT had to decide
         self._templates = [_TEMPLATES.empty_table()]
-
-    def __enter__(self) -> Self:
-        self._stack.enter_context(self._engine.lasting())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     @property
     def templates(self) -> pa.Table:
@@ -154,7 +139,9 @@ def verify_pairs(
     workers: int | Engine,
 ) -> tuple[pa.Table, int]:
     """Verify given pairs of samples, (m,) each; arguments and result as those of :class:`PairVerifier`."""
-    with PairVerifier(folder, shards, parts=parts, out=out, key=key, workers=workers) as verifier:
+    engine = local_engine(workers) if isinstance(workers, int) else workers
+    verifier = PairVerifier(folder, shards, parts=parts, out=out, key=key, engine=engine)
+    with engine.lasting():
         found = verifier.verify(a, b)
         verifier.clear()
     return found
