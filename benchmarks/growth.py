@@ -2,7 +2,7 @@
 
 python benchmarks/growth.py --photos FOLDER...                          # 5,000, 15,000 and 50,000 images, `thorough`
 python benchmarks/growth.py --photos FOLDER --sizes 5000 --rules exact copies crops thorough
-python benchmarks/growth.py --photos FOLDER... --sizes 1000000 --fit --copies 0.667 --folder DIR
+python benchmarks/growth.py --photos FOLDER... --sizes 100000 --fit --copies 0.72 --folder DIR
 
 Every photo is cut into four windows that share no pixel, each scaled to a long side of 96 to 256 pixels; three in ten
 images are edits of a window of the set, with the transformations of `dedupkit calibrate`, the rest is one window each.
