@@ -27,6 +27,7 @@ TILE = 2048  # rows of a tile: two blocks of 512 float32 dimensions and their pr
 CUDA_TILE = 8192
 SMALL_JOB = 2e9  # pairs under which importing torch takes longer than it saves
 LEAST_BFLOAT16_FLOOR = 0.05
+STEP = 128  # rows to which blocks in bfloat16 are filled up: oneDNN compiles and keeps a kernel for every shape
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -91,7 +92,7 @@ class Engine:
     def product(self, x: Any, y: Any) -> Floats:
         """Approximate cosines of two loaded blocks, float32 (m, k); the next call overwrites them."""
         if self.kind in ("bfloat16", "cuda"):
-            cosines: Floats = (x @ y.T).float().cpu().numpy()
+            cosines: Floats = self._halves(x, y).float().cpu().numpy()
             return cosines
         if self.products.size < len(x) * len(y):
             self.products = np.empty(len(x) * len(y), np.float32)
@@ -101,6 +102,16 @@ class Engine:
         else:
             self.torch.mm(x, y.T, out=self.torch.from_numpy(out))
         return out
+
+    def _halves(self, x: Any, y: Any) -> Any:
+        """The product of two loaded blocks in half precision, as a tensor; a view of one that is larger."""
+        if self.kind == "cuda":
+            return x @ y.T
+        left, right = (
+            block if len(block) % STEP == 0 else self.torch.nn.functional.pad(block, (0, 0, 0, -len(block) % STEP))
+            for block in (x, y)
+        )
+        return (left @ right.T)[: len(x), : len(y)]
 
     def best(self, cosines: Floats) -> tuple[Floats, Ints]:
         """The largest value of each row of `product`'s result and its column, float32 and int64 (m,)."""
@@ -128,7 +139,7 @@ class Engine:
         passing = self.passing[: len(x) * len(y)].reshape(len(x), len(y))
         if self.kind == "bfloat16":
             # Read as integers, bfloat16 numbers keep their order as long as one of the two is positive.
-            bits = (x @ y.T).view(self.torch.int16).numpy()
+            bits = self._halves(x, y).view(self.torch.int16).numpy()
             np.greater_equal(bits, bound.view(np.int32) >> 16, out=passing)
         else:
             np.greater_equal(self.product(x, y), bound, out=passing)
