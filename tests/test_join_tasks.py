@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dedupkit.hashing.pdq import CROP_VIEWS
-from dedupkit.neighbors.cosine import join, overlap, pieces
+from dedupkit.neighbors.cosine import join, neighbors, overlap, pieces
+from dedupkit.neighbors.cosine.list_pieces import COLUMNS, pairs_between, pairs_of_range, rows_between
 from dedupkit.neighbors.cosine.settings import Settings
 from dedupkit.neighbors.hamming.crops import iter_crop_pairs, nearest_views
 from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_pairs, transpose
@@ -28,7 +29,7 @@ from dedupkit.neighbors.hamming.join import Pairs, as_words, hamming_pairs
 from dedupkit.neighbors.hamming.ranges import HashFiles, Search, cut, join_range
 from dedupkit.neighbors.sets.join import Sets, iter_jaccard_pairs, iter_part_pairs, parts_of
 from dedupkit.runfolder import RunFolder
-from dedupkit.signals import SIGNALS, caption_tasks, hash_tasks, vector_tasks
+from dedupkit.signals import SIGNALS, caption_tasks, hash_tasks, vector_join, vector_plan
 from dedupkit.signals.columns import write_edges
 from dedupkit.stages import match_tasks
 from dedupkit.store import read_columns
@@ -100,7 +101,7 @@ def test_the_cells_of_a_join_of_vectors_are_the_join(seed: int, count: int, grou
     vectors[count // 2 : count // 2 + 5] = vectors[:5]
     how = Settings(0.9, "cells", 0.9, overlap=overlap.Overlap(cap, 0.2))
     whole = join.Join(vectors, None, how)
-    plan, arrays = pieces.planned(whole)
+    plan, arrays = pieces.planned(whole.distinct[0], whole.plan)
     with TemporaryDirectory() as folder:
         paths = [Path(folder, f"{name}.npy") for name in ("vectors", *pieces.PLANNED)]
         for path, array in zip(paths, [vectors, *arrays], strict=True):
@@ -114,6 +115,46 @@ def test_the_cells_of_a_join_of_vectors_are_the_join(seed: int, count: int, grou
     found = sorted(pair for columns in blocks for pair in zip(*(column.tolist() for column in columns), strict=True))
     pairs = whole.pairs()
     assert found == list(zip(pairs.a.tolist(), pairs.b.tolist(), pairs.score.tolist(), strict=True))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 999), count=st.integers(50, 400), group=st.integers(1, 30), k=st.integers(1, 6))
+def test_the_cells_of_a_search_for_neighbours_are_the_search(seed: int, count: int, group: int, k: int) -> None:
+    """Some vectors occur twice, and some many times, so that lists are full of equal ones."""
+    rng = np.random.default_rng(seed)
+    vectors = (rng.standard_normal((9, 8))[rng.integers(0, 9, count)] + 0.2 * rng.standard_normal((count, 8))).astype(
+        "f2"
+    )
+    vectors[count // 2 : count // 2 + 5] = vectors[:5]
+    vectors[-12:] = vectors[7]
+    how = Settings(0.5, "cells", 0.9, overlap=overlap.Overlap(int(rng.integers(1, 5)), 0.2))
+    distinct, cells, _ = neighbors.planned_search(vectors, k, how)
+    plan, arrays = pieces.planned(distinct, cells)
+    halves = [(0, plan.rows // 2), (plan.rows // 2, plan.rows)]
+    with TemporaryDirectory() as folder:
+
+        def saved(stem: str, names: tuple[str, ...], columns: Any) -> list[Path]:
+            paths = [Path(folder, f"{stem}-{name}.npy") for name in names]
+            for path, array in zip(paths, columns, strict=True):
+                np.save(path, array)
+            return paths
+
+        paths = saved("plan", ("vectors", *pieces.PLANNED), [vectors, *arrays])
+        parts = pieces.Pieces(paths[0], paths[1:], plan, how)
+        files = [saved("cells", pieces.ASSIGNED, pieces.assigned(parts.assign(0, plan.rows), plan.cells))]
+        groups = [range(first, min(first + group, plan.cells)) for first in range(0, plan.cells, group)]
+        near = [saved(f"near{at}", COLUMNS, parts.nearest(k, cells, files)) for at, cells in enumerate(groups)]
+        listed = [pairs_of_range(parts.distinct, k, how.floor, half, near) for half in halves]
+        lists = [saved(f"list{at}", COLUMNS, pairs) for at, (pairs, _) in enumerate(listed)]
+        between = [pairs_between(count, rows_between(parts.distinct, half), lists) for half in halves]
+    whole = neighbors.search(vectors, k, how)
+    a, b, score = (np.concatenate(column) for column in zip(*between, strict=True))
+    assert (a == whole.a).all()
+    assert (b == whole.b).all()
+    assert (score == whole.score).all()
+    ends = whole.last[np.isfinite(whole.last)]
+    assert sum(each.full for _, each in listed) == len(ends)
+    assert max(each.last for _, each in listed) == ends.max(initial=-np.inf)
 
 
 def test_large_sets_are_cut_until_a_piece_holds_few_enough() -> None:
@@ -190,23 +231,26 @@ def test_two_processes_give_the_bytes_of_one(shards: Path, tmp_path: Path, monke
     assert outcome(tmp_path / "two") == outcome(tmp_path / "one")
 
 
+@pytest.mark.parametrize("rule", ["mine>=0.9", "mine>=0.5 and verified"])
 @pytest.mark.parametrize("cells", [True, False])
 def test_vectors_are_joined_by_cell_as_in_one_task(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: bool
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: bool, rule: str
 ) -> None:
     """Vectors of a few directions, some equal and one of zeros; with cells even where they save no work."""
     if cells:
         monkeypatch.setattr(join, "EXACT_PAIRS", 0)
+        monkeypatch.setattr(neighbors, "EXACT_PAIRS", 0)
         monkeypatch.setattr(overlap, "WORTHWHILE", 1e9)
         monkeypatch.setattr(pieces, "block_rows", lambda count: 5)
         monkeypatch.setattr(pieces, "_ROWS", 1)
-        monkeypatch.setattr(vector_tasks, "CELLS", 3)
+        monkeypatch.setattr(vector_plan, "CELLS", 3)
     keys = [f"{shard}{number}" for shard in range(6) for number in range(4)]
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((6, 8))[rng.integers(0, 6, 24)] + 0.1 * rng.standard_normal((24, 8))
     vectors[3], vectors[7] = vectors[20], 0
     pq.write_table(pa.table({"key": keys, "embedding": vectors.astype(np.float32).tolist()}), tmp_path / "v.parquet")
-    options = {"rule": "mine>=0.9", "embed": f"precomputed:{tmp_path / 'v.parquet'}?name=mine"}
+    monkeypatch.setattr(vector_join, "list_length", lambda images, recall: 2)
+    options = {"rule": rule, "embed": f"precomputed:{tmp_path / 'v.parquet'}?name=mine"}
     run(shards, tmp_path / "one", **options)
     monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")
     run(shards, tmp_path / "many", **options)

@@ -118,19 +118,23 @@ def test_references_ranks_and_verification_are_accounted_for(
     assert "ms a pair" in said[0]
 
 
+CELLS = {"rows": 10**8, "cells": 40_000, "cap": 4, "margin": 0.1}
+
+
 @pytest.mark.parametrize(
-    ("name", "bound", "facts"),
+    ("name", "settings", "facts"),
     [
-        ("pdq", 31, {"rows": 10**8, "distinct": 10**8}),
-        ("crops", 16, {"rows": 6 * 10**8, "distinct": 10**8}),
-        ("phash", 4, {"rows": 10**8, "distinct": 10**8}),
-        ("lite", 0.9, {"distinct": 10**8, "plan": {"rows": 10**8, "cells": 40_000, "cap": 4, "margin": 0.1}}),
+        ("pdq", JoinSettings(31), {"rows": 10**8, "distinct": 10**8}),
+        ("crops", JoinSettings(16), {"rows": 6 * 10**8, "distinct": 10**8}),
+        ("phash", JoinSettings(4), {"rows": 10**8, "distinct": 10**8}),
+        ("lite", JoinSettings(0.9), {"plan": CELLS, "facts": {"distinct": 10**8}}),
+        ("lite", JoinSettings(math.inf, floor=0.6), {"plan": CELLS, "facts": {"ranks": {"k": 4}}}),
     ],
 )
 def test_as_many_tasks_are_expected_of_a_large_join_as_its_steps_make(
-    name: str, bound: float, facts: dict[str, Any], tmp_path: Path
+    name: str, settings: JoinSettings, facts: dict[str, Any], tmp_path: Path
 ) -> None:
-    signal, settings = known_signals({"lite": "lite"})[name], JoinSettings(bound)
+    signal = known_signals({"lite": "lite"})[name]
     expected = signal.expected(Extent(10**8), settings)
     steps = signal.steps(Scanned(RunFolder(tmp_path), 1), settings, "", 10**8)
     assert steps is not None
@@ -143,6 +147,6 @@ def test_as_many_tasks_are_expected_of_a_large_join_as_its_steps_make(
     assert expected.seconds > 1
 
 
-def test_nearest_neighbours_are_expected_as_one_task() -> None:
+def test_a_search_for_neighbours_and_pairs_at_once_is_expected_as_one_task() -> None:
     signal = known_signals({"lite": "lite"})["lite"]
-    assert signal.expected(Extent(10**8), JoinSettings(math.inf, floor=0.6)).tasks == 1
+    assert signal.expected(Extent(10**8), JoinSettings(0.9, floor=0.6)).tasks == 1

@@ -78,18 +78,21 @@ class Embedded(Signal):
         return match_vectors(self, scanned, settings)
 
     def steps(self, scanned: Scanned, settings: JoinSettings, key: str, samples: int) -> Steps | None:
-        """A plan, then ranges of vectors, then groups of cells; not for nearest neighbours or normalised scores."""
+        """A plan, then ranges of vectors, then groups of cells, for nearest neighbours lists too.
+
+        Not for normalised scores, and not where pairs within a bound and nearest neighbours are wanted at once.
+        """
         if not self._in_steps(settings):
             return None
-        from dedupkit.signals.vector_tasks import vector_steps
+        from dedupkit.signals.vector_tasks import neighbor_steps, vector_steps
 
-        return vector_steps(self, scanned, settings, key)
+        return (vector_steps if settings.floor is None else neighbor_steps)(self, scanned, settings, key)
 
     def expected(self, extent: Extent, settings: JoinSettings) -> Expected:
         """From the number of vectors and their length; see :meth:`Signal.expected`."""
         from dedupkit.signals.vector_tasks import expected_steps
 
-        expected = expected_steps(extent)
+        expected = expected_steps(extent, settings)
         return expected if self._in_steps(settings) else Expected(expected.seconds)
 
     def _in_steps(self, settings: JoinSettings) -> bool:
@@ -98,7 +101,7 @@ class Embedded(Signal):
 
         from dedupkit.embedding.spec import parse_spec
 
-        if settings.floor is not None or settings.bound == inf or settings.target_recall >= 1:
+        if (settings.floor is None) == (settings.bound == inf) or settings.target_recall >= 1:
             return False
         return not (self.spec and parse_spec(self.spec).background())
 

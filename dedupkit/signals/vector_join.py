@@ -17,7 +17,9 @@ from dedupkit.neighbors.cosine.settings import MEMORY
 from dedupkit.signals.columns import Edges
 from dedupkit.signals.signal import JoinSettings
 
-__all__ = ["LEAST_PLACES", "MAX_EDGES", "facts_before", "join_vectors", "list_length", "nearest"]
+__all__ = [
+    "LEAST_PLACES", "MAX_EDGES", "bound_of_lists", "facts_before", "join_vectors", "list_length", "lower", "nearest",
+]  # fmt: skip
 
 Vectors = NDArray[np.float16]
 
@@ -77,10 +79,10 @@ def join_vectors(spec: str, sets: Sequence[Vectors], settings: JoinSettings, fac
     if settings.floor is not None:
         ranks = facts["ranks"]
         found = nearest(sets[0], settings.floor, settings, ranks["k"], other=None if len(sets) == 1 else sets[1])
-        _lower(facts["recall"], found.recall)
+        lower(facts["recall"], found.recall)
         ends = found.last[np.isfinite(found.last)]
-        if len(ends):  # a list ends at its last score, and others may have the same
-            facts["bound"] = min(settings.bound, float(np.nextafter(ends.max(), np.float32(2))))
+        if len(ends):
+            facts["bound"] = bound_of_lists(settings, float(ends.max()))
         ranks["full"] = len(ends)
         new = found.score < np.float32(settings.bound)
         yield found.a[new], found.b[new], found.score[new]
@@ -128,7 +130,12 @@ def nearest(
     )
 
 
-def _lower(recall: dict[str, float], found: Recall) -> None:
+def bound_of_lists(settings: JoinSettings, last: float) -> float:
+    """The bound at or above which all pairs are there, by the largest cosine at the end of a full list."""
+    return min(settings.bound, float(np.nextafter(np.float32(last), np.float32(2))))  # others may have the same cosine
+
+
+def lower(recall: dict[str, float], found: Recall) -> None:
     """Let the lower of two recalls stand."""
     if found.estimate < recall["estimate"]:
         recall.update(estimate=found.estimate, low=found.low, high=found.high)

@@ -1,197 +1,164 @@
 """The clustered join of an embedder's vectors as many tasks, which leave files below ``edges/NAME/parts``.
 
-First one task gathers the vectors and plans: it samples, trains the cells and chooses how they overlap. Then ranges of
-rows find their cells, then groups of cells their pairs (:mod:`dedupkit.neighbors.cosine.pieces`).
+First the join is planned and ranges of vectors find their cells (:mod:`dedupkit.signals.vector_plan`). Then groups of
+cells find their pairs (:mod:`dedupkit.neighbors.cosine.pieces`). Where nearest neighbours are sought, they find the
+nearest of each vector within a cell instead; ranges of vectors join these to lists, and ranges of samples take the
+pairs of the lists (:mod:`dedupkit.neighbors.cosine.list_pieces`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dedupkit.engine import Task, cache_key
-from dedupkit.errors import DedupkitError
-from dedupkit.neighbors.cosine.join import EXACT_PAIRS, Join
+from dedupkit.neighbors.cosine.join import EXACT_PAIRS
+from dedupkit.neighbors.cosine.list_pieces import COLUMNS, pairs_between, pairs_of_range, rows_between
 from dedupkit.neighbors.cosine.overlap import CELLS_PER_ROOT
-from dedupkit.neighbors.cosine.pairs import no_rows
-from dedupkit.neighbors.cosine.pieces import ASSIGNED, PLANNED, Pieces, Planned, assigned, planned
-from dedupkit.neighbors.cosine.recall import EXACT
-from dedupkit.neighbors.cosine.settings import Settings
-from dedupkit.runfolder.folder import RunFolder
+from dedupkit.neighbors.cosine.pieces import Planned
 from dedupkit.signals.columns import Scanned, Written, write_edges
 from dedupkit.signals.expected import Expected, Extent
-from dedupkit.signals.identity import Exact
-from dedupkit.signals.vector_files import gather, leaders_of, with_vector
-from dedupkit.signals.vector_join import MAX_EDGES
-from dedupkit.store import atomic_path
+from dedupkit.signals.vector_join import bound_of_lists, list_length
+from dedupkit.signals.vector_plan import CELLS, PlannedJoin, planned_steps, save
 
 if TYPE_CHECKING:
     from dedupkit.signals.columns import Edges
     from dedupkit.signals.embedded import Embedded
     from dedupkit.signals.signal import JoinSettings, Steps
 
-__all__ = ["expected_steps", "vector_steps"]
+__all__ = ["expected_steps", "neighbor_steps", "vector_steps"]
 
-CELLS = 64
-"""Cells of a task."""
-
-_FORMAT = 1  # raise it when what these tasks write changes
 _SECONDS = 8.5e-12  # processor time of a product, without a GPU
 _FASTER = 33  # times, a million vectors in cells (benchmarks/cosine.py)
 _OVERLAP = 3  # cells of a vector, about
 _HELD = 80  # bytes a vector of the first task
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """What the first task writes: the vectors, the samples that have them, the arrays of the plan, and labels."""
-
-    vectors: str
-    leaders: str
-    plan: tuple[str, ...]
-    labels: str
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        return (self.vectors, self.leaders, *self.plan, self.labels)
-
-
 def vector_steps(signal: Embedded, scanned: Scanned, settings: JoinSettings, key: str) -> Steps:
-    """The tasks of a join; see :meth:`dedupkit.signals.Signal.steps`."""
+    """The tasks of a join of all pairs within a bound; see :meth:`dedupkit.signals.Signal.steps`."""
+    folder, name = scanned.folder, signal.name
+    join, facts, key = yield from planned_steps(name, scanned, settings, key)
+    tasks = []
+    for number, cells in enumerate(join.groups()):
+        to = str(folder.edges(name, number))
+        call = partial(join_cells, to, join, cells)
+        about = f"{name}: cells {cells.start} to {cells.stop} of {join.plan.cells}"
+        task_key = cache_key([key, cells.start, cells.stop])
+        tasks.append(Task(f"match-{name}", f"{number:05d}", call, task_key, about, (to,), join.needed))
+    done = yield tasks
+    return {**facts, **Written.together(done)._asdict()}
+
+
+def neighbor_steps(signal: Embedded, scanned: Scanned, settings: JoinSettings, key: str) -> Steps:
+    """The tasks of a search for nearest neighbours; see :meth:`dedupkit.signals.Signal.steps`."""
     folder, name, stage = scanned.folder, signal.name, f"match-{signal.name}"
-    home = folder.parts(name)
-    folder.ranked(name).unlink(missing_ok=True)
-    files = _Files(
-        str(home / "vectors.npy"),
-        str(home / "leaders.npy"),
-        tuple(str(home / f"{array}.npy") for array in PLANNED),
-        str(folder.labels(name)),
-    )
-    how = Settings(
-        settings.bound, target_recall=settings.target_recall, device=settings.device, seed=settings.seed,
-        max_pairs=MAX_EDGES,
-    )  # fmt: skip
-    key = cache_key([_FORMAT, key, settings.bound, settings.target_recall, settings.seed])
-    read = [str(folder.samples(shard)) for shard in range(scanned.shards)]
-    read += [str(folder.embeddings(name, shard)) for shard in range(scanned.shards)]
-    call = partial(write_plan, files, name, str(folder.path), scanned.shards, how)
-    (facts,) = yield [Task(stage, "plan", call, key, f"{name}: cells", files.all, tuple(read))]
+    join, facts, key = yield from planned_steps(name, scanned, settings, key)
+    k = facts["ranks"]["k"]
 
-    plan = Planned(**facts["plan"])
-    ranges = []
-    for number, rows in enumerate(plan.ranges()):
-        made = tuple(str(home / f"{array}-{number:05d}.npy") for array in ASSIGNED)
-        call = partial(write_assigned, made, files, plan, how, rows)
-        about = f"{name}: cells of vectors {rows[0]:,} to {rows[1]:,}"
-        ranges.append(
-            Task(stage, f"assign-{number:05d}", call, cache_key([key, plan._asdict(), rows]), about, made, files.all)
-        )
-    if ranges:
-        yield ranges
+    def files(kind: str, number: int) -> tuple[str, ...]:
+        return tuple(str(folder.parts(name) / f"{kind}-{column}-{number:05d}.npy") for column in COLUMNS)
 
-    joins = []
-    made_by = [task.outputs for task in ranges]
-    needed = (*files.all, *(path for paths in made_by for path in paths))
-    for number, first in enumerate(range(0, max(1, plan.cells), CELLS)):
-        cells, to = range(first, min(first + CELLS, max(1, plan.cells))), str(folder.edges(name, number))
-        call = partial(join_cells, to, files, plan, how, (cells, made_by))
-        task_key = cache_key([key, plan._asdict(), cells.start, cells.stop])
-        about = f"{name}: cells {cells.start} to {cells.stop} of {plan.cells}"
-        joins.append(Task(stage, f"{number:05d}", call, task_key, about, (to,), needed))
-    done = yield joins
-    return {
-        "distinct": facts["distinct"], **Written.together(done)._asdict(), "bound": settings.bound,
-        "recall": facts["recall"],
-    }  # fmt: skip
+    nearest = []
+    for number, cells in enumerate(join.groups()):
+        made = files("near", number)
+        call = partial(write_nearest, made, join, k, cells)
+        about = f"{name}: neighbours in cells {cells.start} to {cells.stop} of {join.plan.cells}"
+        task_key = cache_key([key, k, cells.start, cells.stop])
+        nearest.append(Task(stage, f"near-{number:05d}", call, task_key, about, made, join.needed))
+    yield nearest
+
+    found, spans, lists = [task.outputs for task in nearest], join.plan.spans(), []
+    for number, vectors in enumerate(spans):
+        made = files("list", number)
+        call = partial(write_lists, made, join, k, vectors, found)
+        about = f"{name}: lists of vectors {vectors[0]:,} to {vectors[1]:,}"
+        needed = (*join.files.all, *(path for paths in found for path in paths))
+        lists.append(Task(stage, f"list-{number:05d}", call, cache_key([key, k, vectors]), about, made, needed))
+    listed = yield lists
+
+    found, edges = [task.outputs for task in lists], []
+    for number, vectors in enumerate(spans):
+        to = str(folder.edges(name, number))
+        call = partial(write_pairs, to, join, vectors, found)
+        about = f"{name}: pairs of vectors {vectors[0]:,} to {vectors[1]:,}"
+        needed = (*join.files.all, *(path for paths in found for path in paths))
+        edges.append(Task(stage, f"{number:05d}", call, cache_key([key, k, vectors]), about, (to,), needed))
+    done = yield edges
+
+    facts["ranks"]["full"] = sum(each["full"] for each in listed)
+    if facts["ranks"]["full"]:
+        facts["bound"] = bound_of_lists(settings, max(each["last"] for each in listed if each["full"]))
+    return {**facts, **Written.together(done)._asdict()}
 
 
-def expected_steps(extent: Extent) -> Expected:
+def expected_steps(extent: Extent, settings: JoinSettings) -> Expected:
     """What these tasks take where no two vectors are equal; see :meth:`dedupkit.signals.Signal.expected`."""
     count, size = extent.samples, 2 * extent.dims * extent.samples
     pairs = count * count / 2
+    ranked = settings.floor is not None
     if pairs <= EXACT_PAIRS:
-        return Expected(_SECONDS * extent.dims * pairs, 2, 3 * size, _HELD * count)
+        return Expected(_SECONDS * extent.dims * pairs, 4 if ranked else 2, 3 * size, _HELD * count)
     plan = Planned(count, int(CELLS_PER_ROOT * count**0.5))
     ranges, groups = len(plan.ranges()), -(-plan.cells // CELLS)
     seconds = _SECONDS * extent.dims * pairs / (_FASTER * (count / 1e6) ** 0.5)
-    return Expected(seconds, 1 + ranges + groups, (3 + _OVERLAP) * size, _HELD * count)
+    nbytes = (3 + _OVERLAP) * size
+    if ranked:
+        nbytes += 2 * 20 * _OVERLAP * count * list_length(count, settings.target_recall)
+    return Expected(seconds, 1 + ranges * (3 if ranked else 1) + groups, nbytes, _HELD * count)
 
 
-def write_plan(files: _Files, name: str, out: str, shards: int, how: Settings) -> dict[str, Any]:
-    """Gather the vectors of an embedder, plan their join, and write labels; a task of the engine.
-
-    Returns:
-        ``distinct`` vectors of different files, the ``plan``, and the measured ``recall``.
-
-    Raises:
-        DedupkitError: More pairs than there is room for; the message proposes a floor.
-    """
-    scanned = Scanned(RunFolder(Path(out)), shards)
-    first = Exact("exact").labels(scanned)
-    leaders = leaders_of(scanned, name, first)
-    plan, recall = Planned(0, 0), EXACT
-    arrays: list[NDArray[Any]] = [no_rows()] * len(PLANNED)
-    if len(leaders) > 1:
-        with atomic_path(Path(files.vectors)) as temporary:
-            gather(scanned, name, leaders, temporary)
-        try:
-            join = Join(np.load(files.vectors, mmap_mode="r"), None, how)
-        except ValueError as error:
-            raise DedupkitError(f"{name}: {error}") from error
-        (plan, arrays), recall = planned(join), join.facts[0]
-    else:
-        _save([files.vectors], [np.zeros((0, 1), np.float16)])
-    _save((files.leaders, *files.plan, files.labels), [leaders, *arrays, with_vector(first, leaders)])
-    bounds = {"estimate": recall.estimate, "low": recall.low, "high": recall.high}
-    return {"distinct": len(leaders), "plan": plan._asdict(), "recall": bounds}
-
-
-def write_assigned(
-    to: Sequence[str], files: _Files, plan: Planned, how: Settings, rows: tuple[int, int]
-) -> dict[str, Any]:
-    """Find the cells of a range of rows; a task of the engine."""
-    lists = _pieces(files, plan, how).assign(*rows)
-    _save(to, assigned(lists, plan.cells))
-    return {"rows": rows[1] - rows[0]}
-
-
-def join_cells(
-    to: str, files: _Files, plan: Planned, how: Settings, part: tuple[range, Sequence[Sequence[str]]]
-) -> dict[str, Any]:
+def join_cells(to: str, join: PlannedJoin, cells: range) -> dict[str, Any]:
     """Write the pairs of some cells; a task of the engine.
-
-    Args:
-        to: The file of edges.
-        files: What :func:`write_plan` wrote.
-        plan: What else is known of the plan.
-        how: The settings of the join.
-        part: The cells, and what :func:`write_assigned` wrote of each range of rows.
 
     Returns:
         ``edges`` written and their ``content``.
     """
 
     def blocks() -> Iterator[Edges]:
-        if plan.rows > 0:
-            cells, ranges = part
-            leaders = np.load(files.leaders, mmap_mode="r")
-            for a, b, score in _pieces(files, plan, how).join(cells, [list(map(Path, paths)) for paths in ranges]):
+        if join.plan.rows > 0:
+            leaders = np.load(join.files.leaders, mmap_mode="r")
+            for a, b, score in join.pieces().join(cells, join.ranges()):
                 yield leaders[a], leaders[b], score
 
     return write_edges(Path(to), blocks())._asdict()
 
 
-def _pieces(files: _Files, plan: Planned, how: Settings) -> Pieces:
-    return Pieces(Path(files.vectors), list(map(Path, files.plan)), plan, how)
+def write_nearest(to: Sequence[str], join: PlannedJoin, k: int, cells: range) -> dict[str, Any]:
+    """Find the k nearest of each vector within some cells; a task of the engine."""
+    found = join.pieces().nearest(k, cells, join.ranges())
+    save(to, found)
+    return {"found": len(found[0])}
 
 
-def _save(paths: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
-    for path, array in zip(paths, arrays, strict=True):
-        with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
-            np.save(stream, array)
+def write_lists(
+    to: Sequence[str], join: PlannedJoin, k: int, vectors: tuple[int, int], found: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """Join what cells hold to the lists of a range of vectors, and write their pairs; a task of the engine.
+
+    Returns:
+        Number of lists that are ``full``, and the largest cosine at the ``last`` place of one.
+    """
+    paths = [list(map(Path, each)) for each in found]
+    pairs, listed = pairs_of_range(join.pieces().distinct, k, join.how.floor, vectors, paths)
+    save(to, pairs)
+    return {"full": listed.full, "last": listed.last if listed.full else None}
+
+
+def write_pairs(to: str, join: PlannedJoin, vectors: tuple[int, int], found: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Write the pairs whose first sample stands for a range of vectors; a task of the engine.
+
+    Returns:
+        ``edges`` written and their ``content``.
+    """
+
+    def blocks() -> Iterator[Edges]:
+        leaders, distinct = np.load(join.files.leaders, mmap_mode="r"), join.pieces().distinct
+        paths = [list(map(Path, each)) for each in found]
+        a, b, score = pairs_between(len(leaders), rows_between(distinct, vectors), paths)
+        yield leaders[a], leaders[b], score
+
+    return write_edges(Path(to), blocks())._asdict()

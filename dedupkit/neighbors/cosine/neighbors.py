@@ -29,7 +29,7 @@ from dedupkit.neighbors.cosine.sample import LEAST_SAMPLE, SAMPLE_SHARE, Sample
 from dedupkit.neighbors.cosine.settings import MEMORY, Settings
 from dedupkit.neighbors.cosine.tiles import Engine, Sets
 
-__all__ = ["Neighbors", "cosine_neighbors"]
+__all__ = ["Neighbors", "cosine_neighbors", "planned_search"]
 
 _MOST_K = 1024
 _LIST_BYTES = 48  # of a place in a list: 12 for the lists, the rest for making pairs of them
@@ -157,6 +157,19 @@ def search(
             near |= mine[b] & (score >= last[b])
         a, b, score = a[near], b[near], score[near]
     return Neighbors(a, b, score, last, recall, distinct.skipped)
+
+
+def planned_search(array: NDArray[Any], k: int, settings: Settings) -> tuple[Distinct, Plan | None, Recall]:
+    """The plan by which :func:`search` finds the neighbours of all rows of one set; arguments are checked.
+
+    Returns:
+        The distinct vectors; their cells, None for an exact search; and the measured recall.
+    """
+    engine = Engine.choose(settings.device, len(array) * len(array) / 2, array.shape[1], settings.floor)
+    with threads(settings.workers):
+        distinct = collapse(array)
+        sets = Sets(engine, distinct.rows, None, settings.memory // (16 * array.shape[1]))
+        return distinct, *_plan(sets, k, settings)
 
 
 def _search_cells(sets: Sets, plan: Plan, lists: NeighborLists, wanted: Ints | None) -> None:

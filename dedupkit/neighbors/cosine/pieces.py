@@ -1,7 +1,9 @@
 """The clustered join of one set of vectors in pieces, from files: planned once, then rows and cells in ranges.
 
 The method is that of :mod:`dedupkit.neighbors.cosine.cells`. A pair is emitted by the smallest cell that both its
-vectors belong to, so pieces need nothing of one another, and together they find what the join in memory does.
+vectors belong to, so pieces need nothing of one another, and together they find what the join in memory does. The
+nearest neighbours of a vector are the best of what its cells hold, so pieces find those of each cell, and others join
+them (:mod:`dedupkit.neighbors.cosine.list_pieces`).
 
 A piece holds its rows' cosines to the centres (64 MiB), or the vectors of one cell and the cells of these.
 """
@@ -17,15 +19,18 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.cosine.cells import Lists, assign, first_shared, members
 from dedupkit.neighbors.cosine.distinct import Distinct
-from dedupkit.neighbors.cosine.join import Join, batches, expanded, threads
+from dedupkit.neighbors.cosine.expanded import nearest_entries
+from dedupkit.neighbors.cosine.join import batches, expanded, threads
 from dedupkit.neighbors.cosine.kmeans import block_rows
+from dedupkit.neighbors.cosine.lists import NeighborLists
+from dedupkit.neighbors.cosine.nearest import nearest_tiles
 from dedupkit.neighbors.cosine.overlap import Overlap, Plan
-from dedupkit.neighbors.cosine.pairs import Columns, no_rows
+from dedupkit.neighbors.cosine.pairs import NO_PAIRS, Columns, no_rows
 from dedupkit.neighbors.cosine.rows import Ints, Rows
 from dedupkit.neighbors.cosine.settings import Settings
 from dedupkit.neighbors.cosine.tiles import Engine, Sets, join_tiles
 
-__all__ = ["ASSIGNED", "PLANNED", "Pieces", "Planned", "assigned", "planned"]
+__all__ = ["ASSIGNED", "PLANNED", "Pieces", "Planned", "assigned", "mapped", "planned"]
 
 PLANNED = ("ids", "scale", "starts", "members", "centres")
 """Names of the arrays of a plan: a set of distinct vectors (``Distinct``), and centres; none, for an exact search."""
@@ -53,19 +58,21 @@ class Planned(NamedTuple):
 
     def ranges(self) -> list[tuple[int, int]]:
         """Ranges of rows whose cells are found alone; they begin where the join in memory begins a block."""
-        if not self.cells:
-            return []
-        step = block_rows(self.cells)
+        return self.spans() if self.cells else []
+
+    def spans(self) -> list[tuple[int, int]]:
+        """The same ranges, and in an exact search ranges as long; one at least, which may be empty."""
+        step = block_rows(max(1, self.cells))
         step *= max(1, _ROWS // step)
-        return [(begin, min(begin + step, self.rows)) for begin in range(0, self.rows, step)]
+        return [(begin, min(begin + step, self.rows)) for begin in range(0, max(1, self.rows), step)]
 
 
-def planned(join: Join) -> tuple[Planned, list[NDArray[Any]]]:
-    """The plan of a join of one set, and the arrays of :data:`PLANNED`."""
-    one, plan = join.distinct[0], join.plan
-    centres = np.zeros((0, one.rows.dims), np.float32) if plan is None else plan.centres
-    facts = Planned(len(one.rows), len(centres), *(() if plan is None else plan.overlap))
-    return facts, [np.asarray(one.rows.ids), one.rows.scale, one.starts, one.members, centres]
+def planned(distinct: Distinct, plan: Plan | None) -> tuple[Planned, list[NDArray[Any]]]:
+    """A plan for the distinct vectors of one set, and the arrays of :data:`PLANNED`."""
+    rows = distinct.rows
+    centres = np.zeros((0, rows.dims), np.float32) if plan is None else plan.centres
+    facts = Planned(len(rows), len(centres), *(() if plan is None else plan.overlap))
+    return facts, [np.asarray(rows.ids), rows.scale, distinct.starts, distinct.members, centres]
 
 
 def assigned(lists: Lists, cells: int) -> list[NDArray[Any]]:
@@ -82,14 +89,17 @@ class Pieces:
         arrays: Files of the arrays of :data:`PLANNED`.
         facts: What else is known of the plan.
         settings: Those of the join.
+
+    Attributes:
+        distinct: The distinct vectors.
     """
 
     def __init__(self, vectors: Path, arrays: Sequence[Path], facts: Planned, settings: Settings) -> None:
-        array, (ids, scale, starts, of, centres) = np.load(vectors, mmap_mode="r"), map(_mapped, arrays)
+        array, (ids, scale, starts, of, centres) = np.load(vectors, mmap_mode="r"), map(mapped, arrays)
         self._facts, self._floor = facts, float(np.float32(settings.floor))
-        self._distinct = Distinct(Rows(array, ids, scale), starts, of, no_rows())
+        self.distinct = Distinct(Rows(array, ids, scale), starts, of, no_rows())
         engine = Engine.choose(settings.device, len(array) * len(array) / 2, array.shape[1], settings.floor)
-        self._sets = Sets(engine, self._distinct.rows, None, settings.memory // (16 * array.shape[1]))
+        self._sets = Sets(engine, self.distinct.rows, None, settings.memory // (16 * array.shape[1]))
         self._plan = Plan(np.array(centres), Overlap(facts.cap, facts.margin), no_rows(), np.zeros(0, np.bool_))
 
     def assign(self, begin: int, end: int) -> Lists:
@@ -112,20 +122,54 @@ class Pieces:
         with threads(1):
             found = self._cells(cells, ranges) if self._facts.cells else self._tiles(None)
             for i, j, score in batches(found):
-                yield from expanded(self._distinct, self._distinct, True, i, j, score)
+                yield from expanded(self.distinct, self.distinct, True, i, j, score)
             if cells.start == 0:
-                twins = np.flatnonzero(self._distinct.sizes > 1)
-                yield from expanded(self._distinct, self._distinct, True, twins, twins, np.ones(len(twins), np.float32))
+                twins = np.flatnonzero(self.distinct.sizes > 1)
+                yield from expanded(self.distinct, self.distinct, True, twins, twins, np.ones(len(twins), np.float32))
 
     def _tiles(self, at: Ints | None) -> Iterator[Columns]:
         return join_tiles(self._sets.engine, self._sets.left, at, None, None, self._floor, self._sets.keep_rows)
 
-    def _cells(self, cells: range, ranges: Sequence[Sequence[Path]]) -> Iterator[Columns]:
-        parts = [tuple(map(_mapped, files)) for files in ranges]
+    def nearest(self, k: int, cells: range, ranges: Sequence[Sequence[Path]]) -> Columns:
+        """The k nearest of each distinct vector among those of its cells, of some cells or in an exact search.
+
+        Args:
+            k: Number of neighbours of a vector in a cell.
+            cells: Numbers of the cells.
+            ranges: As for :meth:`join`.
+
+        Returns:
+            Vectors, ascending, their neighbours and the cosines; k of a vector at most, none twice.
+        """
+        found = [NO_PAIRS]
+        with threads(1):
+            if not self._facts.cells:
+                found.append(self._lists(self._sets.left, k))
+            for _, inside, _ in self._inside(cells, ranges) if self._facts.cells else ():
+                rows = self._sets.left
+                row, other, score = self._lists(Rows(rows.array, rows.ids[inside], rows.scale[inside]), k)
+                found.append((inside[row], inside[other], score))
+        row, other, score = (np.concatenate(column) for column in zip(*found, strict=True))
+        _, first = np.unique(row * len(self.distinct.sizes) + other, return_index=True)  # they may share several cells
+        return nearest_entries(row[first], other[first], score[first], k)[:3]
+
+    def _lists(self, rows: Rows, k: int) -> Columns:
+        lists = NeighborLists(len(rows), k, self._floor)
+        nearest_tiles(Sets(self._sets.engine, rows, None, self._sets.keep_rows), None, lists)
+        return lists.pairs()
+
+    def _inside(self, cells: range, ranges: Sequence[Sequence[Path]]) -> Iterator[tuple[int, Ints, Lists]]:
+        """Each of some cells that holds more than one vector, these, and the cells of these."""
+        parts = [tuple(map(mapped, files)) for files in ranges]
         begins = [begin for begin, _ in self._facts.ranges()]
         for cell in cells:
             inside, lists = _inside(cell, parts, begins)
-            for i, j, score in self._tiles(inside) if len(inside) > 1 else ():
+            if len(inside) > 1:
+                yield cell, inside, lists
+
+    def _cells(self, cells: range, ranges: Sequence[Sequence[Path]]) -> Iterator[Columns]:
+        for cell, inside, lists in self._inside(cells, ranges):
+            for i, j, score in self._tiles(inside):
                 shared = np.empty(len(i), np.int64)
                 first_shared(*lists, *lists, np.searchsorted(inside, i), np.searchsorted(inside, j), shared)
                 mine = shared == cell
@@ -147,6 +191,6 @@ def _inside(cell: int, parts: Sequence[tuple[NDArray[Any], ...]], begins: Sequen
     return np.concatenate(rows), Lists(np.append(0, ends).astype(np.int64), np.concatenate(found))
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def mapped(path: Path) -> NDArray[Any]:
     """A mapped array; an array that kernels may be given, which are compiled for those that could be written to."""
     return np.asarray(np.load(path, mmap_mode="c"))
