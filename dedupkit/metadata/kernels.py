@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dedupkit.neighbors.hamming.kernels import njit
-from dedupkit.neighbors.sets.kernels import mix
+from dedupkit.neighbors.sets.splitmix import mix
 
 __all__ = ["combine", "count_parts", "first_rows", "hash_captions", "hash_texts", "hash_urls", "scatter"]
 

@@ -87,7 +87,7 @@ def _checked(offsets: Any, tokens: Any) -> tuple[Ints, NDArray[Any]]:
 
 
 def _prepare(sides: list[tuple[Ints, NDArray[Any]]]) -> list[Sets]:
-    from dedupkit.neighbors.sets import kernels
+    from dedupkit.neighbors.sets import distinct_kernels as kernels
 
     dense, count = _dense([tokens for _, tokens in sides])
     rows = []
@@ -118,7 +118,7 @@ def _dense(sides: list[NDArray[Any]]) -> tuple[list[NDArray[np.int32]], int]:
 
 def _collapse(starts: Ints, tokens: NDArray[np.int32], frequent: int) -> Sets:
     """Order rows by size and keep the first of equal ones."""
-    from dedupkit.neighbors.sets import kernels
+    from dedupkit.neighbors.sets import distinct_kernels as kernels
 
     lengths = np.diff(starts)
     hashes = np.empty(len(lengths), np.uint64)

@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 
 from dedupkit.neighbors.hamming.kernels import LANES, block_hits, njit, popcount
+from dedupkit.neighbors.sets.splitmix import mix
 
-__all__ = [
-    "LANES", "bitmaps", "common_tokens", "distinct_rows", "equal_rows", "fill_postings", "gather_rows", "mix", "probe",
-    "rank_rows", "row_hashes", "row_keys",
-]  # fmt: skip
+__all__ = ["LANES", "bitmaps", "fill_postings", "probe"]
 
-_SHORT = 24  # rows up to this length are sorted by insertion
 _ONE, _ZERO = np.uint64(1), np.uint64(0)
 
 
@@ -51,92 +48,6 @@ def largest_partner(n: Any, threshold: Any) -> Any:
     while n / m < threshold:
         m -= 1
     return m
-
-
-@njit
-def _sort(row: Any) -> None:
-    if len(row) > _SHORT:
-        row.sort()
-        return
-    for place in range(1, len(row)):
-        value = row[place]
-        left = place - 1
-        while left >= 0 and row[left] > value:
-            row[left + 1] = row[left]
-            left -= 1
-        row[left + 1] = value
-
-
-@njit
-def distinct_rows(offsets: Any, tokens: Any, starts: Any, frequency: Any) -> None:
-    """Sort each row in place, move its distinct tokens to the front of the array and count in how many rows each is.
-
-    ``starts`` (n + 1,) receives where the rows begin afterwards; ``frequency`` (tokens,) must be zero.
-    """
-    filled = 0
-    for row in range(len(offsets) - 1):
-        starts[row] = filled
-        values = tokens[offsets[row] : offsets[row + 1]]
-        _sort(values)
-        for place in range(len(values)):
-            value = values[place]
-            if place == 0 or value != tokens[filled - 1]:
-                tokens[filled] = value
-                frequency[value] += 1
-                filled += 1
-    starts[len(offsets) - 1] = filled
-
-
-@njit
-def rank_rows(starts: Any, tokens: Any, rank: Any) -> None:
-    """Replace tokens by their ranks, in place, and sort each row again."""
-    for row in range(len(starts) - 1):
-        values = tokens[starts[row] : starts[row + 1]]
-        for place in range(len(values)):
-            values[place] = rank[values[place]]
-        _sort(values)
-
-
-@njit
-def mix(value: Any) -> Any:
-    """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-@njit
-def row_hashes(starts: Any, tokens: Any, out: Any) -> None:
-    """A 48-bit hash of each row below its length (at most 65535), so that sorting them orders rows by size."""
-    for row in range(len(starts) - 1):
-        value = _ZERO
-        for place in range(starts[row], starts[row + 1]):
-            value = mix(value + np.uint64(tokens[place]) + np.uint64(0x9E3779B97F4A7C15))
-        size = min(starts[row + 1] - starts[row], 65535)
-        out[row] = np.uint64(size) << np.uint64(48) | value >> np.uint64(16)
-
-
-@njit
-def equal_rows(starts: Any, tokens: Any, one: Any, other: Any, out: Any) -> None:
-    """For each pair of rows whether they hold the same tokens."""
-    for pair in range(len(one)):
-        a, b = starts[one[pair]], starts[other[pair]]
-        size = starts[one[pair] + 1] - a
-        same = size == starts[other[pair] + 1] - b
-        place = 0
-        while same and place < size:
-            same = tokens[a + place] == tokens[b + place]
-            place += 1
-        out[pair] = same
-
-
-@njit
-def gather_rows(starts: Any, tokens: Any, chosen: Any, out_starts: Any, out: Any) -> None:
-    """Copy some rows, one after the other."""
-    for number in range(len(chosen)):
-        begin, end = starts[chosen[number]], starts[chosen[number] + 1]
-        for place in range(begin, end):
-            out[out_starts[number] + place - begin] = tokens[place]
 
 
 @njit
@@ -307,32 +218,3 @@ def probe(
         if filled == len(out) and row + 1 < end:
             return row + 1, filled
     return end, filled
-
-
-@njit
-def common_tokens(starts: Any, tokens: Any, one: Any, other: Any, out: Any) -> None:
-    """For each pair of rows the number of tokens that both hold."""
-    for pair in range(len(one)):
-        left, left_end = starts[one[pair]], starts[one[pair] + 1]
-        right, right_end = starts[other[pair]], starts[other[pair] + 1]
-        count = 0
-        while left < left_end and right < right_end:
-            if tokens[left] == tokens[right]:
-                count += 1
-                left += 1
-                right += 1
-            elif tokens[left] < tokens[right]:
-                left += 1
-            else:
-                right += 1
-        out[pair] = count
-
-
-@njit
-def row_keys(values: Any, out: Any) -> None:
-    """A 64-bit hash of each row of numbers."""
-    for row in range(len(values)):
-        key = _ZERO
-        for place in range(values.shape[1]):
-            key = mix(key + np.uint64(values[row, place]) + np.uint64(0x9E3779B97F4A7C15))
-        out[row] = key

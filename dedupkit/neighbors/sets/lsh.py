@@ -127,7 +127,7 @@ def lsh_pairs(
         seed: Seed for the permutations.
         workers: number of threads; all cores by default.
     """
-    from dedupkit.neighbors.sets import kernels
+    from dedupkit.neighbors.sets import lsh_kernels as kernels
 
     offsets = sets.starts[first:] - sets.starts[first]
     ranks = sets.tokens[sets.starts[first] :].astype(np.uint32)
