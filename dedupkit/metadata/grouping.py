@@ -51,7 +51,7 @@ class KeyParts:
 
     def add(self, hashes: NDArray[np.uint64], state: NDArray[np.uint8], first_row: int) -> None:
         """Append the keys of rows from ``first_row`` on; arrays as :class:`dedupkit.metadata.keys.Keys` has them."""
-        from dedupkit.metadata import kernels
+        from dedupkit.metadata import grouping_kernels as kernels
 
         counts, shift = np.zeros(1 << self._bits, np.int64), np.uint64(64 - self._bits)
         kernels.count_parts(hashes, state, shift, counts)
@@ -66,7 +66,7 @@ class KeyParts:
 
         Rows without a key are left as they are.
         """
-        from dedupkit.metadata import kernels
+        from dedupkit.metadata import grouping_kernels as kernels
 
         distinct = 0
         for file in self._files:
