@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering.policy import Policy
 from dedupkit.errors import DedupkitError
+from dedupkit.metadata.columns import Batch
 from dedupkit.metadata.grouping import KeyParts
 from dedupkit.metadata.keys import Keys, KeySettings, batch_keys
-from dedupkit.metadata.lists import Batch, UrlList
+from dedupkit.metadata.lists import UrlList
 
 __all__ = ["GroupedRows", "group_rows"]
 

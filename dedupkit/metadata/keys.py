@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.captions.folding import Folding
-from dedupkit.metadata.lists import HASH_COLUMNS
+from dedupkit.metadata.columns import HASH_COLUMNS
 from dedupkit.metadata.urls import TRACKER_PREFIXES, TRACKERS, UrlSteps, normalize_url, url_family
 
 __all__ = ["IDENTITIES", "LONG", "KeySettings", "Keys", "batch_keys", "caption_keys", "text_column"]

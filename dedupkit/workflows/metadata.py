@@ -128,7 +128,7 @@ def _expand(files: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def _check_columns(rule: Rule, lists: Sequence[UrlList]) -> None:
-    from dedupkit.metadata.lists import ROLES
+    from dedupkit.metadata.columns import ROLES
     from dedupkit.metadata.near import check_hashes
 
     for name in rule.signals:
