@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dedupkit.verification.features import Features
 from dedupkit.verification.maps import Affine, Verification, apply, inverse
-from dedupkit.verification.pixels import Tiles
+from dedupkit.verification.tiles import Tiles
 
 __all__ = [
     "FEW_TILES",

@@ -48,9 +48,10 @@ from dedupkit.verification.criteria import (
 from dedupkit.verification.features import Features, ImageLike, features_of, local_features
 from dedupkit.verification.glance import worth_aligning
 from dedupkit.verification.maps import Affine, Verification, apply
-from dedupkit.verification.pixels import Tiles, align
+from dedupkit.verification.pixels import align
 from dedupkit.verification.sift import by_sift
 from dedupkit.verification.small import by_all_pixels, is_small
+from dedupkit.verification.tiles import Tiles
 
 __all__ = ["Features", "Verification", "local_features", "verify_pair"]
 

@@ -31,7 +31,8 @@ from dedupkit.verification.criteria import (
 from dedupkit.verification.features import Features
 from dedupkit.verification.glance import worth_aligning
 from dedupkit.verification.maps import Affine, Verification, apply
-from dedupkit.verification.pixels import BLOCK, align, compare_pixels
+from dedupkit.verification.pixels import align, compare_pixels
+from dedupkit.verification.tiles import BLOCK
 
 __all__ = ["by_sift"]
 
