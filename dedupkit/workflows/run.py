@@ -18,13 +18,12 @@ from dedupkit.errors import DedupkitError
 from dedupkit.manifest.filter import KeepFilter, keep_filter
 from dedupkit.manifest.rows import FileRows, TableRows
 from dedupkit.runfolder import RunConfig, RunFolder
-from dedupkit.signals import find_signal, known_signals
+from dedupkit.signals import known_signals
 from dedupkit.sources.again import Moved
 from dedupkit.stages import decide as deciding
-from dedupkit.stages.covered import reference_facts
 from dedupkit.store import read_columns
 from dedupkit.workflows.groups import Group, Groups
-from dedupkit.workflows.projections import projection_facts
+from dedupkit.workflows.summary import summarize
 from dedupkit.workflows.verdicts import Borderline, Verdicts
 
 __all__ = ["Borderline", "Draft", "Group", "Groups", "Run"]
@@ -51,7 +50,7 @@ class Run(Verdicts):
         folder = RunFolder(path)
         decision = folder.verdicts()
         config = folder.read_config().to_json()
-        summary = _summary(folder, config, dict(decision.summary))
+        summary = summarize(folder, config, dict(decision.summary))
         super().__init__(folder, config, summary, FileRows(folder.manifest), keeper)
         self.calibration = read_calibration(self.path, config["rule_expanded"])
         if self.calibration is not None:
@@ -204,7 +203,7 @@ class Draft(Verdicts):
         self, folder: RunFolder, config: dict[str, Any], decided: deciding.Verdicts, keeper: object = None
     ) -> None:
         rows = TableRows(lambda: pa.concat_tables(decided.tables()))
-        super().__init__(folder, config, _summary(folder, config, decided.summary()), rows, keeper)
+        super().__init__(folder, config, summarize(folder, config, decided.summary()), rows, keeper)
         self._decided = decided
 
     def _groups_table(self) -> pa.Table:
@@ -223,49 +222,3 @@ class Draft(Verdicts):
 
     def __repr__(self) -> str:
         return f"<verdicts not saved to {self._folder.shown}: {self._counts()}>"
-
-
-def _summary(folder: RunFolder, config: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
-    projections = projection_facts(folder, config.get("embedders", {}))
-    missing = folder.without_vector()
-    return {
-        "out": folder.shown,
-        "rule": config["rule_expanded"],
-        **counts,
-        "shards": len(config["shards"]),
-        "shard_problems": folder.shard_problems(),
-        "passed_over": folder.passed_over(),
-        "without_vector": missing,
-        "recall": _recalls(folder, config, missing),
-        **({"projections": projections} if projections else {}),
-        **_verification(folder, config),
-        "references": reference_facts(folder, counts.get("by_reference", [])),
-    }
-
-
-def _verification(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
-    """How many pairs were looked at, where the rule needs that; nothing for a run of an earlier version."""
-    signals = parse_rule(config["rule_expanded"], known_signals(config.get("embedders", {}))).signals
-    facts = (folder.joined(name) for name in signals if find_signal(name).stage == "verify")
-    within: dict[str, Any] = next((found["verification"] for found in facts if found and "verification" in found), {})
-    joins = (folder.joined_across(number, "verified") for number in range(len(config.get("references", []))))
-    across = [found["verification"] for found in joins if found and "verification" in found]
-    if not across:
-        return {"verification": within} if within else {}
-    total = {name: sum(counts[name] for counts in across) for name in across[0]}
-    return {"verification": {**within, "references": {**total, "rounds": max(counts["rounds"] for counts in across)}}}
-
-
-def _recalls(
-    folder: RunFolder, config: dict[str, Any], missing: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """The measured recall of each embedder's search, over the pairs at or above its floor of images with a vector.
-
-    An image without a vector takes part in no pair, so ``without_vector`` says how many there are.
-    """
-    joined = {name: folder.joined(name) for name in config.get("embedders", {})}
-    return {
-        name: {**facts["recall"], "without_vector": missing.get(name, {}).get("count", 0)}
-        for name, facts in joined.items()
-        if facts and "recall" in facts
-    }

@@ -14,7 +14,7 @@ from dedupkit.manifest.rows import Rows
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.workflows.explained import Explanation, explain, find_sample
 from dedupkit.workflows.groups import Groups
-from dedupkit.workflows.projections import projection_rows
+from dedupkit.workflows.summary import summary_rows
 
 __all__ = ["Borderline", "Verdicts"]
 
@@ -145,35 +145,7 @@ class Verdicts:
 
     def rows(self) -> list[tuple[str, str]]:
         """The summary as label and text, for tables."""
-        s = self.summary
-        samples = max(s["samples"], 1)
-        shown = [
-            ("samples read", f"{s['samples']:,} in {s['shards']:,} shards"),
-            ("kept", f"{s['keep']:,}  ({s['keep'] / samples:.1%})"),
-            ("removed as duplicates", f"{s['remove']:,}  ({s['remove'] / samples:.1%})"),
-            *((f"  because of {reason}", f"{count:,}") for reason, count in s["reasons"].items()),
-            ("unreadable", f"{s['unreadable']:,}"),
-            *([("blocked", f"{s['blocked']:,}")] if s.get("blocked") else []),
-            *_reference_rows(s.get("references", [])),
-            ("duplicate groups", f"{s['groups']:,}, the largest of {s['largest_group']:,}"),
-            *_family_rows(s),
-            ("rule", s["rule"]),
-        ]
-        for name, recall in s["recall"].items():
-            if recall["low"] < 1 or recall["without_vector"]:
-                interval = f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]"
-                among = " among images that have a vector" if recall["without_vector"] else ""
-                shown.append((f"recall of {name}", interval + among))
-        shown += projection_rows(s.get("projections", {}))
-        if "verification" in s:
-            shown += _verification_rows(s["verification"])
-        for name, missing in s["without_vector"].items():
-            named = ", ".join(example["key"] for example in missing["examples"])
-            shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))
-        if s["passed_over"]["count"]:
-            left = s["passed_over"]
-            shown.append(("passed over: no samples", f"{left['count']:,}, such as {left['example']}"))
-        return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in s["shard_problems"]]
+        return summary_rows(self.summary)
 
     def _counts(self) -> str:
         s = self.summary
@@ -188,45 +160,3 @@ class Verdicts:
             for name, value in self.rows()
         )
         return f"<table><caption>{escape(self.shown)}</caption>{rows}</table>"
-
-
-def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What came of each earlier run and reference set, and the lines of lists that could not be used."""
-    shown = []
-    for each in references:
-        done = "removed" if each["role"] == "earlier" else "blocked"
-        shown.append((f"  {done} for {each['name']}", f"{each['samples']:,}, of {each['rows']:,} rows compared"))
-        if each["malformed"]:
-            example = each["examples"][0]
-            shown.append((f"  malformed lines in {each['name']}", f"{each['malformed']:,}, such as {example}"))
-        if each["flat"]:
-            shown.append((f"  hashes of quality below 50 in {each['name']}", f"{each['flat']:,}, not compared"))
-    return shown
-
-
-def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
-    """How many pairs were looked at again, within the run and with references."""
-    shown = [("verification", _looked(seen))] if "candidates" in seen else []
-    if seen.get("capped"):
-        shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
-    for name, share in seen.get("planted", {}).items():
-        if share["estimate"] is not None:
-            interval = f"{share['estimate']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
-            shown.append((f"  in the lists of {name}", f"{interval} of {share['above_floor']:,} planted copies"))
-    if "references" in seen:
-        shown.append(("verification with references", _looked(seen["references"])))
-    return shown
-
-
-def _looked(seen: dict[str, Any]) -> str:
-    found = f"{seen['candidates']:,} candidate pairs, {seen['looked_at']:,} looked at in {seen['rounds']} rounds"
-    return f"{found}, {seen['verified']:,} hold"
-
-
-def _family_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Families of one template, where there are any."""
-    found = summary.get("families")
-    if not found or not found["families"]:
-        return []
-    text = f"{found['families']:,}, {found['in_families']:,} samples, the largest of {found['largest']:,}"
-    return [("template families", text)]

@@ -1,0 +1,139 @@
+"""What a run comes to in numbers: as JSON, and as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dedupkit.clustering.grammar import parse_rule
+from dedupkit.runfolder import RunFolder
+from dedupkit.signals import find_signal, known_signals
+from dedupkit.stages.covered import reference_facts
+from dedupkit.workflows.projections import projection_facts, projection_rows
+
+__all__ = ["summarize", "summary_rows"]
+
+
+def summarize(folder: RunFolder, config: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is said of a run and its verdicts in numbers, JSON-ready.
+
+    Args:
+        folder: Folder of the run.
+        config: What was asked of the run, with the rule and policy in force.
+        counts: What the decision counted.
+    """
+    projections = projection_facts(folder, config.get("embedders", {}))
+    missing = folder.without_vector()
+    return {
+        "out": folder.shown,
+        "rule": config["rule_expanded"],
+        **counts,
+        "shards": len(config["shards"]),
+        "shard_problems": folder.shard_problems(),
+        "passed_over": folder.passed_over(),
+        "without_vector": missing,
+        "recall": _recalls(folder, config, missing),
+        **({"projections": projections} if projections else {}),
+        **_verification(folder, config),
+        "references": reference_facts(folder, counts.get("by_reference", [])),
+    }
+
+
+def _verification(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How many pairs were looked at, where the rule needs that; nothing for a run of an earlier version."""
+    signals = parse_rule(config["rule_expanded"], known_signals(config.get("embedders", {}))).signals
+    facts = (folder.joined(name) for name in signals if find_signal(name).stage == "verify")
+    within: dict[str, Any] = next((found["verification"] for found in facts if found and "verification" in found), {})
+    joins = (folder.joined_across(number, "verified") for number in range(len(config.get("references", []))))
+    across = [found["verification"] for found in joins if found and "verification" in found]
+    if not across:
+        return {"verification": within} if within else {}
+    total = {name: sum(counts[name] for counts in across) for name in across[0]}
+    return {"verification": {**within, "references": {**total, "rounds": max(counts["rounds"] for counts in across)}}}
+
+
+def _recalls(folder: RunFolder, config: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The measured recall of each embedder's search, over the pairs at or above its floor of images with a vector.
+
+    An image without a vector takes part in no pair, so ``without_vector`` says how many there are.
+    """
+    joined = {name: folder.joined(name) for name in config.get("embedders", {})}
+    return {
+        name: {**facts["recall"], "without_vector": missing.get(name, {}).get("count", 0)}
+        for name, facts in joined.items()
+        if facts and "recall" in facts
+    }
+
+
+def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What :func:`summarize` gives as label and text, for tables."""
+    samples = max(summary["samples"], 1)
+    shown = [
+        ("samples read", f"{summary['samples']:,} in {summary['shards']:,} shards"),
+        ("kept", f"{summary['keep']:,}  ({summary['keep'] / samples:.1%})"),
+        ("removed as duplicates", f"{summary['remove']:,}  ({summary['remove'] / samples:.1%})"),
+        *((f"  because of {reason}", f"{count:,}") for reason, count in summary["reasons"].items()),
+        ("unreadable", f"{summary['unreadable']:,}"),
+        *([("blocked", f"{summary['blocked']:,}")] if summary.get("blocked") else []),
+        *_reference_rows(summary.get("references", [])),
+        ("duplicate groups", f"{summary['groups']:,}, the largest of {summary['largest_group']:,}"),
+        *_family_rows(summary),
+        ("rule", summary["rule"]),
+    ]
+    for name, recall in summary["recall"].items():
+        if recall["low"] < 1 or recall["without_vector"]:
+            interval = f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]"
+            among = " among images that have a vector" if recall["without_vector"] else ""
+            shown.append((f"recall of {name}", interval + among))
+    shown += projection_rows(summary.get("projections", {}))
+    if "verification" in summary:
+        shown += _verification_rows(summary["verification"])
+    for name, missing in summary["without_vector"].items():
+        named = ", ".join(example["key"] for example in missing["examples"])
+        shown.append((f"without a vector of {name}", f"{missing['count']:,} of {missing['of']:,}, such as {named}"))
+    if summary["passed_over"]["count"]:
+        left = summary["passed_over"]
+        shown.append(("passed over: no samples", f"{left['count']:,}, such as {left['example']}"))
+    return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in summary["shard_problems"]]
+
+
+def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What came of each earlier run and reference set, and the lines of lists that could not be used."""
+    shown = []
+    for each in references:
+        done = "removed" if each["role"] == "earlier" else "blocked"
+        shown.append((f"  {done} for {each['name']}", f"{each['samples']:,}, of {each['rows']:,} rows compared"))
+        if each["malformed"]:
+            example = each["examples"][0]
+            shown.append((f"  malformed lines in {each['name']}", f"{each['malformed']:,}, such as {example}"))
+        if each["flat"]:
+            shown.append((f"  hashes of quality below 50 in {each['name']}", f"{each['flat']:,}, not compared"))
+    return shown
+
+
+def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    """How many pairs were looked at again, within the run and with references."""
+    shown = [("verification", _looked(seen))] if "candidates" in seen else []
+    if seen.get("capped"):
+        shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
+    for name, share in seen.get("planted", {}).items():
+        if share["estimate"] is not None:
+            interval = f"{share['estimate']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
+            shown.append((f"  in the lists of {name}", f"{interval} of {share['above_floor']:,} planted copies"))
+    if "references" in seen:
+        shown.append(("verification with references", _looked(seen["references"])))
+    return shown
+
+
+def _looked(seen: dict[str, Any]) -> str:
+    found = f"{seen['candidates']:,} candidate pairs, {seen['looked_at']:,} looked at in {seen['rounds']} rounds"
+    return f"{found}, {seen['verified']:,} hold"
+
+
+def _family_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Families of one template, where there are any."""
+    found = summary.get("families")
+    if not found or not found["families"]:
+        return []
+    text = f"{found['families']:,}, {found['in_families']:,} samples, the largest of {found['largest']:,}"
+    return [("template families", text)]
