@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from dedupkit import __version__
 from dedupkit.captions.modes import CaptionMode
-from dedupkit.clustering.grammar import needs_embedder, needs_floor, parse_rule
+from dedupkit.clustering.grammar import needs_floor
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
 from dedupkit.clustering.rules import Rule
 from dedupkit.engine import Engine, Where, make_engine, only_helps
 from dedupkit.engine.helper import Helper
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
-from dedupkit.signals import SIGNALS, known_signals, requested_signals
+from dedupkit.signals import SIGNALS, requested_signals
 from dedupkit.sources import find_shards
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.memory import TemporaryFolder, images_in, lay_down
@@ -28,6 +28,7 @@ from dedupkit.stages.run import match_samples, scan_samples, verify_samples
 from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import refuse_inside
 from dedupkit.workflows.against import find_references, match_references, parse_against_rule
+from dedupkit.workflows.request import choose_embedders, hashes_to_scan, parse_run_rule
 
 if TYPE_CHECKING:
     from dedupkit.embedding import Embedder, Precomputed
@@ -36,11 +37,9 @@ if TYPE_CHECKING:
 
     EmbedLike = str | Embedder | Precomputed | ArrayWithIds
 
-__all__ = ["choose_embedders", "dedup", "hashes_to_scan"]
+__all__ = ["dedup"]
 
-_DEFAULT_EMBEDDER = "copy"
 _RECALL = 0.99
-_NONE: Mapping[str, float] = {}
 
 
 def dedup(
@@ -119,13 +118,13 @@ def dedup(
     before = folder.earlier()
     embedders, given = choose_embedders(embed, rule, before.embedders if before else {})
     mode = CaptionMode.parse(captions)
-    parsed = _parsed(rule, mode, embedders)
+    parsed = parse_run_rule(rule, mode, embedders)
     policy, family_policy = parse_policy(keep), TemplatePolicy.parse(templates)
     if family_policy.most is not None and not any(SIGNALS[n].stage == "verify" for n in parsed.signals if n in SIGNALS):
         raise DedupkitError(f"templates {family_policy} needs a rule that verifies pairs, such as thorough: {parsed}")
     references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder)
     if against_rule is None:  # captions are compared among samples, not with reference sets
-        compared = _parsed(rule, CaptionMode(), embedders)
+        compared = parse_run_rule(rule, CaptionMode(), embedders)
     else:
         compared = parse_against_rule(against_rule, embedders)
     sets = any(reference.role == "against" for reference in references.named)
@@ -166,7 +165,7 @@ def dedup(
         folder.write_config(config)
         job, floors = _projected(job, place, rule, mode, target_recall)
         if against_rule is None:
-            compared = _parsed(rule, CaptionMode(), job.embedders, floors)
+            compared = parse_run_rule(rule, CaptionMode(), job.embedders, floors)
         decided = replace(config, rule_expanded=str(job.rule), against_rule=str(compared) if sets else "")
         if decided != config:  # a fit said where candidates begin
             folder.write_config(decided)
@@ -200,52 +199,17 @@ def _projected(
     """The job with the projections that its embedders ask for and the rule that follows from these, and the floors."""
     asked = needs_floor(rule) and recall is not None
     if not asked and not any("project=" in spec for spec in job.embedders.values()):
-        return job, _NONE
+        return job, {}
     from dedupkit.stages.project import fit_projections
 
     embedders, floors = fit_projections(job, scan_samples(job, engine), recall if asked else None)
-    return replace(job, embedders=embedders, rule=_parsed(rule, mode, embedders, floors)), floors
-
-
-def _parsed(rule: str, mode: CaptionMode, embedders: Mapping[str, str], floors: Mapping[str, float] = _NONE) -> Rule:
-    """The rule over these embedders, under which captions must agree too where the mode says so."""
-    parsed = parse_rule(rule, known_signals(embedders, floors), embedder=next(iter(embedders), None))
-    if mode.kind != "pair":
-        return parsed
-    return Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
+    return replace(job, embedders=embedders, rule=parse_run_rule(rule, mode, embedders, floors)), floors
 
 
 def _open(path: str | Path, keeper: TemporaryFolder | None) -> Run:
     from dedupkit.workflows.run import Run
 
     return Run(path, keeper=keeper)
-
-
-def choose_embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Signal name to specification: those named now, then those of earlier calls; and the objects among those named."""
-    if not embed and needs_embedder(rule) and not before:
-        embed = _DEFAULT_EMBEDDER
-    embedders: dict[str, str] = {}
-    objects: dict[str, Any] = {}
-    if embed:
-        from dedupkit.embedding.given import as_given, listed
-
-        for given in map(as_given, listed(embed)):
-            if given.name in embedders or given.name in SIGNALS:
-                raise DedupkitError(f"two signals are called {given.name!r}; rename this one: {given.spec}?name=OTHER")
-            embedders[given.name] = given.spec
-            if given.source is not None:
-                objects[given.name] = given.source
-    return {**embedders, **{name: spec for name, spec in before.items() if name not in embedders}}, objects
-
-
-def hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
-    """The hashes that the scan computes for a rule, and further ones; in the order of the table of signals."""
-    unknown = [name for name in extra if name not in SIGNALS or not SIGNALS[name].finds_pairs]
-    if unknown:
-        known = [name for name, signal in SIGNALS.items() if signal.finds_pairs]
-        raise DedupkitError(f"unknown hash {unknown[0]!r}; known: {', '.join(known)}")
-    return [name for name in requested_signals() if name in (*rule.signals, *extra)]
 
 
 def _config(sources: Sequence[str], job: Job, policy: Policy) -> RunConfig:

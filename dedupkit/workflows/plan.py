@@ -24,8 +24,8 @@ from dedupkit.sources import Shard, find_shards
 from dedupkit.stages.plan import ranked_conditions
 from dedupkit.store import stamps
 from dedupkit.workflows.against import find_references
-from dedupkit.workflows.dedup import choose_embedders, hashes_to_scan
 from dedupkit.workflows.plan_tasks import Places, joins_and_decision
+from dedupkit.workflows.request import choose_embedders, hashes_to_scan
 from dedupkit.workflows.sampled import HEADERS, Beginning, caption_words, measure_looking, vector_length
 
 __all__ = ["Plan", "plan_run"]

@@ -1,0 +1,79 @@
+"""What a user asks for as signals: the embedders, the rule over them, and the hashes that it needs of the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from dedupkit.captions.modes import CaptionMode
+from dedupkit.clustering.grammar import needs_embedder, parse_rule
+from dedupkit.clustering.rules import Rule
+from dedupkit.errors import DedupkitError
+from dedupkit.signals import SIGNALS, known_signals, requested_signals
+
+__all__ = ["choose_embedders", "hashes_to_scan", "parse_run_rule"]
+
+_DEFAULT_EMBEDDER = "copy"
+
+
+def choose_embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """The embedders of a run.
+
+    Args:
+        embed: Those named now, as for :func:`dedupkit.dedup`.
+        rule: The rule; a preset over an embedder brings the default one.
+        before: Specification by signal name of those of earlier calls.
+
+    Returns:
+        Specification by signal name, those named now first; and those among them that were given as objects.
+
+    Raises:
+        DedupkitError: Two signals have one name.
+    """
+    if not embed and needs_embedder(rule) and not before:
+        embed = _DEFAULT_EMBEDDER
+    embedders: dict[str, str] = {}
+    objects: dict[str, Any] = {}
+    if embed:
+        from dedupkit.embedding.given import as_given, listed
+
+        for given in map(as_given, listed(embed)):
+            if given.name in embedders or given.name in SIGNALS:
+                raise DedupkitError(f"two signals are called {given.name!r}; rename this one: {given.spec}?name=OTHER")
+            embedders[given.name] = given.spec
+            if given.source is not None:
+                objects[given.name] = given.source
+    return {**embedders, **{name: spec for name, spec in before.items() if name not in embedders}}, objects
+
+
+def parse_run_rule(
+    rule: str,
+    mode: CaptionMode,
+    embedders: Mapping[str, str],
+    floors: Mapping[str, float] = MappingProxyType({}),
+) -> Rule:
+    """The rule over these embedders, under which captions must agree too where the mode says so.
+
+    Args:
+        rule: A preset or a rule; an embedder that a preset leaves open is the first.
+        mode: What is done with captions.
+        embedders: Specification by signal name.
+        floors: Where candidates for verification begin, by signal name, where a fit said so.
+
+    Raises:
+        RuleError: It cannot be read.
+    """
+    parsed = parse_rule(rule, known_signals(embedders, floors), embedder=next(iter(embedders), None))
+    if mode.kind != "pair":
+        return parsed
+    return Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
+
+
+def hashes_to_scan(rule: Rule, extra: Sequence[str]) -> list[str]:
+    """The hashes that the scan computes for a rule, and further ones; in the order of the table of signals."""
+    unknown = [name for name in extra if name not in SIGNALS or not SIGNALS[name].finds_pairs]
+    if unknown:
+        known = [name for name, signal in SIGNALS.items() if signal.finds_pairs]
+        raise DedupkitError(f"unknown hash {unknown[0]!r}; known: {', '.join(known)}")
+    return [name for name in requested_signals() if name in (*rule.signals, *extra)]
