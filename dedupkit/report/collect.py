@@ -36,6 +36,7 @@ from dedupkit.report.relations import relations
 from dedupkit.report.tables import Manifest, Removed, Tally
 from dedupkit.report.words import Atom, command, read_rule
 from dedupkit.runfolder import RunFolder
+from dedupkit.runfolder.scanned import passed_over, shard_problems, without_vector
 from dedupkit.stages.covered import reference_facts
 from dedupkit.store import read_columns
 from dedupkit.store.schema import from_json
@@ -68,7 +69,7 @@ def collect(run: Path) -> ReportFacts:
     tally = manifest.tally()
     verdicts = tally.verdicts
     shown = _Shown(folder, manifest)
-    passed_over = folder.passed_over()
+    left = passed_over(folder)
     calibration = read_calibration(run, config.rule_expanded)
     return ReportFacts(
         format=FORMAT,
@@ -77,9 +78,9 @@ def collect(run: Path) -> ReportFacts:
         command=command(config, run),
         sources=config.sources,
         shards=len(config.shards),
-        shard_problems=tuple(ShardProblem(**problem) for problem in folder.shard_problems()),
-        passed_over=PassedOver(passed_over["count"], clip(passed_over.get("example"))),
-        without_vector={name: from_json(Missing, missing) for name, missing in folder.without_vector().items()},
+        shard_problems=tuple(ShardProblem(**problem) for problem in shard_problems(folder)),
+        passed_over=PassedOver(left["count"], clip(left.get("example"))),
+        without_vector={name: from_json(Missing, missing) for name, missing in without_vector(folder).items()},
         rule=config.rule_expanded,
         keep_policy=config.keep,
         samples=sum(verdicts.values()),

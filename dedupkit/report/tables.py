@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dedupkit.engine.marker import read_marker
 from dedupkit.manifest.rows import taken_rows
 from dedupkit.manifest.shown import clip
 from dedupkit.report.facts import Sample
 from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder.scanned import scan_problem
 from dedupkit.store import count_rows
 
 __all__ = ["REMOVED_COLUMNS", "Manifest", "Removed", "Tally", "removed_of", "shard_counts"]
@@ -182,10 +182,3 @@ def shard_counts(folder: RunFolder, sources: Sequence[str], verdicts: pa.Chunked
     # Shards of one folder share its name; a problem names the shard by its number.
     problems = [scan_problem(folder, number) for number in range(len(sources))]
     return pa.table({**columns, "problem": pa.array(problems, pa.string())})
-
-
-def scan_problem(folder: RunFolder, shard: int) -> str | None:
-    """Why a shard could not be read to its end, None where it was."""
-    marker = read_marker(folder.scan_marker(shard))
-    problem = None if marker is None else marker.result.get("problem")
-    return None if problem is None else str(problem)

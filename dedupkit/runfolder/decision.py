@@ -7,14 +7,18 @@ that is killed while it moves them has left all that the next one needs to finis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dedupkit.engine.marker import Marker, read_marker
+from dedupkit.errors import DamagedError
+from dedupkit.runfolder.config import RunConfig
+from dedupkit.runfolder.layout import Layout
 from dedupkit.store import FileState, digest_of, file_state, is_intact, read_sealed, write_sealed
 
-__all__ = ["DecisionRecord", "decision_digest", "file_states"]
+__all__ = ["DecisionRecord", "decision_digest", "file_states", "inputs_digest"]
 
 _READ_WHOLE = 256 << 20  # larger files are known by their size here, and page by page when they are read
 
@@ -77,6 +81,57 @@ def decision_digest(rule: str, keep: str, captions: str, inputs: str, templates:
     """Digest of all that verdicts depend on."""
     policy = {} if templates == "keep" else {"templates": templates}
     return digest_of({"rule": rule, "keep": keep, "captions": captions, "inputs": inputs, **policy})
+
+
+def inputs_digest(folder: Layout, config: RunConfig, signals: Iterable[str], *, check: bool = False) -> str:
+    """Digest of what is decided about: the samples and the edges of some signals, as their markers state them.
+
+    Args:
+        folder: The run folder.
+        config: What was asked of the run.
+        signals: The signals of the rule.
+        check: Compare the files with the markers too.
+
+    Raises:
+        DamagedError: A marker is missing or damaged; or ``check``, and a file is not as its task wrote it.
+    """
+    stated: list[Any] = [list(config.shards)]
+    named = [folder.scan_marker(shard) for shard in range(len(config.shards))]
+    for path in [*named, *(folder.marker("match", signal) for signal in sorted(signals))]:
+        marker = read_marker(path)
+        if marker is None and path not in named and not path.exists():
+            continue  # equal bytes or pixels need no pairs
+        stated.append(sorted(_stated(folder, path, marker, check).items()))
+    stated += [
+        [path.stem, sorted(_vouched(folder, path, read_marker(path), check).items())]
+        for path in _across_markers(folder, config)
+    ]
+    return digest_of(stated)
+
+
+def _across_markers(folder: Layout, config: RunConfig) -> list[Path]:
+    """The markers of the joins with references, in order."""
+    if not config.references:
+        return []
+    return sorted(folder.across_marker(0, "any").parent.glob("*.json"))
+
+
+def _stated(folder: Layout, path: Path, marker: Marker | None, check: bool) -> dict[str, Any]:
+    """What a marker says of its files; of pairs what they are, however many files the tasks of a join made."""
+    vouched = _vouched(folder, path, marker, check)
+    content = None if marker is None else marker.result.get("content")
+    if content is None:
+        return vouched
+    pairs = {file.relative_to(folder.path).as_posix() for file in folder.edge_files(path.stem)}
+    return {name: state for name, state in vouched.items() if name not in pairs} | {f"edges/{path.stem}": content}
+
+
+def _vouched(folder: Layout, path: Path, marker: Marker | None, check: bool) -> dict[str, Any]:
+    if marker is None:
+        raise DamagedError(path, "is missing or damaged")
+    if check and not marker.holds(folder.path):
+        raise DamagedError(folder.path / next(iter(marker.files), ""), "is missing or damaged")
+    return {name: list(state) for name, state in marker.files.items()}
 
 
 def file_states(folder: Path, names: tuple[str, ...]) -> dict[str, FileState]:

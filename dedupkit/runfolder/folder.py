@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from dedupkit.engine.marker import Marker, read_marker
-from dedupkit.errors import DamagedError, DedupkitError
+from dedupkit.engine.marker import read_marker
+from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.config import LAYOUT, RunConfig
-from dedupkit.runfolder.decision import DecisionRecord, decision_digest, file_states
+from dedupkit.runfolder.decision import DecisionRecord, decision_digest, file_states, inputs_digest
 from dedupkit.runfolder.placed import Placed
 from dedupkit.store import digest_of, is_temporary, read_json, remove_tree, sweep, write_json
 
@@ -77,7 +76,7 @@ class RunFolder(Placed):
         write_json(self.config, config.to_json())
         self.push([self.config])
 
-    # What the tasks said ----------------------------------------------------------------------------------------------
+    # What was joined --------------------------------------------------------------------------------------------------
 
     def joined(self, signal: str, key: str | None = None) -> dict[str, Any] | None:
         """What the match stage says of a signal's edges; None where it was not joined.
@@ -96,104 +95,11 @@ class RunFolder(Placed):
         marker = read_marker(self.across_marker(number, signal))
         return None if marker is None else marker.result
 
-    def scanned_samples(self, shards: int) -> int:
-        """The number of samples of a run whose scan is done, as the markers state it.
-
-        Args:
-            shards: Number of its shards.
-        """
-        markers = (read_marker(self.scan_marker(number)) for number in range(shards))
-        return sum(int(marker.result["samples"]) for marker in markers if marker is not None)
-
-    def shard_problems(self) -> list[dict[str, str]]:
-        """The shards that could not be read to their end: ``source`` and ``problem``."""
-        found = []
-        for number, source in enumerate(self.read_config().shards):
-            marker = read_marker(self.scan_marker(number))
-            if marker is not None and marker.result.get("problem"):
-                found.append({"source": source, "problem": marker.result["problem"]})
-        return found
-
-    def passed_over(self) -> dict[str, Any]:
-        """What the sources hold that is neither a sample nor about one: ``count``, and one ``example``."""
-        total: dict[str, Any] = {"count": 0}
-        for number in range(len(self.read_config().shards)):
-            marker = read_marker(self.scan_marker(number))
-            found = None if marker is None else marker.result.get("passed_over")
-            if found:
-                total.setdefault("example", found["example"])
-                total["count"] += found["count"]
-        return total
-
-    def without_vector(self) -> dict[str, dict[str, Any]]:
-        """The readable images that an embedder has no vector of: they take no part in that signal.
-
-        Returns:
-            For each embedder that has not all: ``count`` of them ``of`` so many readable images, ``examples``
-            (``source`` and ``key``) and ``reason``, what was wrong with the first.
-        """
-        config = self.read_config()
-        found: dict[str, dict[str, Any]] = {}
-        for name in config.embedders:
-            total: dict[str, Any] = {"count": 0, "of": 0, "examples": [], "reason": None}
-            for number, source in enumerate(config.shards):
-                marker = read_marker(self.embed_marker(name, number))
-                result = {} if marker is None else marker.result
-                total["count"] += result.get("failed", 0)
-                total["of"] += result.get("failed", 0) + result.get("embedded", 0)
-                total["reason"] = total["reason"] or result.get("failure")
-                total["examples"] += [{"source": source, "key": key} for key in result.get("examples", [])]
-            if total["count"]:
-                found[name] = {**total, "examples": total["examples"][:5]}
-        return found
-
     # The verdicts -----------------------------------------------------------------------------------------------------
 
     def inputs(self, signals: Iterable[str], *, check: bool = False) -> str:
-        """Digest of what is decided about: the samples and the edges of some signals, as their markers state them.
-
-        Args:
-            signals: The signals of the rule.
-            check: Compare the files with the markers too.
-
-        Raises:
-            DamagedError: A marker is missing or damaged; or ``check``, and a file is not as its task wrote it.
-        """
-        config = self.read_config()
-        stated: list[Any] = [list(config.shards)]
-        named = [self.scan_marker(shard) for shard in range(len(config.shards))]
-        for path in [*named, *(self.marker("match", signal) for signal in sorted(signals))]:
-            marker = read_marker(path)
-            if marker is None and path not in named and not path.exists():
-                continue  # equal bytes or pixels need no pairs
-            stated.append(sorted(self._stated(path, marker, check).items()))
-        stated += [
-            [path.stem, sorted(self._vouched(path, read_marker(path), check).items())]
-            for path in self._across_markers(config)
-        ]
-        return digest_of(stated)
-
-    def _across_markers(self, config: RunConfig) -> list[Path]:
-        """The markers of the joins with references, in order."""
-        if not config.references:
-            return []
-        return sorted(self.across_marker(0, "any").parent.glob("*.json"))
-
-    def _stated(self, path: Path, marker: Marker | None, check: bool) -> dict[str, Any]:
-        """What a marker says of its files; of pairs what they are, however many files the tasks of a join made."""
-        vouched = self._vouched(path, marker, check)
-        content = None if marker is None else marker.result.get("content")
-        if content is None:
-            return vouched
-        pairs = {file.relative_to(self.path).as_posix() for file in self.edge_files(path.stem)}
-        return {name: state for name, state in vouched.items() if name not in pairs} | {f"edges/{path.stem}": content}
-
-    def _vouched(self, path: Path, marker: Marker | None, check: bool) -> dict[str, Any]:
-        if marker is None:
-            raise DamagedError(path, "is missing or damaged")
-        if check and not marker.holds(self.path):
-            raise DamagedError(self.path / next(iter(marker.files), ""), "is missing or damaged")
-        return {name: list(state) for name, state in marker.files.items()}
+        """Digest of what is decided about; arguments and errors as those of :func:`.inputs_digest`."""
+        return inputs_digest(self, self.read_config(), signals, check=check)
 
     def publish(self, inputs: str, signals: Sequence[str], summary: dict[str, Any], config: RunConfig) -> None:
         """Put the verdicts that lie in ``staged`` into their place, at once.

@@ -9,6 +9,7 @@ from typing import Any
 from dedupkit.engine import Engine, LocalProcesses, Progress, Task, ThisProcess
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunFolder
+from dedupkit.runfolder.scanned import scanned_samples
 from dedupkit.signals import JoinSettings, Signal
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages.plan import Job
@@ -40,7 +41,7 @@ def match_as_tasks(job: Job, signal: Signal, settings: JoinSettings, key: str, e
         DedupkitError: ``DEDUPKIT_JOIN_TASKS_FROM`` is no number.
     """
     folder = job.folder
-    samples = folder.scanned_samples(len(job.shards))
+    samples = scanned_samples(folder, len(job.shards))
     if samples < tasks_from(here=isinstance(engine, LocalProcesses | ThisProcess)):
         return False
     steps = signal.steps(Scanned(folder, len(job.shards)), settings, key, samples)

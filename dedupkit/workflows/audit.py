@@ -27,6 +27,7 @@ from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.memorization.prompted import compare_generations
 from dedupkit.memorization.small import Small, SmallTraining
 from dedupkit.runfolder import RunFolder
+from dedupkit.runfolder.scanned import passed_over
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
 from dedupkit.store import atomic_path, join, staged
@@ -112,11 +113,11 @@ class _Audit:
         embed = () if self._model is None else self._model
         done = dedup(images, self.home / part, rule="exact", embed=embed, device=device, workers=workers)
         found = nearest_of(RunFolder(done.path), self.near, self.name)
-        passed_over = RunFolder(done.path).passed_over()
-        if passed_over["count"]:
+        left = passed_over(RunFolder(done.path))
+        if left["count"]:
             self.notes.append(
-                f"{passed_over['count']:,} files or rows of {images} are no images and belong to none, such as "
-                f"{passed_over['example']}"
+                f"{left['count']:,} files or rows of {images} are no images and belong to none, such as "
+                f"{left['example']}"
             )
         if not found.readable.any():
             what = "" if part == "generated" else ", so it gives no false-alarm rate"

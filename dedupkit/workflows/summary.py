@@ -7,6 +7,7 @@ from typing import Any
 
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.runfolder import RunFolder
+from dedupkit.runfolder.scanned import passed_over, shard_problems, without_vector
 from dedupkit.signals import find_signal, known_signals
 from dedupkit.stages.covered import reference_facts
 from dedupkit.workflows.projections import projection_facts, projection_rows
@@ -23,14 +24,14 @@ def summarize(folder: RunFolder, config: Mapping[str, Any], counts: Mapping[str,
         counts: What the decision counted.
     """
     projections = projection_facts(folder, config.get("embedders", {}))
-    missing = folder.without_vector()
+    missing = without_vector(folder)
     return {
         "out": folder.shown,
         "rule": config["rule_expanded"],
         **counts,
         "shards": len(config["shards"]),
-        "shard_problems": folder.shard_problems(),
-        "passed_over": folder.passed_over(),
+        "shard_problems": shard_problems(folder),
+        "passed_over": passed_over(folder),
         "without_vector": missing,
         "recall": _recalls(folder, config, missing),
         **({"projections": projections} if projections else {}),
