@@ -31,7 +31,7 @@ from dedupkit.stages.whole import keep_order
 
 __all__ = ["Seen", "look_in_rounds"]
 
-_LEAST_BATCH, _BATCHES = 4096, 8
+_LEAST_BATCH, _BATCHES = 512, 16
 """Pairs of a batch, at least; and batches of a round, at most."""
 
 Ints = NDArray[np.int64]

@@ -24,6 +24,7 @@ from dedupkit.verification import Verification, verify_pair
 __all__ = ["NO_COPIES", "PairVerifier", "verify_chunk", "verify_pairs"]
 
 _PAIRS_PER_TASK, _TASKS_AT_ONCE = 512, 256  # a task carries where the features of its images lie
+_LEAST_PER_TASK, _TASKS = 32, 16  # tasks of a small batch, so that several processes have work
 _BOX = pa.list_(pa.float32(), 4)
 _COPIES = pa.schema(
     [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
@@ -83,8 +84,9 @@ class PairVerifier:
             not be read again.
         """
         chunks = []
-        for number, first in enumerate(range(0, len(a), _PAIRS_PER_TASK)):
-            left, right = (side[first : first + _PAIRS_PER_TASK].tolist() for side in (a, b))
+        size = min(_PAIRS_PER_TASK, max(_LEAST_PER_TASK, -(-len(a) // _TASKS)))
+        for number, first in enumerate(range(0, len(a), size)):
+            left, right = (side[first : first + size].tolist() for side in (a, b))
             chunks.append((f"{self._batches:03d}-{number:05d}", left, right))
         self._batches += 1
         tables, unseen = [NO_COPIES], 0
