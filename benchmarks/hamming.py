@@ -4,6 +4,7 @@ python benchmarks/hamming.py                        # 100,000 and 1,000,000 hash
 python benchmarks/hamming.py --large                # and 10,000,000
 python benchmarks/hamming.py --hashes hashes.npy    # and your own: uint8 (n, 32)
 python benchmarks/hamming.py --pieces 10000000 30000000 # in pieces from files, and nothing else
+python benchmarks/hamming.py --pieces 2000000 --turned --chunks 3 --rows-a-piece 2000000 # in others than a run's
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_pairs, transpose
 from dedupkit.neighbors.hamming.join import Pairs, as_words, hamming_pairs
-from dedupkit.neighbors.hamming.ranges import HashFiles, KeyRange, Search, cut, join_range
+from dedupkit.neighbors.hamming.ranges import MOST_ROWS, HashFiles, KeyRange, Search, cut, join_range, readings
 
 RADIUS = 31
 Hashes = NDArray[np.uint8]
@@ -113,18 +114,28 @@ def join_one(files: HashFiles, search: Search, piece: KeyRange) -> tuple[int, fl
         sum(map(len, join_range(lay_down(Path(folder), small.rows, turned=small.turned), small, cut(small)[0])))
     begin = time.process_time()
     pairs = sum(map(len, join_range(files, search, piece)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    return pairs, time.process_time() - begin, peak
+    return pairs, time.process_time() - begin, most_memory()
 
 
-def in_pieces(sizes: Sequence[int], scratch: str | None, *, turned: bool, one_of_each: bool) -> None:
+def most_memory() -> float:
+    """The most memory of this process so far in GiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss of Linux begins with that of the process that started this one
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
+
+
+def in_pieces(
+    sizes: Sequence[int], scratch: str | None, *, turned: bool, one_of_each: bool, chunks: int | None, most_rows: int
+) -> None:
     """Join planted hashes in pieces, one process after the other, and print how time grows with their number."""
     print(f"radius {RADIUS} of 256 bits, {'eight orientations' if turned else 'one orientation'}, processor seconds")
     before: tuple[int, float] | None = None
     for n in sizes:
         with TemporaryDirectory(dir=scratch) as folder:
-            files, search = lay_down(Path(folder), n, turned=turned), Search(n, 4, RADIUS, turned)
-            pieces = cut(search)
+            files, search = lay_down(Path(folder), n, turned=turned), Search(n, 4, RADIUS, turned, chunks=chunks)
+            pieces = cut(search, most_rows)
             kinds: dict[tuple[int, ...], list[KeyRange]] = {}
             for piece in pieces:
                 chunk = search.halves[piece.half].chunks[piece.chunk]
@@ -139,8 +150,9 @@ def in_pieces(sizes: Sequence[int], scratch: str | None, *, turned: bool, one_of
                     peak, longest = max(peak, most), max(longest, took)
         counted = f"{len(kinds)} of {len(pieces)}" if one_of_each else f"{len(pieces)}"
         grows = f", grows with n to the {math.log(seconds / before[1]) / math.log(n / before[0]):.2f}" if before else ""
-        print(f"{n:>13,} hashes: {counted} pieces, {pairs:,.0f} pairs, {seconds:.1f} s, at most {longest:.1f} s and "
-              f"{peak:.2f} GiB a piece{grows}", flush=True)  # fmt: skip
+        read = 32 * n * sum(readings(search, piece) for piece in pieces) / 1e9
+        print(f"{n:>13,} hashes: {counted} pieces, {pairs:,.0f} pairs, {seconds:.1f} s, {read:,.1f} GB read, at most "
+              f"{longest:.1f} s and {peak:.2f} GiB a piece{grows}", flush=True)  # fmt: skip
         before = n, seconds
 
 
@@ -155,10 +167,21 @@ def main() -> int:
     parser.add_argument(
         "--one-of-each", action="store_true", help="with --pieces: one piece of each kind, times their number"
     )
+    parser.add_argument("--chunks", type=int, help="with --pieces: chunks of a word, instead of those of the plan")
+    parser.add_argument(
+        "--rows-a-piece", type=int, default=MOST_ROWS, metavar="N", help="with --pieces: hashes that a piece may sort"
+    )
     parser.add_argument("--scratch", help="with --pieces: a folder for 32 bytes a hash, or 64 with --turned")
     arguments = parser.parse_args()
     if arguments.pieces:
-        in_pieces(arguments.pieces, arguments.scratch, turned=arguments.turned, one_of_each=arguments.one_of_each)
+        in_pieces(
+            arguments.pieces,
+            arguments.scratch,
+            turned=arguments.turned,
+            one_of_each=arguments.one_of_each,
+            chunks=arguments.chunks,
+            most_rows=arguments.rows_a_piece,
+        )
         return 0
 
     print(f"{os.cpu_count()} processors, radius {RADIUS} of 256 bits, best of {arguments.repeats}")

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_distance, dihedral_pairs, transpose
 from dedupkit.neighbors.hamming.join import Pairs, hamming_pairs, iter_hamming_pairs
-from dedupkit.neighbors.hamming.plan import make_plan, split_radius, split_word
+from dedupkit.neighbors.hamming.plan import Chunk, ball, cost, make_plan, split_radius, split_word
 
 
 def popcounts(differing):
@@ -218,6 +218,42 @@ def test_plans_grow_with_the_data():
     assert widths == sorted(widths)
     assert widths[0] == 0
     assert widths[-1] >= 16
+
+
+def sums(total, most, parts):
+    """All ways to write a number as a sum of so many numbers from `most` downwards, none larger than the one before."""
+    if parts == 0:
+        return [()] if total == 0 else []
+    return [
+        (first, *rest) for first in range(min(total, most), 0, -1) for rest in sums(total - first, first, parts - 1)
+    ]
+
+
+def chunks_of(radii, widest):
+    """A word cut into chunks of some radii: each bit goes where it saves most candidates."""
+    widths = [1] * len(radii)
+    while sum(widths) < 64 and min(widths) < widest:
+        free = [place for place, width in enumerate(widths) if width < widest]
+        widths[max(free, key=lambda place: ball(widths[place], radii[place]) / 2 ** widths[place])] += 1
+    return [Chunk(0, 0, width, radius, False) for width, radius in zip(widths, radii, strict=True)]
+
+
+@pytest.mark.parametrize("rows", [10**6, 3 * 10**6, 10**7, 3 * 10**7, 10**8, 10**9])
+@pytest.mark.parametrize("widest", [24, 28])
+def test_no_other_split_of_the_radius_costs_less(rows, widest):
+    """By the cost model: uneven radii of words or chunks, words left out, and wider keys gain nothing at 31 of 256."""
+    cuts = {
+        total: [[r - 1 for r in cut] for k in range(1, 8) for cut in sums(total, total, k)] for total in range(1, 17)
+    }
+    word = {
+        total: min(
+            sum(cost(chunk, total - 1, rows / 2, rows) for chunk in chunks_of(cut, widest)) for cut in cuts[total]
+        )
+        for total in cuts
+    }
+    least = min(sum(word[total] for total in split) for k in range(2, 5) for split in sums(32, 16, k))
+    radii, chunks = make_plan(31, [rows], (False,) * 4)
+    assert sum(cost(chunk, radii[chunk.word], rows / 2, rows) for chunk in chunks) <= least * (1 + 1e-9)
 
 
 def test_import_leaves_numba_alone():

@@ -5,8 +5,9 @@ ranges by their highest bits. A range meets those ranges alone that a flip leads
 chunk that qualifies for it, and there by the range of its smaller key. So pieces need nothing of one another, and
 together they emit what the join in memory does, each pair once.
 
-A piece reads the file twice from start to end. It holds 12 bytes for each hash in reach and 4 for each key; of the
-mapped file it holds the pages that it compares hashes on, and gives them back now and then.
+A piece reads the file twice from start to end, so the fewer pieces, the less is read. It holds 12 bytes for each hash
+in reach and 4 for each key; of the mapped file it holds the pages that it compares hashes on, and gives them back now
+and then.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from numpy.typing import NDArray
 
 from dedupkit.neighbors.hamming.dihedral import FOLDED
 from dedupkit.neighbors.hamming.join import Pairs
-from dedupkit.neighbors.hamming.plan import Chunk, ball, cost, make_plan, make_probe
+from dedupkit.neighbors.hamming.plan import SORT_ROW, Chunk, ball, cost, make_plan, make_probe
 
 if TYPE_CHECKING:
     from dedupkit.neighbors.hamming.kernels import Probe, Side
 
 __all__ = ["HashFiles", "KeyRange", "Search", "cut", "join_range", "memory_of", "readings", "seconds_of"]
 
-MOST_ROWS = 100_000_000
-"""Hashes that a piece may sort, where keys are spread evenly: 1.2 GB."""
+MOST_ROWS = 200_000_000
+"""Hashes that a piece may sort, where keys are spread evenly: 2.4 GB, so that it needs less than 4 GiB in all."""
 
 PIECE = 120e9
 """Nanoseconds that a piece should take at most, by the cost model of the plan."""
 
+_READ_ROW = 8.0  # nanoseconds in which a row is read and its key looked at, beside the cost model of the plan
 _READ = 1 << 18  # rows read at a time
 _PAIRS = 1 << 18  # pairs of a block
 _PAGES = 64 << 10  # bytes that come with a mapped page
@@ -134,6 +136,9 @@ def cut(search: Search, most_rows: int = MOST_ROWS, piece: float = PIECE) -> lis
         >>> pieces = cut(Search(rows=100_000_000, words=4, radius=31))
         >>> len(pieces), len({piece.chunk for piece in pieces})
         (12, 12)
+        >>> turned = Search(rows=100_000_000, words=4, radius=31, turned=True)
+        >>> len(cut(turned)), len(cut(turned, most_rows=100_000_000))
+        (44, 251)
     """
     pieces = []
     for half, of in enumerate(search.halves):
@@ -148,10 +153,12 @@ def cut(search: Search, most_rows: int = MOST_ROWS, piece: float = PIECE) -> lis
 
 
 def seconds_of(search: Search, piece: KeyRange) -> float:
-    """Processor time of a piece, by the cost model of the plan."""
+    """Processor time of a piece, by the cost model of the plan; it reads and sorts more than its share of the rows."""
     half = search.halves[piece.half]
     chunk = half.chunks[piece.chunk]
-    return cost(chunk, half.radii[chunk.word], half.lookups, search.rows) / (1 << piece.bits) / 1e9
+    joined = cost(chunk, half.radii[chunk.word], half.lookups / (1 << piece.bits), search.rows)
+    beyond = SORT_ROW * search.rows * (_share(half, chunk, piece.bits) - 1)  # the plan's cost sorts each row once
+    return (joined + beyond + _READ_ROW * search.rows * readings(search, piece)) / 1e9
 
 
 def memory_of(search: Search, piece: KeyRange) -> int:
