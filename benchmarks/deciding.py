@@ -213,7 +213,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--measured", "--folder", str(folder.path)]
         process = subprocess.Popen([*command, "--workers", str(options.workers)])
         together, alone = watch(process)
-        print(f"peak memory         {together / 2**30:7.2f} GiB, of the main process {alone / 2**30:.2f} GiB")
+        print(f"peak memory         {together / 2**30:7.2f} GiB, of the main process {alone / 2**20:,.0f} MiB")
         sys.exit(process.returncode)
 
 

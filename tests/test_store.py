@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import jpegs, run, snapshot, write_tar
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dedupkit.errors import DamagedError, DedupkitError
@@ -17,8 +21,11 @@ from dedupkit.store import (
     count_rows,
     expand_braces,
     file_state,
+    give_back_pages,
+    in_blocks,
     is_intact,
     local_path,
+    on_disk,
     read_columns,
     read_sealed,
     refuse_inside,
@@ -154,3 +161,37 @@ def test_folders_that_are_called_like_a_pattern_are_themselves(tmp_path: Path) -
     assert expand_braces("{08..11}{a,b}")[:3] == ["08a", "08b", "09a"]
     with pytest.raises(DedupkitError, match="more than 10,000,000 paths"):
         expand_braces("{0..99999999999}")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=50),
+    dtype=st.sampled_from([np.int8, np.int32, np.float32]),
+    rows=st.integers(1, 60),
+    low=st.integers(0, 60),
+)
+def test_an_array_on_disk_is_the_array_however_often_its_pages_are_given_back(
+    values: list[int], dtype: type[Any], rows: int, low: int
+) -> None:
+    array = np.array(values, np.int64).astype(dtype)
+    there = on_disk(array)
+    assert there.dtype == array.dtype
+    for part, expected in ((there, array), (there[low:], array[low:])):
+        for _ in range(2):
+            blocks = list(in_blocks(part, rows))
+            assert [first for first, _ in blocks] == list(range(0, len(expected), rows))
+            np.testing.assert_array_equal(np.concatenate([expected[:0], *(block for _, block in blocks)]), expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux says what is resident")
+def test_pages_of_an_array_on_disk_are_given_back() -> None:
+    def resident() -> int:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Rss:"))
+
+    there = on_disk(np.arange(4 << 20, dtype=np.int64))  # 32 MiB
+    assert int(there.sum()) == (4 << 20) * ((4 << 20) - 1) // 2
+    before = resident()
+    give_back_pages(there[5:])
+    assert before - resident() > 24 << 20
+    assert there[-1] == (4 << 20) - 1

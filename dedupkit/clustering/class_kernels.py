@@ -4,7 +4,7 @@ from typing import Any
 
 from numba import njit
 
-__all__ = ["connect", "connect_pairs", "count", "walk"]
+__all__ = ["connect", "connect_pairs", "count", "flatten", "walk"]
 
 
 @njit(cache=True, nogil=True)
@@ -54,18 +54,30 @@ def _join(parent: Any, one: Any, other: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def connect(labels: Any, parent: Any) -> None:
-    """Join each row with the first of its class, by union-find with path halving, the smaller root first."""
-    for row in range(len(labels)):
-        if labels[row] >= 0 and labels[row] != row:
-            _join(parent, row, labels[row])
-    for row in range(len(labels)):
+def connect(labels: Any, low: Any, parent: Any) -> None:
+    """Join rows with the first of their class, by union-find with path halving, the smaller root first.
+
+    Args:
+        labels: (k,) int32, the first rows of the classes that rows from ``low`` on are in, -1 for none.
+        low: The first of these rows.
+        parent: (n,) int32; :func:`flatten` must follow.
+    """
+    for place in range(len(labels)):
+        row = low + place
+        if labels[place] >= 0 and labels[place] != row:
+            _join(parent, row, labels[place])
+
+
+@njit(cache=True, nogil=True)
+def flatten(parent: Any) -> None:
+    """Make each row's parent the smallest row that it is connected with."""
+    for row in range(len(parent)):
         parent[row] = _root(parent, row)
 
 
 @njit(cache=True, nogil=True)
 def connect_pairs(one: Any, other: Any, parent: Any) -> None:
-    """Join the two rows of each pair; :func:`connect` must follow."""
+    """Join the two rows of each pair; :func:`flatten` must follow."""
     for pair in range(len(one)):
         _join(parent, one[pair], other[pair])
 

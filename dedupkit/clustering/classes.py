@@ -52,14 +52,15 @@ def keep_first_of_classes(
 
 def class_components(labels: NDArray[np.int32], edges: Sequence[ClassEdges | None] = ()) -> NDArray[np.int32]:
     """For each row the smallest row that classes and edges connect it with, (n,) int32; arguments as above."""
-    from dedupkit.clustering.class_kernels import connect, connect_pairs
+    from dedupkit.clustering.class_kernels import connect, connect_pairs, flatten
 
     parent = np.arange(labels.shape[1], dtype=np.int32)
     for pair in edges:
         if pair is not None:
             connect_pairs(*pair, parent)
     for kind in labels:
-        connect(kind, parent)
+        connect(kind, 0, parent)
+    flatten(parent)
     return parent
 
 

@@ -18,6 +18,7 @@ from dedupkit.clustering.graph import components, keep_set
 from dedupkit.clustering.rules import Clause, Rule
 from dedupkit.clustering.twins import collapse, first_by_rank, twin_reason
 from dedupkit.signals.matches import Matches
+from dedupkit.store import in_blocks
 
 __all__ = ["Decision", "decide", "pairs_of_clauses", "scored_pairs"]
 
@@ -26,7 +27,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The verdict for n samples.
+    """The verdict for n samples; the arrays of a large decision lie :func:`dedupkit.store.on_disk`.
 
     Attributes:
         witness: (n,) int32; the kept sample that a removed one duplicates, -1 for one that is kept or left out.
@@ -47,7 +48,8 @@ class Decision:
     def sizes(self) -> NDArray[np.int32]:
         """(n,) int32: the number of samples in the group that each sample names, 0 at one that names none."""
         sizes = np.zeros(len(self.group), np.int32)
-        np.add.at(sizes, self.group, 1)
+        for _, block in in_blocks(self.group):
+            np.add.at(sizes, block, 1)
         return sizes
 
 

@@ -15,7 +15,7 @@ from dedupkit.clustering.parts import NO_PART, Parts
 from dedupkit.clustering.policy import Policy
 from dedupkit.clustering.rules import Rule
 from dedupkit.signals.matches import Matches, Origin, Streamed
-from dedupkit.store import append_rows, atomic_path
+from dedupkit.store import append_rows, atomic_path, give_back_pages, in_blocks, on_disk
 
 __all__ = ["Parting", "Rows", "decide_part", "gather_parts", "part_inputs", "part_verdicts", "write_parts"]
 
@@ -80,22 +80,22 @@ def write_parts(
         home: An empty folder.
         parting: What is decided.
         parts: The part of each sample.
-        signals: One entry for each signal of the rule.
+        signals: One entry for each signal of the rule; its labels are asked for again for each of ``rows``.
         masks: (n,) which samples take part, and which are kept whatever the order says.
         rows: All samples, in order.
     """
     taking, protected = masks
-    firsts = {name: signal.labels() for name, signal in signals.items()}
     for each in rows:
         here = slice(each.start, each.stop)
         known = np.zeros(each.stop - each.start, parting.row)
         known["sample"], known["protected"] = np.arange(each.start, each.stop), protected[here]
-        for name, first in firsts.items():
+        for name, signal in signals.items():
+            first = signal.labels()
             known[_first(name)] = first[here]
+            give_back_pages(first)
         for name, column in each.columns.items():
             known[_column(name)] = column
         append_rows(_files(home, parts, "samples"), np.where(taking[here], parts.part[here], NO_PART), known)
-    del firsts
     for name, signal in signals.items():
         for where, edges in _placed(name, signal, parts, taking):
             append_rows(_files(home, parts, name), where, edges)
@@ -133,7 +133,7 @@ def decide_part(home: str, number: int, parting: Parting) -> dict[str, Any]:
 def gather_parts(
     home: Path, parts: Parts, taking: NDArray[np.bool_], summaries: Sequence[Mapping[str, int]]
 ) -> Decision:
-    """The verdicts of all samples from those of the parts.
+    """The verdicts of all samples from those of the parts, one column in memory at a time.
 
     Args:
         home: Folder of the parts.
@@ -142,16 +142,25 @@ def gather_parts(
         summaries: What :func:`decide_part` returned for each part.
     """
     count = len(taking)
-    witness, clause = np.full(count, -1, np.int32), np.full(count, -1, np.int8)
-    score, group = np.full(count, np.nan, np.float32), np.arange(count, dtype=np.int32)
-    for number in range(parts.count):
-        verdict = np.load(part_verdicts(home, number))
-        sample = verdict["sample"]
-        witness[sample], clause[sample] = verdict["witness"], verdict["clause"]
-        score[sample], group[sample] = verdict["score"], verdict["group"]
-    alone = int(np.count_nonzero(taking & (parts.part == NO_PART)))
+
+    def gathered(name: str, column: NDArray[Any]) -> NDArray[Any]:
+        for number in range(parts.count):
+            for _, verdict in in_blocks(np.load(part_verdicts(home, number), mmap_mode="r")):
+                column[verdict["sample"]] = verdict[name]
+        return on_disk(column)
+
+    alone = sum(
+        int(np.count_nonzero(taking[low : low + len(part)] & (part == NO_PART))) for low, part in in_blocks(parts.part)
+    )
     edges, vertices = (sum(summary[name] for summary in summaries) for name in ("edges", "vertices"))
-    return Decision(witness, clause, score, group, edges, vertices + alone)
+    return Decision(
+        gathered("witness", np.full(count, -1, np.int32)),
+        gathered("clause", np.full(count, -1, np.int8)),
+        gathered("score", np.full(count, np.nan, np.float32)),
+        gathered("group", np.arange(count, dtype=np.int32)),
+        edges,
+        vertices + alone,
+    )
 
 
 def part_inputs(home: Path, number: int, names: Iterable[str]) -> tuple[Path, ...]:
@@ -174,7 +183,9 @@ def _placed(
     marks = np.zeros(0, np.uint64)
     if name not in parts.linked:
         marks = np.zeros(len(taking), np.uint64)
-        mark_parts(signal.labels(), taking, parts.part, NO_PART, marks)
+        for low, first in in_blocks(signal.labels()):
+            here = slice(low, low + len(first))
+            mark_parts(first, taking[here], parts.part[here], NO_PART, marks)
     for a, b, score in signal.blocks():
         edges = np.empty(len(a), _EDGE)
         edges["a"], edges["b"], edges["score"] = a, b, score

@@ -10,7 +10,7 @@ __all__ = ["equal_pairs", "fill_parts", "mark_parts", "weigh"]
 
 @njit(cache=True, nogil=True)
 def equal_pairs(first: Any, seen: Any) -> Any:
-    """Count the pairs of samples with the same first sample; ``seen`` must be zero."""
+    """Count the pairs of samples with the same first sample; ``seen`` is zero before the first block of them."""
     pairs = 0
     for row in range(len(first)):
         if first[row] >= 0:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dedupkit.clustering.edges import within
 from dedupkit.clustering.rules import Atom, Rule
 from dedupkit.signals.matches import Streamed
+from dedupkit.store import in_blocks
 
 __all__ = ["MOST_PARTS", "NO_PART", "Parts", "find_parts"]
 
@@ -52,7 +53,7 @@ def find_parts(rule: Rule, signals: Mapping[str, Streamed], taking: NDArray[np.b
         taking: (n,) which samples take part.
         size: Number of samples and scored pairs that a part should hold at most.
     """
-    from dedupkit.clustering.class_kernels import connect, connect_pairs, count
+    from dedupkit.clustering.class_kernels import connect, connect_pairs, count, flatten
     from dedupkit.clustering.part_kernels import fill_parts, weigh
 
     links = _links(rule, signals)
@@ -65,7 +66,9 @@ def find_parts(rule: Rule, signals: Mapping[str, Streamed], taking: NDArray[np.b
                 held = within(score, links[name])
                 connect_pairs(a[held], b[held], parent)
         if name in links:
-            connect(signal.labels(), parent)
+            for low, labels in in_blocks(signal.labels()):
+                connect(labels, low, parent)
+    flatten(parent)
     several = np.zeros(len(taking), np.uint8)
     weigh(parent, taking, amount, several)
     part = np.full(len(taking), NO_PART, np.uint8)
@@ -88,4 +91,5 @@ def _pairs(atom: Atom, signal: Streamed) -> int:
     from dedupkit.clustering.part_kernels import equal_pairs
 
     scored = sum(int(np.count_nonzero(within(score, atom))) for _, _, score in signal.blocks())
-    return scored + int(equal_pairs(signal.labels(), np.zeros(signal.samples, np.int32)))
+    seen = np.zeros(signal.samples, np.int32)
+    return scored + sum(int(equal_pairs(labels, seen)) for _, labels in in_blocks(signal.labels()))

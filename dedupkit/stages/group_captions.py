@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages.caption_keys import CaptionKeys, count_captions, keys_of_column
 from dedupkit.startup.memory import give_back_memory
-from dedupkit.store import append_rows, count_rows, read_columns
+from dedupkit.store import append_rows, count_rows, in_blocks, read_columns
 
 __all__ = ["GroupCaptions", "captions_of_groups", "in_groups"]
 
@@ -46,11 +46,11 @@ class GroupCaptions(NamedTuple):
 def in_groups(group: NDArray[np.int32], taking: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(n,) bool, which samples of a mask are of a group of two or more; groups are named by their smallest sample."""
     shared = np.zeros(len(group), bool)
-    for low in range(0, len(group), _AT_ONCE):
-        some = group[low : low + _AT_ONCE]
+    for low, some in in_blocks(group, _AT_ONCE):
         shared[some[some != np.arange(low, low + len(some))]] = True
-    found: NDArray[np.bool_] = shared[group]
-    found &= taking
+    found = taking.copy()
+    for low, some in in_blocks(group, _AT_ONCE):
+        found[low : low + len(some)] &= shared[some]
     return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
 from dedupkit.stages.manifest_table import DIGEST
-from dedupkit.store import parquet_writer
+from dedupkit.store import give_back_pages, in_blocks, parquet_writer
 
 __all__ = ["GROUPS_SCHEMA", "iter_groups", "write_groups"]
 
@@ -68,10 +68,21 @@ def iter_groups(
     for low in range(0, max(len(groups), 1), _ROW_GROUP):
         ids = groups[low : low + _ROW_GROUP]
         first, last = (int(ids[0]), int(ids[-1])) if len(ids) else (0, -1)
-        members = np.flatnonzero((decision.group >= first) & (decision.group <= last))
-        members = members[sizes[decision.group[members]] > 1]
-        by_group = members[np.argsort(decision.group[members], kind="stable")]
-        yield _groups_of(ids, sizes[ids], by_group, (decision.witness[by_group] < 0) & readable[by_group], captions)
+        by_group = _members(decision.group, sizes, first, last)
+        is_kept = (decision.witness[by_group] < 0) & readable[by_group]
+        give_back_pages(decision.witness)
+        yield _groups_of(ids, sizes[ids], by_group, is_kept, captions)
+
+
+def _members(group: NDArray[np.int32], sizes: NDArray[np.int32], first: int, last: int) -> NDArray[np.int64]:
+    """The samples of the groups of two or more from ``first`` to ``last``, in the order of their groups."""
+    found, groups = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for low, some in in_blocks(group[first:]):  # a group is named by its smallest sample
+        mine = np.flatnonzero((some >= first) & (some <= last))
+        mine = mine[sizes[some[mine]] > 1]
+        found.append((first + low + mine).astype(np.int32))
+        groups.append(some[mine])
+    return np.concatenate(found)[np.argsort(np.concatenate(groups), kind="stable")].astype(np.int64)
 
 
 def _groups_of(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
 from dedupkit.signals.columns import bytes_of
-from dedupkit.store import parquet_writer, read_columns, rows_by_file
+from dedupkit.store import give_back_pages, in_blocks, parquet_writer, read_columns, rows_by_file
 
 __all__ = [
     "DIGEST",
@@ -163,8 +163,9 @@ def iter_manifest(
     sizes = decision.sizes()
     count = len(decision.witness)
     stands = np.zeros(count, bool)
-    stands[decision.witness[(decision.witness >= 0) & (decision.witness < count)]] = True
-    witnesses = np.flatnonzero(stands)
+    for _, some in in_blocks(decision.witness):
+        stands[some[(some >= 0) & (some < count)]] = True
+    witnesses = np.flatnonzero(stands).astype(np.int32)
     del stands
     witness_keys = keys_of(witnesses, samples)
     names = pa.array(list(reasons), pa.string())
@@ -174,7 +175,7 @@ def iter_manifest(
         table = pa.concat_tables(tables)
         rows = slice(start, start + table.num_rows)
         start += table.num_rows
-        witness = decision.witness[rows].astype(np.int64)
+        witness = decision.witness[rows].copy()
         removed = witness >= 0
         witness[witness >= count] = -1
         kept_source, number, key, score = outside.of(rows)
@@ -189,7 +190,7 @@ def iter_manifest(
             "reason": pc.if_else(unreadable, table["error"].combine_chunks(), clause),
             "captions": _by_row(captions, rows, MANIFEST_SCHEMA.field("captions").type),
             "score": pc.coalesce(score, pa.array(decision.score[rows], mask=~removed)),
-            "kept_sample": pc.coalesce(number, pa.array(witness, mask=witness < 0)),
+            "kept_sample": pc.coalesce(number, pa.array(witness.astype(np.int64), mask=witness < 0)),
             "kept_key": pc.coalesce(key, witness_keys.take(pa.array(where, mask=witness < 0))),
             "kept_source": kept_source,
             "group": pa.array(decision.group[rows].astype(np.int64)),
@@ -202,6 +203,7 @@ def iter_manifest(
         made = pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
         ends = np.cumsum([each.num_rows for each in tables]).tolist()
         yield from (made.slice(end - each.num_rows, each.num_rows) for each, end in zip(tables, ends, strict=True))
+        give_back_pages(decision.witness, decision.clause, decision.score, decision.group)
 
 
 def _together(samples: Iterable[Path]) -> Iterator[list[pa.Table]]:
@@ -225,13 +227,13 @@ def _by_row(values: Mapping[int, Any], rows: slice, kind: pa.DataType) -> pa.Arr
     return pa.array([values.get(sample) for sample in range(rows.start, rows.stop)], kind)
 
 
-def keys_of(wanted: NDArray[np.int64], samples: Sequence[Path]) -> pa.Array:
+def keys_of(wanted: NDArray[np.integer], samples: Sequence[Path]) -> pa.Array:
     """The keys of some samples, ascending, without holding all keys at once."""
     parts = list(_key_parts(wanted, samples))
     return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
 
 
-def _key_parts(wanted: NDArray[np.int64], samples: Sequence[Path]) -> Iterator[pa.Array]:
+def _key_parts(wanted: NDArray[np.integer], samples: Sequence[Path]) -> Iterator[pa.Array]:
     for file, _, _, mine in rows_by_file(samples, wanted):
         yield read_columns(file, ["key"])["key"].combine_chunks().take(pa.array(mine))
 

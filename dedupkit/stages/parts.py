@@ -30,7 +30,8 @@ from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals.matches import Streamed
-from dedupkit.store import atomic_path, remove_tree
+from dedupkit.startup.memory import give_back_memory
+from dedupkit.store import on_disk, remove_tree
 
 __all__ = ["PartTasks", "expected_parts", "is_large", "part_size"]
 
@@ -129,6 +130,7 @@ class PartTasks:
             for path in part_inputs(home, number, signals):
                 path.unlink()  # of a process that was killed
         write_parts(home, parting, parts, signals, masks, rows)
+        give_back_memory()
         tasks, within = [], self.out == self.folder.path
         for number in range(parts.count):
             work, read = partial(decide_part, str(home), number, parting), part_inputs(home, number, signals)
@@ -142,12 +144,10 @@ class PartTasks:
         return gather_parts(home, parts, masks[0], found)
 
     def _on_disk(self, name: str, signal: Streamed) -> Streamed:
-        """A signal whose labels lie in a file, which is mapped where they are needed."""
+        """A signal whose labels lie in a file."""
         if name not in self._held:
-            path = self.home / f"first-{name}.npy"
-            with atomic_path(path) as temporary, temporary.open("wb") as stream:
-                np.save(stream, signal.labels())
-            self._held[name] = replace(signal, labels=lambda: np.asarray(np.load(path, mmap_mode="c")))
+            labels = on_disk(signal.labels())
+            self._held[name] = replace(signal, labels=lambda: labels)
         return self._held[name]
 
     def clear(self) -> None:

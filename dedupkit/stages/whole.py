@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Whole:
         rule: The rule.
         policy: The keep policy.
         signals: What each signal says about all of them.
-        earlier: (n + k,) bool, which are of an earlier run.
+        own: Number of samples, n; those of earlier runs stand behind them.
         number: (k,) int64, the number of each one's run.
         row: (k,) int64, its sample number there.
         columns: (k,) float64 each, the columns of the keep policy of these.
@@ -52,7 +52,7 @@ class Whole:
     rule: Rule
     policy: Policy
     signals: Mapping[str, Streamed]
-    earlier: NDArray[np.bool_]
+    own: int
     number: NDArray[np.int64]
     row: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
@@ -73,7 +73,7 @@ class Whole:
         numbers = [number for number, reference in enumerate(config.references) if reference.role == "earlier"]
         none = np.zeros(0, np.int64)
         if not numbers:
-            return cls(scanned, config, rule, policy, signals, np.zeros(count, bool), none, none, {}, tasks)
+            return cls(scanned, config, rule, policy, signals, count, none, none, {}, tasks)
         placed = beside(folder, numbers, rule.signals, {name: signal.loaded() for name, signal in signals.items()})
         columns: dict[str, list[NDArray[Any]]] = {name: [] for name in policy.needs}
         for number in numbers:
@@ -85,13 +85,17 @@ class Whole:
                     columns[name].append(column[mine])
         together = {name: np.concatenate([np.zeros(0), *parts]) for name, parts in columns.items()}
         streamed = {name: matches.streamed for name, matches in placed.signals.items()}
-        earlier = placed.protected(count)
-        return cls(scanned, config, rule, policy, streamed, earlier, placed.number, placed.row, together, tasks)
+        return cls(scanned, config, rule, policy, streamed, count, placed.number, placed.row, together, tasks)
 
     @property
     def folder(self) -> RunFolder:
         """Folder of the run."""
         return self.scanned.folder
+
+    @property
+    def count(self) -> int:
+        """Number of all of them, n + k."""
+        return self.own + len(self.row)
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -99,7 +103,7 @@ class Whole:
         columns = _policy_columns(self.scanned, self.policy)
         if self.columns:
             columns = {name: np.concatenate([column, self.columns[name]]) for name, column in columns.items()}
-        return self.policy.order(columns, len(self.earlier))
+        return self.policy.order(columns, self.count)
 
     @cached_property
     def _loaded(self) -> dict[str, Matches]:
@@ -113,10 +117,10 @@ class Whole:
             restrict: Whether readable ones are missing from it.
             held: (n,) which samples stay, whatever the order says.
         """
-        count = len(part)
-        protected = self.earlier.copy()
-        protected[:count] |= False if held is None else held
-        everything = np.concatenate([part, np.ones(len(self.row), bool)])
+        protected = np.zeros(self.count, bool)
+        protected[: self.own] = False if held is None else held
+        protected[self.own :] = True
+        everything = np.concatenate([part, np.ones(len(self.row), bool)]) if len(self.row) else part
         if is_large(self.signals):
             with nullcontext(self.tasks) if self.tasks else PartTasks.temporary(self.folder) as tasks:
                 found = tasks.decide(self.rule, self.policy, self.signals, (everything, protected), self._rows())
@@ -125,8 +129,10 @@ class Whole:
             if restrict:
                 signals = {name: matches.restricted(everything) for name, matches in signals.items()}
             found = decide(self.rule, signals, self.order, everything, protected if protected.any() else None)
-        witness, clause, score = found.witness[:count], found.clause[:count], found.score[:count]
-        return Decision(witness, clause, score, found.group[:count], found.edges, found.vertices)
+        own = slice(self.own)
+        return replace(
+            found, witness=found.witness[own], clause=found.clause[own], score=found.score[own], group=found.group[own]
+        )
 
     def _rows(self) -> Iterator[Rows]:
         """What the keep policy looks at, a shard at a time, those of earlier runs at the end."""
@@ -136,12 +142,12 @@ class Whole:
             stop = start + count_rows(file)
             yield Rows(start, stop, _shard_columns(file, self.policy))
             start = stop
-        yield Rows(start, len(self.earlier), self.columns)
+        yield Rows(start, self.count, self.columns)
 
     def witnesses(self, decision: Decision) -> OutsideWitnesses:
         """The witnesses of earlier runs by name."""
         count = len(decision.witness)
-        mine = np.flatnonzero(decision.witness >= count)
+        mine = np.flatnonzero(decision.witness >= count) if len(self.row) else np.zeros(0, np.int64)
         place = decision.witness[mine] - count
         return witnesses(self.folder, self.config, mine, self.number[place], self.row[place], decision.score[mine])
 

@@ -5,6 +5,7 @@ from dedupkit.store.guard import refuse_inside
 from dedupkit.store.homes import here, local_home, mirror_of
 from dedupkit.store.lease import Lease
 from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, stamps, walk_files
+from dedupkit.store.mapped import give_back_pages, in_blocks, on_disk
 from dedupkit.store.mirror import HELD, MEETING, Mirror
 from dedupkit.store.paths import is_http, is_remote, join, local_path
 from dedupkit.store.patterns import expand_braces
@@ -40,7 +41,9 @@ __all__ = [
     "exists",
     "expand_braces",
     "file_state",
+    "give_back_pages",
     "here",
+    "in_blocks",
     "is_dir",
     "is_http",
     "is_intact",
@@ -54,6 +57,7 @@ __all__ = [
     "local_home",
     "local_path",
     "mirror_of",
+    "on_disk",
     "open_binary",
     "parquet_writer",
     "read_columns",
