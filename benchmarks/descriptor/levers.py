@@ -1,11 +1,11 @@
-r"""What each part of the copy descriptor brings over the same pairs: pooling, whitening, heads, score normalisation.
+r"""What each part of the copy descriptor brings over the same pairs: maps, whitening, heads, score normalisation.
 
     python benchmarks/descriptor/train.py --data clothing/ grocery/ flowers/ --features features.npz --out copy.onnx
     python benchmarks/descriptor/levers.py --model copy.onnx --features features.npz --copies laion_style \
         --strangers photos/
 
-The backbone is that of ``--model`` and stays as it is; what differs is what happens to its pooled features. All that is
-fitted is fitted to the features that train.py kept. ``--copies``, ``--strangers``, ``--work`` and
+The backbone is that of ``--model`` and stays as it is; what differs is what happens to its features, without the
+colours. All that is fitted is fitted to the features that train.py kept. ``--copies``, ``--strangers``, ``--work`` and
 the columns are those of measure.py. Sources: GeM and learned whitening, Radenović et al. 2018 (arXiv:1711.02512);
 InfoNCE with the entropy regulariser, whitening by principal components and score normalisation, SSCD, Pizzi et al. 2022
 (arXiv:2202.10261).
@@ -23,12 +23,13 @@ import torch
 from measure import floor_of, kept, pairs_above, true_pairs
 from onnx import TensorProto, helper
 from torch import nn
-from train import projection, unit
+from train import DIM, projection, unit
 
 from dedupkit.embedding import load_embedder
 from dedupkit.embedding.keys import copy_weights
 
-DIM, STEPS, GROUPS, TEMPERATURE, ENTROPY = 512, 300, 96, 0.05, 1.0
+LAST = 1_280  # features of the last maps
+STEPS, GROUPS, TEMPERATURE, ENTROPY = 300, 96, 0.05, 1.0
 NEAREST, BACKGROUND, WEIGHT = 10, 1_200, 0.5  # of score normalisation
 
 Map = Callable[[np.ndarray], np.ndarray]
@@ -104,9 +105,8 @@ def normalised(head: np.ndarray, background: np.ndarray) -> Map:
 
 def levers(rows: np.ndarray, by_copies: np.ndarray) -> Iterator[tuple[str, Map]]:
     """Every lever but normalised scores, by name."""
-    half = rows.shape[-1] // 2
-    yield "mean of the maps", lambda x: x[:, :half]
-    yield "generalised mean (GeM)", lambda x: x[:, half:]
+    yield "the last maps", lambda x: x[:, :LAST]
+    yield "those in the middle", lambda x: x[:, LAST:]
     yield "both", lambda x: x
     plain = whitening(rows)
     yield "both, PCA-whitened", lambda x: x @ plain
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work"))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    embedder = load_embedder(f"onnx:{cut(options.model, options.work)}?preprocess=half&name=features", device="cpu")
+    embedder = load_embedder(f"onnx:{cut(options.model, options.work)}?preprocess=copy&name=features", device="cpu")
     with np.load(options.features) as stored:
         rows = unit(stored["rows"].astype(np.float32))
     copies, urls = kept(options.work, embedder, [str(options.copies / "shards" / "*.tar")])

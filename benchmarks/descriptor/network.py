@@ -8,6 +8,7 @@ in a batch nor that of threads changes them. The first convolution and the first
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,14 +34,23 @@ POWER = 3.0
 LUMINANCE = (0.299, 0.587, 0.114)
 """Of red, green and blue, as in JPEG."""
 
-MIDDLE, WEIGHT = 5, 2.0
-"""Stages up to the maps that are pooled first, and the weight of what is kept of them beside the last ones."""
+MIDDLE, WEIGHT = 4, 2.0
+"""Stage whose widest maps are kept too, counted from 0, and the weight of what is kept of them beside the last maps."""
+
+CELL = 8
+"""Pixels of a side of the cells whose colours are averaged."""
+
+RINGS = ((0.02, 0.06), (0.05, 0.12), (0.10, 0.40))
+"""Bounds of the rings of chroma, where 0 is grey and 0.5 the most that a pixel has."""
+
+HUES = 12
+"""Directions of a ring."""
 
 BATCH = 16
 """Images of a call while the ranges of activations are measured."""
 
 _QUANTISED = ("Conv", "Clip", "Add")
-_FLOAT = ("/conv_stem/", "/features/bn1/", "/blocks.0/")
+_FLOAT = ("/conv_stem/", "/features/bn1/", "/blocks.0/", "/colours/")
 
 
 def backbone() -> nn.Module:
@@ -53,29 +63,11 @@ def backbone() -> nn.Module:
 
 
 class Features(nn.Module):
-    """(n, side, side, 3) pixels to the means and generalised means of the 1,280 last maps, (n, 2560)."""
+    """(n, side, side, 3) pixels to features of their luminance, (n, 3296), and to their colours, (n, 36).
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = backbone()
-
-    def forward(self, pixels: Any) -> Any:
-        """Pixels of 0 to 255, uint8 or float."""
-        net = self.features
-        maps = net.blocks(net.bn1(net.conv_stem(pixels.float().permute(0, 3, 1, 2) / 127.5 - 1)))
-        return torch.cat(pool(net.bn2(net.conv_head(maps))), 1)
-
-
-def pool(maps: Any) -> list[Any]:
-    """The mean and the generalised mean of each map."""
-    return [maps.mean((2, 3)), maps.clamp(min=1e-6).pow(POWER).mean((2, 3)).pow(1 / POWER)]
-
-
-class LuminanceFeatures(nn.Module):
-    """(n, side, side, 3) pixels to what is kept of the maps of their luminance, (n, 1616).
-
-    The generalised means of the 1,280 last maps tell what is shown. Mean, deviation and generalised mean of the 112
-    maps of the fifth stage tell how it looks: two streets are alike in the former only.
+    The network sees luminance alone: a copy that was turned grey has the features of its original. The generalised
+    means of the 1,280 last maps tell what is shown. Mean, deviation and generalised mean of 672 maps in the middle tell
+    how it looks: two streets are alike in the former only. Roots are taken, so that no map counts for too much.
     """
 
     def __init__(self) -> None:
@@ -84,17 +76,58 @@ class LuminanceFeatures(nn.Module):
         stem = self.features.conv_stem
         stem.weight = nn.Parameter(stem.weight.sum(1, keepdim=True))  # its three channels would be alike
         self.register_buffer("luminance", torch.tensor(LUMINANCE).reshape(3, 1))
+        self.colours = Colours()
 
     def forward(self, pixels: Any) -> Any:
         """Pixels of 0 to 255, uint8 or float."""
-        net = self.features
-        maps = net.bn1(net.conv_stem((pixels.float() @ self.luminance).permute(0, 3, 1, 2) / 127.5 - 1))
+        net, pixels = self.features, pixels.float()
+        maps = net.bn1(net.conv_stem((pixels @ self.luminance).permute(0, 3, 1, 2) / 127.5 - 1))
         for number, stage in enumerate(net.blocks):
-            maps = stage(maps)
-            if number + 1 == MIDDLE:
-                middle = statistics(maps)
+            if number == MIDDLE:
+                maps = stage[:-1](maps)
+                block = stage[-1]
+                wide = block.bn2(block.conv_dw(block.bn1(block.conv_pw(maps))))
+                maps = maps + block.bn3(block.conv_pwl(wide))
+            else:
+                maps = stage(maps)
         last = generalised_mean(net.bn2(net.conv_head(maps)))
-        return torch.cat([last / last.norm(dim=1, keepdim=True), WEIGHT * middle / middle.norm(dim=1, keepdim=True)], 1)
+        return torch.cat([rooted(last), WEIGHT * rooted(statistics(wide))], 1), self.colours(pixels)
+
+
+class Colours(nn.Module):
+    """(n, side, side, 3) pixels to the roots of the shares of the picture that have a colour, (n, 36).
+
+    A colour is a ring of chroma and a direction of hue, with soft bounds. Grey has none, so that a copy turned grey is
+    as far from its original as the picture is colourful, and no farther.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        angle = torch.arange(HUES) * (2 * math.pi / HUES)
+        self.register_buffer("across", torch.cos(angle).reshape(1, HUES, 1, 1))
+        self.register_buffer("up", torch.sin(angle).reshape(1, HUES, 1, 1))
+
+    def forward(self, pixels: Any) -> Any:
+        """Pixels of 0 to 255, float."""
+        cells = nn.functional.avg_pool2d(pixels.permute(0, 3, 1, 2), CELL) / 255
+        red, green, blue = cells[:, 0:1], cells[:, 1:2], cells[:, 2:3]
+        luminance = LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
+        across, up = 0.564 * (blue - luminance), 0.713 * (red - luminance)  # Cb and Cr of JPEG
+        chroma = (across * across + up * up).sqrt()
+        like = (across * self.across + up * self.up).relu() / (chroma + 1e-6)
+        like = like * like
+        hue = like * like * like
+        shares = []
+        for low, high in RINGS:
+            ring = ((chroma - low) / low).clamp(0, 1) * ((high - chroma) / (high - low) * 2).clamp(0, 1)
+            shares.append((ring * hue).mean((2, 3)))
+        return torch.cat(shares, 1).sqrt()
+
+
+def rooted(values: Any) -> Any:
+    """The roots of values that are not negative, in rows of unit length."""
+    roots = values.clamp(min=0).sqrt()
+    return roots / roots.norm(dim=1, keepdim=True)
 
 
 def generalised_mean(maps: Any) -> Any:
@@ -109,16 +142,15 @@ def statistics(maps: Any) -> Any:
     return torch.cat([mean, deviation, generalised_mean(maps)], 1)
 
 
-def quantised(pixels: np.ndarray, features: type[nn.Module] = Features) -> onnx.ModelProto:
-    """The features as ONNX in 8 bits.
+def quantised(pixels: np.ndarray) -> onnx.ModelProto:
+    """The features as ONNX in 8 bits, and the colours.
 
     Args:
         pixels: (n, side, side, 3) uint8, photos that the ranges of the activations are measured on.
-        features: Which features.
     """
     with tempfile.TemporaryDirectory() as folder:
         plain, short = Path(folder, "plain.onnx"), Path(folder, "short.onnx")
-        model = exported(folder, features)
+        model = exported(folder)
         onnx.save(model, plain)
         kept = [node.name for node in model.graph.node if any(part in node.name for part in _FLOAT)]
         quantize_static(
@@ -148,16 +180,16 @@ class _Photos(CalibrationDataReader):
         return None if batch is None else {"pixels": batch}
 
 
-def exported(folder: str, features: type[nn.Module] = Features) -> onnx.ModelProto:
-    """The features as ONNX in float32, for any number of images.
+def exported(folder: str) -> onnx.ModelProto:
+    """The features and the colours as ONNX in float32, for any number of images.
 
     The padding of TensorFlow's convolutions depends on the size of the image, which is known here: it becomes an
     attribute of the convolutions, and costs nothing.
     """
     raw, folded = Path(folder, "raw.onnx"), Path(folder, "folded.onnx")
     pixels = torch.zeros((1, SIDE, SIDE, 3), dtype=torch.uint8)
-    names = {"input_names": ["pixels"], "output_names": ["features"]}
-    torch.onnx.export(features().eval(), (pixels,), str(raw), dynamo=False, opset_version=17, **names)
+    names = {"input_names": ["pixels"], "output_names": ["features", "colours"]}
+    torch.onnx.export(Features().eval(), (pixels,), str(raw), dynamo=False, opset_version=17, **names)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folded)
@@ -175,20 +207,21 @@ def exported(folder: str, features: type[nn.Module] = Features) -> onnx.ModelPro
             node.attribute.extend([*attributes, helper.make_attribute("pads", [top, left, bottom, right])])
             node.input[0] = pad.input[0]
             graph.node.remove(pad)
-    for value in (graph.input[0], graph.output[0]):
+    for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].Clear()
         value.type.tensor_type.shape.dim[0].dim_param = "n"
     del graph.value_info[:]
     return model
 
 
-def with_head(model: onnx.ModelProto, matrix: np.ndarray) -> onnx.ModelProto:
-    """The descriptor: the features, a projection of them, and unit length.
+def with_head(model: onnx.ModelProto, matrix: np.ndarray, weight: float) -> onnx.ModelProto:
+    """The descriptor: a projection of the features in unit length, the colours behind it, and unit length.
 
     Args:
         model: What :func:`quantised` gave.
         matrix: (features, dim) float32. It is stored in 8 bits and a scale for each column, and turned back when the
             file is opened.
+        weight: What the colours are multiplied by.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -196,26 +229,34 @@ def with_head(model: onnx.ModelProto, matrix: np.ndarray) -> onnx.ModelProto:
     scale = (np.abs(matrix).max(axis=0, keepdims=True) / 127).astype(np.float32)
     codes = np.round(matrix / scale).astype(np.int8)
     graph.initializer.extend(
-        [numpy_helper.from_array(codes, "head.codes"), numpy_helper.from_array(scale, "head.scale")]
+        [
+            numpy_helper.from_array(codes, "head.codes"),
+            numpy_helper.from_array(scale, "head.scale"),
+            numpy_helper.from_array(np.float32(weight), "head.weight"),
+        ]
     )
-    features = graph.output[0].name
+    features, colours = (value.name for value in graph.output)
+    dim = matrix.shape[1] + graph.output[1].type.tensor_type.shape.dim[1].dim_value
     graph.node.extend(
         [
             helper.make_node("Cast", ["head.codes"], ["head.float"], to=TensorProto.FLOAT),
             helper.make_node("Mul", ["head.float", "head.scale"], ["head"]),
             helper.make_node("MatMul", [features, "head"], ["projected"]),
-            helper.make_node("LpNormalization", ["projected"], ["vectors"], axis=1, p=2),
+            helper.make_node("LpNormalization", ["projected"], ["looks"], axis=1, p=2),
+            helper.make_node("Mul", [colours, "head.weight"], ["weighted"]),
+            helper.make_node("Concat", ["looks", "weighted"], ["joined"], axis=1),
+            helper.make_node("LpNormalization", ["joined"], ["vectors"], axis=1, p=2),
         ]
     )
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", matrix.shape[1]]))
+    graph.output.append(helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", dim]))
     made.doc_string = "Copy descriptor of dedupkit; docs/copy-descriptor.md says what it was made from."
     onnx.checker.check_model(made)
     return made
 
 
 class Session:
-    """A model as a function of pixels, (n, side, side, 3) uint8 to float32."""
+    """The first output of a model as a function of pixels, (n, side, side, 3) uint8 to float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         options = onnxruntime.SessionOptions()

@@ -2,12 +2,12 @@
 
     python benchmarks/descriptor/train.py --data clothing/ grocery/ flowers/ --out copy.onnx
 
-From each folder ``--photos`` are drawn, and ``--views`` transformed copies of each. The first photos give the ranges of
-the activations, for the network in 8 bits; the features that this network has for all of them give the projection in
-closed form: principal directions, the inverse root of the covariance within the copies of a photo, principal directions
-again. The same folders, seed and versions give the same file. docs/copy-descriptor.md says which photos the file in the
-package was made from. ``--features FILE.npz`` keeps the features. ``--luminance`` makes another file, which tells grey
-photos better and shots of one person worse: its network sees no colours, and an earlier stage counts beside the last.
+From each folder ``--photos`` are drawn, and of each ``--views`` transformed copies and ``--crops`` small crops. The
+first photos give the ranges of the activations, for the network in 8 bits; the features that this network has for all
+of them give the projection in closed form: principal directions, the inverse root of the covariance within the copies
+of a photo, principal directions again. The colours stand beside it with a weight that is not fitted. The same folders,
+seed and versions give the same file. docs/copy-descriptor.md says which photos the file in the package was made from.
+``--features FILE.npz`` keeps the features.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from network import SIDE, Features, LuminanceFeatures, Session, quantised, with_head
+from network import HUES, RINGS, SIDE, Session, quantised, with_head
 from PIL import Image
-from views import view
+from views import small_crop, view
 
 from dedupkit.embedding.pixels import Preprocess, decode_rgb
 from dedupkit.images import ImageError
 
-DIM, PRINCIPAL, SHRINK = 512, 768, 0.1
-CENTRE = 2.0
+DIM, PRINCIPAL, SHRINK = 512 - HUES * len(RINGS), 1024, 0.1
+CENTRE = 0.5
+COLOURS = 0.75  # weight of the colours beside the projected features, which have length 1
 CALIBRATION = 64  # photos of each folder that the ranges of the activations are measured on
 POOL, SMALLEST = 200, 32  # photos that others are blended with; pixels of the shorter side of one that is used
 
@@ -48,15 +49,15 @@ def photos(files: list[Path]) -> Iterator[Image.Image]:
     """The photos that can be used."""
     for path in files:
         try:
-            photo = decode_rgb(path.read_bytes(), SIDE)
+            photo = decode_rgb(path.read_bytes(), 2 * SIDE)  # a small crop needs pixels
         except ImageError:
             continue
         if min(photo.size) >= SMALLEST:
             yield photo
 
 
-def with_views(chosen: list[list[Path]], views: int, draw: random.Random) -> Iterator[np.ndarray]:
-    """The squares of each photo and of its transformed copies, (1 + views, side, side, 3)."""
+def with_views(chosen: list[list[Path]], views: int, crops: int, draw: random.Random) -> Iterator[np.ndarray]:
+    """The squares of each photo, its transformed copies and its small crops, (1 + views + crops, side, side, 3)."""
     pool: list[Image.Image] = []
     for photo in photos([path for files in chosen for path in files]):
         if len(pool) < POOL:
@@ -64,6 +65,7 @@ def with_views(chosen: list[list[Path]], views: int, draw: random.Random) -> Ite
         else:
             pool[draw.randrange(POOL)] = photo
         copies = [view(photo, draw, lambda: draw.choice(pool)) for _ in range(views)]
+        copies += [small_crop(photo, draw) for _ in range(crops)]
         yield np.stack([SQUARE(image) for image in (photo, *copies)])
 
 
@@ -107,27 +109,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of photos")
     parser.add_argument("--out", type=Path, default=Path("copy.onnx"))
-    parser.add_argument("--photos", type=int, default=1600, help="of each folder")
+    parser.add_argument("--photos", type=int, default=400, help="of each folder")
     parser.add_argument("--views", type=int, default=3, help="transformed copies of each photo")
+    parser.add_argument("--crops", type=int, default=2, help="small crops of each photo")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--features", type=Path, help="file to keep the features in")
-    parser.add_argument("--luminance", action="store_true", help="see no colours, and keep maps of the fifth stage too")
     options = parser.parse_args()
     draw = random.Random(options.seed)
     chosen = drawn(options.data, options.photos, draw)
-    kind = LuminanceFeatures if options.luminance else Features
-    model = quantised(np.stack([SQUARE(photo) for files in chosen for photo in photos(files[:CALIBRATION])]), kind)
+    model = quantised(np.stack([SQUARE(photo) for files in chosen for photo in photos(files[:CALIBRATION])]))
     network, rows = Session(model), []
-    for number, squares in enumerate(with_views(chosen, options.views, draw)):
+    for number, squares in enumerate(with_views(chosen, options.views, options.crops, draw)):
         rows.append(unit(network(squares)))
         if number % 100 == 99:
             print(f"{number + 1:,} photos", flush=True)
     if options.features:
         np.savez(options.features, rows=np.stack(rows).astype(np.float16))
     matrix = projection(np.stack(rows))
-    if options.luminance:
-        matrix = matrix @ spread_out(np.stack(rows).mean(axis=1) @ matrix)
-    onnx.save(with_head(model, matrix), options.out)
+    matrix = matrix @ spread_out(np.stack(rows).mean(axis=1) @ matrix)
+    onnx.save(with_head(model, matrix, COLOURS), options.out)
     digest = hashlib.sha256(options.out.read_bytes()).hexdigest()
     print(f"wrote {options.out}, {options.out.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
 

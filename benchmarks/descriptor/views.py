@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-__all__ = ["view"]
+__all__ = ["small_crop", "view"]
 
 _LONGEST = 640  # pixels of the longer side, before anything is done
 _BILINEAR = Image.Resampling.BILINEAR
@@ -40,12 +40,28 @@ def view(image: Image.Image, draw: random.Random, another: Another) -> Image.Ima
     return edited
 
 
+def small_crop(image: Image.Image, draw: random.Random) -> Image.Image:
+    """A tenth to nearly half of an image; mirrored, turned a little, reduced or recompressed in some of the cases."""
+    area, shape = draw.uniform(0.1, 0.45), draw.uniform(0.75, 1.33)
+    crop = _window(image, area, shape, draw)
+    if draw.random() < 0.3:
+        crop = ImageOps.mirror(crop)
+    if draw.random() < 0.3:
+        crop = crop.rotate(draw.uniform(-8, 8), _BILINEAR)
+    if draw.random() < 0.3:
+        crop = crop.resize((max(24, crop.width // 3), max(24, crop.height // 3)), Image.Resampling.BOX)
+    return _recompress(crop, draw, lambda: image) if draw.random() < 0.5 else crop
+
+
 def _colour(draw: random.Random) -> tuple[int, ...]:
     return tuple(draw.randrange(256) for _ in range(3))
 
 
 def _crop(image: Image.Image, draw: random.Random, _: Another) -> Image.Image:
-    area, shape = draw.uniform(0.35, 0.95), draw.uniform(0.75, 1.33)
+    return _window(image, draw.uniform(0.35, 0.95), draw.uniform(0.75, 1.33), draw)
+
+
+def _window(image: Image.Image, area: float, shape: float, draw: random.Random) -> Image.Image:
     width = min(image.width, max(16, round(image.width * (area * shape) ** 0.5)))
     height = min(image.height, max(16, round(image.height * (area / shape) ** 0.5)))
     left, top = draw.randint(0, image.width - width), draw.randint(0, image.height - height)
