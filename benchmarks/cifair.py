@@ -1,13 +1,11 @@
 """Near-duplicates of CIFAR-10 that people judged (ciFAIR): recall at the threshold that calibration proposes.
 
     python benchmarks/cifair.py FOLDER
-    python benchmarks/cifair.py FOLDER --thorough   # what the rule `thorough` finds, alone
 
 FOLDER holds CIFAR-10 as WebDataset tars with keys like ``test/ship/0645`` or ``test-ship-0645`` and cifar10_dups.csv
 (test_path, train_path, judgement: 1 near-duplicate, 2 very similar, 3 different), the list of Barz and Denzler, "Do We
 Train on Test Data?", J. Imaging 6(6), 2020. imagededup's CNN, at its default threshold, runs on the same images in its
-own environment below the work folder. A pair counts as found if the two are joined directly, with ``--thorough`` if
-they are in one group: of three copies, the two that are removed are not compared.
+own environment below the work folder. A pair counts as found if the two are joined directly.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ import json
 import re
 import subprocess
 import sys
-from collections import defaultdict
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -65,26 +61,6 @@ def run_imagededup(interpreter: Path, tars: list[str], work: Path) -> set[Pair]:
     return {frozenset(plain(name) for name in pair) for pair in json.loads(answer.read_text())}
 
 
-def grouped(run: dk.Run) -> set[Pair]:
-    """The pairs of samples of one group."""
-    members = defaultdict(list)
-    for row in run.manifest.select(["key", "group"]).to_pylist():
-        if row["group"] is not None:
-            members[row["group"]].append(plain(row["key"]))
-    return {frozenset(pair) for keys in members.values() for pair in combinations(keys, 2)}
-
-
-def table(name: str, pairs: set[Pair], truth: dict[Pair, str]) -> None:
-    """Print how many of the judged pairs are among some pairs."""
-    counts = {
-        label: (sum(pair in pairs for pair, given in truth.items() if given == number), number)
-        for number, label in JUDGEMENTS.items()
-        if number in truth.values()
-    }
-    recall = ", ".join(f"{n} of {list(truth.values()).count(i)} {label}" for label, (n, i) in counts.items())
-    print(f"{name:<44} {len(pairs):>8,} pairs, {recall}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -92,15 +68,9 @@ def main() -> None:
     parser.add_argument("--precision", type=float, default=0.99)
     parser.add_argument("--sample", type=int, default=100, help="images of which calibration plants copies")
     parser.add_argument("--work", type=Path, default=Path("build/cifair"))
-    parser.add_argument("--thorough", action="store_true")
     options = parser.parse_args()
     work: Path = options.work.absolute()
     tars = sorted(map(str, options.folder.glob("*.tar")))
-    listed = judged(options.folder / "cifar10_dups.csv")
-    if options.thorough:
-        groups = grouped(dk.dedup(tars, work / "run-thorough", rule="thorough"))
-        table("dedupkit thorough, in one group", groups, listed)
-        return
 
     signal = "lite" if options.embed == "lite" else "model"
     embed = options.embed if signal == "lite" else f"{options.embed}?name=model"
@@ -113,26 +83,35 @@ def main() -> None:
     edges = read_columns(run.path / "edges" / signal / "00000.parquet")
     a, b, score = (edges[name].to_numpy() for name in ("a", "b", "score"))
     scores = {frozenset(pair): value for *pair, value in zip(keys[a], keys[b], score.tolist(), strict=True)}
-    truth = {pair: label for pair, label in listed.items() if pair <= set(keys)}
+    truth = {pair: label for pair, label in judged(options.folder / "cifar10_dups.csv").items() if pair <= set(keys)}
+
+    def table(name: str, pairs: set[Pair]) -> None:
+        counts = {
+            label: (sum(pair in pairs for pair, given in truth.items() if given == number), number)
+            for number, label in JUDGEMENTS.items()
+            if number in truth.values()
+        }
+        recall = ", ".join(f"{n} of {list(truth.values()).count(i)} {label}" for label, (n, i) in counts.items())
+        print(f"{name:<44} {len(pairs):>8,} pairs, {recall}")
 
     print(f"{len(keys):,} images, {len(truth)} judged pairs")
     for bound in (0.95, 0.9, 0.85, FLOOR):
-        table(f"dedupkit {signal}>={bound:g}", {pair for pair, value in scores.items() if value >= bound}, truth)
+        table(f"dedupkit {signal}>={bound:g}", {pair for pair, value in scores.items() if value >= bound})
     if threshold is None:
         (curve,) = calibration.facts.curves
         print(f"no threshold of {signal} is proposed for precision {options.precision:g}: {curve.proposal.note}")
     else:
         found = {pair for pair, value in scores.items() if value >= threshold}
-        table(f"dedupkit, proposed for {options.precision:g}: {signal}>={threshold:g}", found, truth)
+        table(f"dedupkit, proposed for {options.precision:g}: {signal}>={threshold:g}", found)
     dk.dedup(tars, run.path, rule=f"exact or ({signal}>={VERIFIED} and verified)", embed=embed)
     edges = read_columns(run.path / "edges" / "verified" / "00000.parquet")
     pairs = zip(keys[edges["a"].to_numpy()], keys[edges["b"].to_numpy()], strict=True)
-    table(f"dedupkit {signal}>={VERIFIED} and verified", {frozenset(pair) for pair in pairs}, truth)
+    table(f"dedupkit {signal}>={VERIFIED} and verified", {frozenset(pair) for pair in pairs})
     pins = "imagededup==0.3.3.post2 torch==2.14.1 torchvision==0.29.2"
     interpreter = environment(work, "imagededup", pins, sys.executable)
     if interpreter:
         try:
-            table("imagededup CNN, default (>= 0.9)", run_imagededup(interpreter, tars, work), truth)
+            table("imagededup CNN, default (>= 0.9)", run_imagededup(interpreter, tars, work))
         except subprocess.CalledProcessError as error:  # it downloads the weights of its network
             print("imagededup's CNN cannot run:", error.stderr.decode(errors="replace").strip().rpartition("\n")[2])
 
