@@ -30,7 +30,7 @@ from dedupkit.neighbors.cosine.neighbors import planned_search
 from dedupkit.neighbors.cosine.pieces import ASSIGNED, PLANNED, planned
 from dedupkit.signals import JoinSettings
 from dedupkit.signals.vector_join import list_length
-from dedupkit.signals.vector_plan import PlanFiles, PlannedJoin, save, search_settings, write_assigned
+from dedupkit.signals.vector_plan import PlanFiles, PlannedJoin, cell_groups, save, search_settings, write_assigned
 from dedupkit.signals.vector_tasks import write_lists, write_nearest, write_pairs
 
 FLOOR, COPY = 0.45, 0.6  # where candidates begin; from here on a pair counts as a copy
@@ -52,7 +52,7 @@ def in_tasks(vectors: Path, size: int, k: int, seed: int) -> int:
     save((files.leaders, *files.plan), [np.arange(size), *arrays])
     ranges = [(paths("cells", ASSIGNED, number), rows) for number, rows in enumerate(plan.ranges())]
     join = PlannedJoin(files, plan, how, tuple(made for made, _ in ranges))
-    groups = [(paths("near", COLUMNS, number), cells) for number, cells in enumerate(join.groups())]
+    groups = [(paths("near", COLUMNS, number), cells) for number, cells in enumerate(cell_groups(plan))]
     lists = [(paths("list", COLUMNS, number), rows) for number, rows in enumerate(plan.spans())]
     for made, rows in ranges:
         write_assigned(made, join, rows)

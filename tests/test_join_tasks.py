@@ -29,7 +29,7 @@ from dedupkit.neighbors.hamming.join import Pairs, as_words, hamming_pairs
 from dedupkit.neighbors.hamming.ranges import HashFiles, Search, cut, join_range
 from dedupkit.neighbors.sets.join import Sets, iter_jaccard_pairs, iter_part_pairs, parts_of
 from dedupkit.runfolder import RunFolder
-from dedupkit.signals import SIGNALS, caption_tasks, hash_tasks, vector_join, vector_plan
+from dedupkit.signals import SIGNALS, caption_tasks, hash_tasks, vector_join, vector_plan, vector_tasks
 from dedupkit.signals.columns import write_edges
 from dedupkit.stages import match_tasks
 from dedupkit.store import read_columns
@@ -238,8 +238,8 @@ def test_vectors_are_joined_by_cell_as_in_one_task(
 ) -> None:
     """Vectors of a few directions, some equal and one of zeros; with cells even where they save no work."""
     if cells:
-        monkeypatch.setattr(join, "EXACT_PAIRS", 0)
-        monkeypatch.setattr(neighbors, "EXACT_PAIRS", 0)
+        for module in (join, neighbors, vector_tasks):
+            monkeypatch.setattr(module, "EXACT_PAIRS", 0)
         monkeypatch.setattr(overlap, "WORTHWHILE", 1e9)
         monkeypatch.setattr(pieces, "block_rows", lambda count: 5)
         monkeypatch.setattr(pieces, "_ROWS", 1)

@@ -31,7 +31,7 @@ from dedupkit.store import atomic_path
 if TYPE_CHECKING:
     from dedupkit.signals.signal import JoinSettings
 
-__all__ = ["CELLS", "PlanFiles", "PlannedJoin", "planned_steps", "save", "search_settings"]
+__all__ = ["PlanFiles", "PlannedJoin", "cell_groups", "planned_steps", "save", "search_settings"]
 
 CELLS = 64
 """Cells of a task."""
@@ -86,14 +86,15 @@ class PlannedJoin:
         """The join, which is done piece by piece."""
         return Pieces(Path(self.files.vectors), list(map(Path, self.files.plan)), self.plan, self.how)
 
-    def groups(self) -> list[range]:
-        """The cells of each task; one of none in an exact search."""
-        cells = max(1, self.plan.cells)
-        return [range(first, min(first + CELLS, cells)) for first in range(0, cells, CELLS)]
-
     def ranges(self) -> list[list[Path]]:
         """``assigned`` as paths."""
         return [list(map(Path, paths)) for paths in self.assigned]
+
+
+def cell_groups(plan: Planned) -> list[range]:
+    """The cells of each task; one task in an exact search."""
+    cells = max(1, plan.cells)
+    return [range(first, min(first + CELLS, cells)) for first in range(0, cells, CELLS)]
 
 
 def search_settings(settings: JoinSettings) -> Settings:

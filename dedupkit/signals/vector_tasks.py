@@ -23,7 +23,7 @@ from dedupkit.neighbors.cosine.pieces import Planned
 from dedupkit.signals.columns import Scanned, Written, write_edges
 from dedupkit.signals.expected import Expected, Extent
 from dedupkit.signals.vector_join import bound_of_lists, list_length
-from dedupkit.signals.vector_plan import CELLS, PlannedJoin, planned_steps, save
+from dedupkit.signals.vector_plan import PlannedJoin, cell_groups, planned_steps, save
 
 if TYPE_CHECKING:
     from dedupkit.signals.columns import Edges
@@ -43,7 +43,7 @@ def vector_steps(signal: Embedded, scanned: Scanned, settings: JoinSettings, key
     folder, name = scanned.folder, signal.name
     join, facts, key = yield from planned_steps(name, scanned, settings, key)
     tasks = []
-    for number, cells in enumerate(join.groups()):
+    for number, cells in enumerate(cell_groups(join.plan)):
         to = str(folder.edges(name, number))
         call = partial(join_cells, to, join, cells)
         about = f"{name}: cells {cells.start} to {cells.stop} of {join.plan.cells}"
@@ -63,7 +63,7 @@ def neighbor_steps(signal: Embedded, scanned: Scanned, settings: JoinSettings, k
         return tuple(str(folder.parts(name) / f"{kind}-{column}-{number:05d}.npy") for column in COLUMNS)
 
     nearest = []
-    for number, cells in enumerate(join.groups()):
+    for number, cells in enumerate(cell_groups(join.plan)):
         made = files("near", number)
         call = partial(write_nearest, made, join, k, cells)
         about = f"{name}: neighbours in cells {cells.start} to {cells.stop} of {join.plan.cells}"
@@ -103,7 +103,7 @@ def expected_steps(extent: Extent, settings: JoinSettings) -> Expected:
     if pairs <= EXACT_PAIRS:
         return Expected(_SECONDS * extent.dims * pairs, 4 if ranked else 2, 3 * size, _HELD * count)
     plan = Planned(count, int(CELLS_PER_ROOT * count**0.5))
-    ranges, groups = len(plan.ranges()), -(-plan.cells // CELLS)
+    ranges, groups = len(plan.ranges()), len(cell_groups(plan))
     seconds = _SECONDS * extent.dims * pairs / (_FASTER * (count / 1e6) ** 0.5)
     nbytes = (3 + _OVERLAP) * size
     if ranked:
