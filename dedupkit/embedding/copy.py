@@ -3,8 +3,8 @@
 A uniform frame is taken off, and what was rotated within one is turned upright (:mod:`~dedupkit.embedding.frame`). Then
 come an EfficientNet-Lite0 at 160 pixels that sees the luminance, pooled after two of its stages, a projection that was
 fitted to bring transformed copies of a photo together and other photos apart, and a histogram of the colours;
-docs/copy-descriptor.md is the model card. The file takes
-plain pixels, (n, 160, 160, 3) uint8, so what happens to them is in one place.
+docs/copy-descriptor.md is the model card. The file takes plain pixels, (n, 160, 160, 3) uint8, so what happens to them
+is in one place.
 """
 
 from __future__ import annotations
