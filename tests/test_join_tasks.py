@@ -144,9 +144,10 @@ def test_the_cells_of_a_search_for_neighbours_are_the_search(seed: int, count: i
         files = [saved("cells", pieces.ASSIGNED, pieces.assigned(parts.assign(0, plan.rows), plan.cells))]
         groups = [range(first, min(first + group, plan.cells)) for first in range(0, plan.cells, group)]
         near = [saved(f"near{at}", COLUMNS, parts.nearest(k, cells, files)) for at, cells in enumerate(groups)]
-        listed = [pairs_of_range(parts.distinct, k, how.floor, half, near) for half in halves]
+        stored = pieces.stored_vectors(paths[0], paths[1:])
+        listed = [pairs_of_range(stored, k, how.floor, half, near) for half in halves]
         lists = [saved(f"list{at}", COLUMNS, pairs) for at, (pairs, _) in enumerate(listed)]
-        between = [pairs_between(count, rows_between(parts.distinct, half), lists) for half in halves]
+        between = [pairs_between(count, rows_between(stored, half), lists) for half in halves]
     whole = neighbors.search(vectors, k, how)
     a, b, score = (np.concatenate(column) for column in zip(*between, strict=True))
     assert (a == whole.a).all()

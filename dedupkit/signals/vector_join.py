@@ -18,7 +18,8 @@ from dedupkit.signals.columns import Edges
 from dedupkit.signals.signal import JoinSettings
 
 __all__ = [
-    "LEAST_PLACES", "MAX_EDGES", "bound_of_lists", "facts_before", "join_vectors", "list_length", "lower", "nearest",
+    "LEAST_PLACES", "MAX_EDGES", "MOST_RECALL", "bound_of_lists", "facts_before", "join_vectors", "list_length",
+    "lower", "nearest",
 ]  # fmt: skip
 
 Vectors = NDArray[np.float16]
@@ -28,6 +29,9 @@ LEAST_PLACES = 6000
 
 _LENGTHS = ((0.9999, 32), (0.999, 16), (0.995, 8), (0.0, 4))
 """Target recall from which on a list has this length; the longest first."""
+
+MOST_RECALL = 0.9999
+"""Target recall of a search in cells, at most."""
 
 MAX_EDGES = 200_000_000
 """More edges than this mean that the floor is too low for the data; the error proposes another."""
@@ -123,7 +127,7 @@ def nearest(
         other,
         rows=rows,
         method="auto" if settings.target_recall < 1 else "exact",
-        target_recall=min(settings.target_recall, 0.9999),
+        target_recall=min(settings.target_recall, MOST_RECALL),
         seed=settings.seed,
         device=settings.device,
         memory=max(MEMORY, 64 * k * len(vectors)),

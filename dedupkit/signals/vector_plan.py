@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from dedupkit.engine import Task, cache_key
 from dedupkit.errors import DedupkitError
+from dedupkit.neighbors.cosine.distinct import Distinct
 from dedupkit.neighbors.cosine.join import Join
 from dedupkit.neighbors.cosine.neighbors import planned_search
 from dedupkit.neighbors.cosine.pairs import no_rows
-from dedupkit.neighbors.cosine.pieces import ASSIGNED, PLANNED, Pieces, Planned, assigned, planned
+from dedupkit.neighbors.cosine.pieces import ASSIGNED, PLANNED, Pieces, Planned, assigned, planned, stored_vectors
 from dedupkit.neighbors.cosine.settings import Settings
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.vector_files import gather, leaders_of, with_vector
-from dedupkit.signals.vector_join import MAX_EDGES, facts_before, lower
+from dedupkit.signals.vector_join import MAX_EDGES, MOST_RECALL, facts_before, lower
 from dedupkit.store import atomic_path
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ class PlannedJoin:
         """The join, which is done piece by piece."""
         return Pieces(Path(self.files.vectors), list(map(Path, self.files.plan)), self.plan, self.how)
 
+    def distinct(self) -> Distinct:
+        """The distinct vectors."""
+        return stored_vectors(Path(self.files.vectors), list(map(Path, self.files.plan)))
+
     def ranges(self) -> list[list[Path]]:
         """``assigned`` as paths."""
         return [list(map(Path, paths)) for paths in self.assigned]
@@ -104,7 +109,7 @@ def search_settings(settings: JoinSettings) -> Settings:
             settings.bound, target_recall=settings.target_recall, device=settings.device, seed=settings.seed,
             max_pairs=MAX_EDGES,
         )  # fmt: skip
-    recall = min(settings.target_recall, 0.9999)
+    recall = min(settings.target_recall, MOST_RECALL)
     return Settings(settings.floor, target_recall=recall, device=settings.device, seed=settings.seed)
 
 

@@ -143,7 +143,7 @@ def write_lists(
         Number of lists that are ``full``, and the largest cosine at the ``last`` place of one.
     """
     paths = [list(map(Path, each)) for each in found]
-    pairs, listed = pairs_of_range(join.pieces().distinct, k, join.how.floor, vectors, paths)
+    pairs, listed = pairs_of_range(join.distinct(), k, join.how.floor, vectors, paths)
     save(to, pairs)
     return {"full": listed.full, "last": listed.last if listed.full else None}
 
@@ -156,7 +156,7 @@ def write_pairs(to: str, join: PlannedJoin, vectors: tuple[int, int], found: Seq
     """
 
     def blocks() -> Iterator[Edges]:
-        leaders, distinct = np.load(join.files.leaders, mmap_mode="r"), join.pieces().distinct
+        leaders, distinct = np.load(join.files.leaders, mmap_mode="r"), join.distinct()
         paths = [list(map(Path, each)) for each in found]
         a, b, score = pairs_between(len(leaders), rows_between(distinct, vectors), paths)
         yield leaders[a], leaders[b], score

@@ -30,7 +30,7 @@ from dedupkit.neighbors.cosine.rows import Ints, Rows
 from dedupkit.neighbors.cosine.settings import Settings
 from dedupkit.neighbors.cosine.tiles import Engine, Sets, join_tiles
 
-__all__ = ["ASSIGNED", "PLANNED", "Pieces", "Planned", "assigned", "mapped", "planned"]
+__all__ = ["ASSIGNED", "PLANNED", "Pieces", "Planned", "assigned", "mapped", "planned", "stored_vectors"]
 
 PLANNED = ("ids", "scale", "starts", "members", "centres")
 """Names of the arrays of a plan: a set of distinct vectors (``Distinct``), and centres; none, for an exact search."""
@@ -81,6 +81,12 @@ def assigned(lists: Lists, cells: int) -> list[NDArray[Any]]:
     return [lists.starts, lists.cells, begins, owners.astype(np.int32)]
 
 
+def stored_vectors(vectors: Path, arrays: Sequence[Path]) -> Distinct:
+    """The distinct vectors of a plan, mapped; arguments as for :class:`Pieces`, which loads what multiplies besides."""
+    ids, scale, starts, members_of, _ = map(mapped, arrays)
+    return Distinct(Rows(np.load(vectors, mmap_mode="r"), ids, scale), starts, members_of, no_rows())
+
+
 class Pieces:
     """A planned join that is done piece by piece.
 
@@ -89,18 +95,15 @@ class Pieces:
         arrays: Files of the arrays of :data:`PLANNED`.
         facts: What else is known of the plan.
         settings: Those of the join.
-
-    Attributes:
-        distinct: The distinct vectors.
     """
 
     def __init__(self, vectors: Path, arrays: Sequence[Path], facts: Planned, settings: Settings) -> None:
-        array, (ids, scale, starts, of, centres) = np.load(vectors, mmap_mode="r"), map(mapped, arrays)
         self._facts, self._floor = facts, float(np.float32(settings.floor))
-        self.distinct = Distinct(Rows(array, ids, scale), starts, of, no_rows())
-        engine = Engine.choose(settings.device, len(array) * len(array) / 2, array.shape[1], settings.floor)
-        self._sets = Sets(engine, self.distinct.rows, None, settings.memory // (16 * array.shape[1]))
-        self._plan = Plan(np.array(centres), Overlap(facts.cap, facts.margin), no_rows(), np.zeros(0, np.bool_))
+        self._distinct = stored_vectors(vectors, arrays)
+        rows, centres = self._distinct.rows, np.array(mapped(arrays[PLANNED.index("centres")]))
+        engine = Engine.choose(settings.device, len(rows.array) * len(rows.array) / 2, rows.dims, settings.floor)
+        self._sets = Sets(engine, rows, None, settings.memory // (16 * rows.dims))
+        self._plan = Plan(centres, Overlap(facts.cap, facts.margin), no_rows(), np.zeros(0, np.bool_))
 
     def assign(self, begin: int, end: int) -> Lists:
         """Find the cells of the rows of one of :meth:`Planned.ranges`."""
@@ -122,13 +125,10 @@ class Pieces:
         with threads(1):
             found = self._cells(cells, ranges) if self._facts.cells else self._tiles(None)
             for i, j, score in batches(found):
-                yield from expanded(self.distinct, self.distinct, True, i, j, score)
+                yield from expanded(self._distinct, self._distinct, True, i, j, score)
             if cells.start == 0:
-                twins = np.flatnonzero(self.distinct.sizes > 1)
-                yield from expanded(self.distinct, self.distinct, True, twins, twins, np.ones(len(twins), np.float32))
-
-    def _tiles(self, at: Ints | None) -> Iterator[Columns]:
-        return join_tiles(self._sets.engine, self._sets.left, at, None, None, self._floor, self._sets.keep_rows)
+                twins = np.flatnonzero(self._distinct.sizes > 1)
+                yield from expanded(self._distinct, self._distinct, True, twins, twins, np.ones(len(twins), np.float32))
 
     def nearest(self, k: int, cells: range, ranges: Sequence[Sequence[Path]]) -> Columns:
         """The k nearest of each distinct vector among those of its cells, of some cells or in an exact search.
@@ -141,17 +141,19 @@ class Pieces:
         Returns:
             Vectors, ascending, their neighbours and the cosines; k of a vector at most, none twice.
         """
-        found = [NO_PAIRS]
+        rows, found = self._distinct.rows, [NO_PAIRS]
         with threads(1):
             if not self._facts.cells:
-                found.append(self._lists(self._sets.left, k))
-            for _, inside, _ in self._inside(cells, ranges) if self._facts.cells else ():
-                rows = self._sets.left
+                return self._lists(rows, k)
+            for _, inside, _ in self._inside(cells, ranges):
                 row, other, score = self._lists(Rows(rows.array, rows.ids[inside], rows.scale[inside]), k)
                 found.append((inside[row], inside[other], score))
         row, other, score = (np.concatenate(column) for column in zip(*found, strict=True))
-        _, first = np.unique(row * len(self.distinct.sizes) + other, return_index=True)  # they may share several cells
+        _, first = np.unique(row * len(self._distinct.sizes) + other, return_index=True)  # they may share several cells
         return nearest_entries(row[first], other[first], score[first], k)[:3]
+
+    def _tiles(self, at: Ints | None) -> Iterator[Columns]:
+        return join_tiles(self._sets.engine, self._sets.left, at, None, None, self._floor, self._sets.keep_rows)
 
     def _lists(self, rows: Rows, k: int) -> Columns:
         lists = NeighborLists(len(rows), k, self._floor)
