@@ -24,7 +24,7 @@ from dedupkit.verification import Verification, verify_pair
 __all__ = ["NO_COPIES", "PairVerifier", "verify_chunk", "verify_pairs"]
 
 _PAIRS_PER_TASK, _TASKS_AT_ONCE = 512, 256  # a task carries where the features of its images lie
-_LEAST_PER_TASK, _TASKS = 32, 16  # tasks of a small batch, so that several processes have work
+_LEAST_PER_TASK, _TASKS = 64, 16  # tasks of a small batch, so that several processes have work
 _BOX = pa.list_(pa.float32(), 4)
 _COPIES = pa.schema(
     [("a", pa.int64()), ("b", pa.int64()), ("score", pa.float32()), ("a_is", pa.string()), ("b_is", pa.string())]
