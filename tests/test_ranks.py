@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,9 +39,13 @@ def outcome(out: Path) -> dict[str, bytes]:
 def start(
     rank: int, world: int, shards: Path | str, out: Path | str, *more: str, **variables: str
 ) -> subprocess.Popen[str]:
+    return start_command(rank, world, "run", str(shards), "--out", str(out), *more, **variables)
+
+
+def start_command(rank: int, world: int, *words: str, **variables: str) -> subprocess.Popen[str]:
     place = {"RANK": str(rank), "WORLD_SIZE": str(world), "DEDUPKIT_JOB": "17.0.", "DEDUPKIT_RANK_TIMEOUT": "5"}
     return subprocess.Popen(
-        [sys.executable, "-m", "dedupkit.cli", "run", str(shards), "--out", str(out), "--engine", "rank", *more],
+        [sys.executable, "-m", "dedupkit.cli", *words, "--engine", "rank"],
         env=environment({**place, **variables}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -100,6 +105,7 @@ def test_four_ranks_that_share_a_bucket_alone_give_the_bytes_of_one_process(shar
             boto().upload_file(str(path), "bucket", f"data/{path.name}")
         rule = "exact or (phash<=10 and verified)"
         run("s3://bucket/data", tmp_path / "one", rule=rule)
+        apply(tmp_path / "one", tmp_path / "clean", workers=1)
         server.busy = 0.02
         ranks = []
         for rank in (0, 1, 2, 3):
@@ -107,8 +113,17 @@ def test_four_ranks_that_share_a_bucket_alone_give_the_bytes_of_one_process(shar
             more = ["--rule", rule, "--workers", "1"]
             ranks.append(start(rank, 4, "s3://bucket/data", "s3://bucket/run", *more, **scratch))
         assert [code for code, _ in ended(ranks, 300)] == [0] * 4
+        writers = []
+        for rank in (0, 1):
+            scratch = {"DEDUPKIT_SCRATCH": str(tmp_path / f"scratch-{rank + 2}")}  # rank 0 has nothing here yet
+            words = ("apply", "s3://bucket/run", "--to", "s3://bucket/clean", "--workers", "1")
+            writers.append(start_command(rank, 2, *words, **scratch))
+        assert [code for code, _ in ended(writers, 300)] == [0] * 2
         server.calm()
-        there = server.objects("s3://bucket/run")
+        there, clean = server.objects("s3://bucket/run"), server.objects("s3://bucket/clean")
+    local = {path.name: path.read_bytes() for path in (tmp_path / "clean").glob("*.tar")}
+    assert {name: data for name, data in clean.items() if name.endswith(".tar")} == local != {}
+    assert not [name for name in clean if "/tasks/" in name or name.endswith("/made")]
     assert {name: there[name] for name in outcome(tmp_path / "one")} == outcome(tmp_path / "one")
     assert {name for name in there if name.startswith(".ranks")} == {".ranks/session.json"}
     worked = [rank for rank in range(4) if list((tmp_path / f"scratch-{rank}").rglob("samples/*.parquet"))]
@@ -124,6 +139,25 @@ def test_ranks_share_the_tasks_of_a_join(shards: Path, tmp_path: Path) -> None:
     assert [code for code, _ in ended(started)] == [0, 0]
     assert outcome(tmp_path / "out") == outcome(tmp_path / "one")
     assert len(list(tmp_path.glob("out/edges/pdq/*.parquet"))) > 1
+
+
+def test_ranks_share_the_shards_that_apply_writes(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "run")
+    apply(tmp_path / "run", tmp_path / "one", shard_size=5)
+    words = ("apply", str(tmp_path / "run"), "--to", str(tmp_path / "two"), "--shard-size", "5", "--workers", "1")
+    started = [start_command(rank, 2, *words) for rank in (1, 0)]
+    said = [process.communicate(timeout=90) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    written = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("*.*")} for name in ("one", "two")]
+    assert written[0] == written[1]
+    assert "wrote" in said[1][0]
+    assert re.fullmatch(r"did [1-9]\d* of rank 0's tasks\n", said[0][0])
+
+
+def test_one_file_is_for_one_process(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "run")
+    with pytest.raises(DedupkitError, match="urls is one file, which one process writes"):
+        apply(tmp_path / "run", tmp_path / "urls", format="urls", engine="rank")
 
 
 def test_a_second_rank_0_is_refused_by_the_lock(shards: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_three_nodes_two_processes_and_one_process_give_the_same_bytes(
     run(shards, tmp_path / "two", workers=2)
     dk.dedup(shards, tmp_path / "ray", engine="ray", workers=1)
     for name in ("one", "two", "ray"):
-        apply(tmp_path / name, tmp_path / f"{name}-clean", workers=1)
+        apply(tmp_path / name, tmp_path / f"{name}-clean", workers=1, engine="ray" if name == "ray" else "local")
         assert outcome(tmp_path / name) == outcome(tmp_path / "one")
         cleaned = {path.name: path.read_bytes() for path in (tmp_path / f"{name}-clean").glob("*.tar")}
         assert cleaned == {path.name: path.read_bytes() for path in (tmp_path / "one-clean").glob("*.tar")} != {}
@@ -126,12 +126,20 @@ def test_nodes_that_share_a_bucket_alone_give_the_same_bytes(
     run("s3://bucket/data", tmp_path / "one", rule=rule)
     apply(tmp_path / "one", tmp_path / "clean", workers=1)
     dk.dedup("s3://bucket/data", "s3://bucket/run", rule=rule, engine="ray", workers=1)
-    apply("s3://bucket/run", "s3://bucket/clean", workers=1)
+    apply("s3://bucket/run", "s3://bucket/clean", engine="ray", workers=1)
+    apply("s3://bucket/run", tmp_path / "shared", engine="ray", workers=1)
     there = store.objects("s3://bucket/run")
     assert {name: there[name] for name in outcome(tmp_path / "one")} == outcome(tmp_path / "one")
     cleaned = {path.name: path.read_bytes() for path in (tmp_path / "clean").glob("*.tar")}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "shared").glob("*.tar")} == cleaned != {}
     there = store.objects("s3://bucket/clean")
-    assert {name: there[name] for name in cleaned} == cleaned != {}
+    assert {name: there[name] for name in cleaned} == cleaned
+    assert not [name for name in there if "/tasks/" in name], "markers of the call are gone"
+    before = store.dates("s3://bucket/clean")
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "another driver"))
+    apply("s3://bucket/run", "s3://bucket/clean", engine="ray", workers=1)
+    again = store.dates("s3://bucket/clean")
+    assert {name: again[name] for name in cleaned} == {name: before[name] for name in cleaned}, "all were whole"
     worked = [node for node in cluster.scratch.iterdir() if list(node.rglob("*.parquet"))]
     assert worked, "the tasks ran on the nodes"
 
@@ -201,7 +209,7 @@ def test_errors_of_tasks_are_ours_and_end_the_stage(cluster: Any, tmp_path: Path
 
 
 def test_a_node_of_another_version_says_so(tmp_path: Path) -> None:
-    said = execute_here(Request("0.0.1", Parcel(None, str(tmp_path), b"never read"), False))
+    said = execute_here(Request("0.0.1", Parcel(str(tmp_path), b"never read"), False))
     assert isinstance(said, Shown)
     assert "the command has 0.0.1; install the same version" in str(said.error)
 

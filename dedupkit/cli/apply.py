@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dedupkit.cli.options import Json, RunDirectory, Source, Workers
+from dedupkit.cli.options import Address, Engine, Json, RunDirectory, Source, Workers, check_engine
 from dedupkit.cli.terminal import say, say_json
 
 __all__ = ["apply"]
@@ -27,12 +27,15 @@ def apply(
         ),
     ] = None,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     source: Source = None,
     json_output: Json = False,
 ) -> None:
     """Write the samples that the run in DIR keeps."""
+    check_engine(engine, address)
     from dedupkit.manifest.export import FORMATS
-    from dedupkit.workflows.run import Run
+    from dedupkit.manifest.export import apply as write_kept
 
     if format not in FORMATS:
         raise typer.BadParameter(f"{format!r}; choose one of {', '.join(FORMATS)}", param_hint="--format")
@@ -43,9 +46,13 @@ def apply(
         "shards": shards,
         "source": source or None,
         "caption_seed": caption_seed,
+        "engine": engine,
+        "address": address,
     }
-    written = Run(directory).apply(to, format=format, workers=workers, **options)
+    written = write_kept(directory, to, format=format, workers=workers, **options)
     if json_output:
         say_json(written)
+    elif "tasks" in written:
+        say(f"did {written['tasks']:,} of rank 0's tasks")
     else:
         say(f"wrote {written['samples']:,} samples to {to} ({written['files']:,} files, {format})")

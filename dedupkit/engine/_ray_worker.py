@@ -58,11 +58,12 @@ def execute_here(request: Request) -> Done | Shown:
                 "on every node"
             )
         )
-    if request.parcel.url is None and not Path(request.parcel.out).is_dir():
+    shared = request.parcel.out
+    if shared is not None and not Path(shared).is_dir():
         return Shown(
             DedupkitError(
-                f"node {host} does not see {request.parcel.out}; with --engine ray the run folder lies in an object "
-                "store, or on a file system that all nodes share"
+                f"node {host} does not see {shared}; with --engine ray it lies in an object store, or on a file system "
+                "that all nodes share"
             )
         )
     gc.freeze()

@@ -94,7 +94,7 @@ class Board:
 
     def post(self, number: int, tasks: Sequence[Task], out: Path) -> Batch:
         """Post tasks for all ranks, whose markers go below ``out``."""
-        batch = Batch(self.room, f"{self._token}/{number:05d}", [fetching(task, out) for task in tasks], out)
+        batch = Batch(self.room, f"{self._token}/{number:05d}", [fetching(task) for task in tasks], out)
         self.room.make(batch.claims)
         self.room.make(batch.said)
         self.room.write(f"{batch.name}.tasks", pickle.dumps([pack(task, out) for task in tasks]))

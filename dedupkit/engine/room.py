@@ -83,9 +83,9 @@ class Room(Protocol):
 
 
 def room_of(out: Path) -> Room:
-    """Where the processes of a run meet, by their run folder."""
+    """Where the processes of a command meet, by the folder that they work on."""
     mirror = mirror_of(out)
-    return FolderRoom(out / MEETING) if mirror is None else ObjectRoom(mirror.bucket, MEETING)
+    return FolderRoom(out / MEETING) if mirror is None else ObjectRoom(mirror.bucket, mirror.name(out / MEETING))
 
 
 class FolderRoom:
@@ -238,7 +238,8 @@ class ObjectRoom:
 
     def clear(self) -> None:
         """See :meth:`Room.clear`."""
-        folders = {name.split("/")[1] for name in self._bucket.find(self._folder) if name.count("/") > 1}
+        inner = (name[len(self._folder) + 1 :] for name in self._bucket.find(self._folder))
+        folders = {name.partition("/")[0] for name in inner if "/" in name}
         for folder in folders:
             self.leave(folder)
 

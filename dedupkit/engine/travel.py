@@ -1,7 +1,8 @@
 """A task on its way to another machine.
 
-Where the run folder lies in an object store, each machine has a copy of its own in another place. Paths in the folder
-travel relative to it then, and a task brings what it reads from the store before it begins.
+Of a folder in an object store each machine has a copy of its own in another place. A path in such a copy travels as the
+folder's URL and what it is relative to it, and a task brings what it reads from the store before it begins. Other paths
+are the same on all machines.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dedupkit.engine.task import Task
-from dedupkit.store import local_home, mirror_of
+from dedupkit.store import Mirror, local_home, mirror_of
 
 __all__ = ["Parcel", "bring_results", "fetching", "pack", "unpack"]
 
@@ -25,52 +26,47 @@ class Parcel:
     """A task as it travels.
 
     Attributes:
-        url: The run folder in an object store; None where all machines see it under the same path.
-        out: The folder that holds the task's marker; relative to the run folder of ``url``.
-        data: The pickled task.
+        out: The folder that holds the task's marker, if all machines see it under the same path; None if it lies in an
+            object store.
+        data: The task and that folder, pickled.
     """
 
-    url: str | None
-    out: str
+    out: str | None
     data: bytes
 
 
 def pack(task: Task, out: Path) -> Parcel:
     """Make a task ready to travel; ``out`` holds its marker."""
-    mirror = mirror_of(out)
-    if mirror is None:
-        return Parcel(None, str(out), pickle.dumps(task))
     packed = io.BytesIO()
-    _Pickler(packed, mirror.home).dump(task)
-    return Parcel(mirror.url, mirror.name(out), packed.getvalue())
+    _Pickler(packed).dump((task, out))
+    return Parcel(None if mirror_of(out) else str(out), packed.getvalue())
 
 
 def unpack(parcel: Parcel) -> tuple[Task, Path]:
     """The task as :func:`fetching` gives it, and the folder that holds its marker, on this machine."""
-    if parcel.url is None:
-        return pickle.loads(parcel.data), Path(parcel.out)  # noqa: S301 - the driver wrote it
-    home = local_home(parcel.url)
-    task: Task = _Unpickler(io.BytesIO(parcel.data), home).load()
-    return fetching(task, home), home / parcel.out
+    task, out = _Unpickler(io.BytesIO(parcel.data)).load()
+    return fetching(task), out
 
 
-def fetching(task: Task, out: Path) -> Task:
-    """The task, which first brings what it reads from the store, if ``out`` lies in a copy of a folder there."""
-    mirror = mirror_of(out)
-    if mirror is None or not task.inputs:
-        return task
-    return replace(task, call=partial(_fetched, str(mirror.home), task.inputs, task.call))
+def fetching(task: Task) -> Task:
+    """The task, which first brings those files from their store that it reads in copies of remote folders."""
+    remote = tuple(path for path in task.inputs if mirror_of(Path(path)) is not None)
+    return replace(task, call=partial(_fetched, remote, task.call)) if remote else task
 
 
-def _fetched(home: str, inputs: tuple[str, ...], call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    mirror = mirror_of(Path(home))
-    if mirror is not None:
-        mirror.bring(inputs)
+def _fetched(inputs: tuple[str, ...], call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    of_mirror: dict[Path, tuple[Mirror, list[str]]] = {}
+    for path in inputs:
+        mirror = mirror_of(Path(path))
+        if mirror is not None:
+            of_mirror.setdefault(mirror.home, (mirror, []))[1].append(path)
+    for mirror, paths in of_mirror.values():
+        mirror.bring(paths)
     return call()
 
 
 def bring_results(tasks: Iterable[Task], out: Path) -> None:
-    """Bring what other machines have put into the store, if the run folder lies in one, but for what is left there."""
+    """Bring what other machines have put into the store, if ``out`` lies in one, but for what is left there."""
     mirror = mirror_of(out)
     if mirror is not None:
         made = (path for task in tasks for path in (*task.outputs, str(task.marker(out))))
@@ -78,27 +74,39 @@ def bring_results(tasks: Iterable[Task], out: Path) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Names paths in the run folder by what they are relative to it."""
+    """Names paths in copies of remote folders by the folder and what they are relative to it."""
 
-    def __init__(self, stream: io.BytesIO, home: Path) -> None:
+    def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream)
-        self._home, self._text = home, str(home)
+        self._mirrors: list[Mirror] = []
 
     def persistent_id(self, value: Any) -> Any:
-        if isinstance(value, str) and (value == self._text or value.startswith(f"{self._text}/")):
-            return "text", value[len(self._text) + 1 :]
-        if isinstance(value, Path) and value.is_relative_to(self._home):
-            return "path", value.relative_to(self._home).as_posix()
-        return None
+        if not isinstance(value, str | Path):
+            return None
+        text = str(value)
+        mirror = self._mirror(text) if text.startswith("/") else None
+        return None if mirror is None else (isinstance(value, Path), mirror.url, text[len(str(mirror.home)) + 1 :])
+
+    def _mirror(self, text: str) -> Mirror | None:
+        for mirror in self._mirrors:
+            if text == str(mirror.home) or text.startswith(f"{mirror.home}/"):
+                return mirror
+        found = mirror_of(Path(text))
+        if found is not None:
+            self._mirrors.append(found)
+        return found
 
 
 class _Unpickler(pickle.Unpickler):
-    """Gives these paths in this machine's copy."""
+    """Gives these paths in this machine's copies."""
 
-    def __init__(self, stream: io.BytesIO, home: Path) -> None:
+    def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream)
-        self._home = home
+        self._homes: dict[str, Path] = {}
 
     def persistent_load(self, named: Any) -> Any:
-        kind, name = named
-        return str(self._home / name) if kind == "text" else self._home / name
+        is_path, url, name = named
+        if url not in self._homes:
+            self._homes[url] = local_home(url)
+        path = self._homes[url] / name
+        return path if is_path else str(path)

@@ -1,8 +1,8 @@
 """Write what a manifest keeps: cleaned shards, or lists of what to keep.
 
-Shards are written in parallel. The source is read again, and what is copied is compared with the SHA-256 that the scan
-noted, so that data which changed after the run is refused instead of mislabelled. The run is held so that nobody
-decides again in the middle, and the target so that two calls do not meet there.
+Shards are written in parallel, on any engine. The source is read again, and what is copied is compared with the SHA-256
+that the scan noted, so that data which changed after the run is refused instead of mislabelled. The run is held so that
+nobody decides again in the middle, and the target so that two calls do not meet there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dedupkit.engine import Progress, Task, cache_key, run_tasks
+from dedupkit.engine import Engine, Progress, Task, Where, cache_key, make_engine
+from dedupkit.engine.helper import Helper
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.captions import CarriedCaptions, carried_captions
 from dedupkit.manifest.cut import Piece, ShardSizes, cut
@@ -52,6 +53,8 @@ def apply(
     shards: int | None = None,
     source: Moved | None = None,
     caption_seed: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
 ) -> dict[str, Any]:
     """Write the kept samples of a run.
 
@@ -69,13 +72,18 @@ def apply(
         caption_seed: Seed for drawing one of the captions that a kept sample carries (``--captions merge``); by default
             it keeps its own, and all of them stand in its JSON as ``captions``.
         source: Where the data lies now, if it moved since the run; or a mapping from old to new starts of paths.
+        engine: Where shards are written, :data:`dedupkit.engine.ENGINES`: ``local``; ``ray``; or ``rank`` for one of
+            several processes that call this with the same arguments. See docs/running-at-scale.md.
+        address: Address of the Ray cluster, with ``engine="ray"``; ``RAY_ADDRESS`` or this machine by default.
 
     Returns:
-        ``samples`` and ``files`` written, ``format`` and ``to``.
+        ``samples`` and ``files`` written, ``format`` and ``to``; of a rank other than 0, which only helps, ``tasks``:
+        how many it did.
 
     Raises:
         DedupkitError: An unknown format, a folder that holds something else or is in use, a run in use, a source that
             moved or changed.
+        MissingExtraError: Ray is not installed.
         OSError: The folder cannot be written.
 
     ::
@@ -87,19 +95,25 @@ def apply(
     sizes = ShardSizes(shard_size, shards)
     if format in LISTS and sizes != ShardSizes():
         raise DedupkitError(f"{format} is one file; a shard size or number is for {' and '.join(SHARD_WRITERS)}")
-    folder, target = RunFolder(run), Target(to)
+    if format in LISTS and engine != "local":
+        raise DedupkitError(f"{format} is one file, which one process writes; leave out engine {engine!r}")
+    target = Target(to)
+    place = make_engine(Where(engine, workers or os.cpu_count() or 1, address), target.state)
+    if isinstance(place, Helper):
+        return {"tasks": place.help()}
+    folder = RunFolder(run)
     config = folder.read_config()
     decision = folder.verdicts()
     refuse_inside(target.shown, [*config.sources, *config.shards, *moved_to(source)])
     claim = folder.applied(cache_key(target.shown if is_remote(target.shown) else str(target.path.resolve())))
-    with folder.shared(), target.claimed(claim, format):
+    with folder.shared(), target.claimed(claim, format), place:
         folder.push([claim])
         _check_same(folder, decision)
         if format in LISTS:
             samples, files = _write_list(folder, target, format), 1
         else:
             samples, files = _write_shards(
-                _Plan(folder, Originals(folder, source), format, sizes, caption_seed), target, workers
+                _Plan(folder, Originals(folder, source), format, sizes, caption_seed), target, place
             )
         _check_same(folder, decision)
     return {"samples": samples, "files": files, "format": format, "to": str(to)}
@@ -119,7 +133,7 @@ def _write_list(folder: RunFolder, target: Target, format: str) -> int:
     return samples
 
 
-def _write_shards(plan: _Plan, target: Target, workers: int | None) -> tuple[int, int]:
+def _write_shards(plan: _Plan, target: Target, engine: Engine) -> tuple[int, int]:
     """Write the shards of a plan and what stands beside them; returns the numbers of samples and of shards."""
     writer = SHARD_WRITERS[plan.format]
     outputs = plan.outputs()
@@ -128,15 +142,13 @@ def _write_shards(plan: _Plan, target: Target, workers: int | None) -> tuple[int
     index = writer.index(sizes)
     target.begin(plan.format, [*sizes, *beside, *index])
     tasks = [plan.task(target, part, outputs) for part in plan.tasks()]
-    markers = target.work_folder()
-    with Progress("apply", len(tasks), "samples") as progress:
-        run_tasks(
+    with target.work_folder() as markers, Progress("apply", len(tasks), "samples") as progress:
+        engine.run(
             tasks,
             markers,
-            workers=workers or os.cpu_count() or 1,
             on_done=lambda _, result: progress.advance(result["samples"]),
+            observe=progress.observe,
         )
-    target.work_folder()
     target.write_beside(index)
     return sum(sizes.values()), len(outputs)
 
@@ -184,7 +196,9 @@ class _Plan:
         inputs = [self._read(shard, list(here)) for shard, here in groupby(pieces, key=lambda piece: piece.shard)]
         mine = [outputs[number] for number in numbers]
         call = partial(write_parts, str(target.path), self.format, inputs, mine, self._extra)
-        return Task("apply", mine[0].name, call, cache_key([output.key for output in mine]), inputs[0].source)
+        key = cache_key([output.key for output in mine])
+        reads = (*(each.samples for each in inputs), *target.receipts(output.name for output in mine))
+        return Task("apply", mine[0].name, call, key, inputs[0].source, inputs=reads)
 
     def _read(self, shard: int, pieces: Sequence[Piece]) -> Input:
         wanted = self._wanted(shard, pieces[0].first, pieces[-1].last)

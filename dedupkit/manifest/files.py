@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,6 @@ class Files(Protocol):
 
     shown: str
     """The folder as messages name it."""
-    work: Path
-    """A local folder for what the tasks of one call leave for one another."""
 
     def look(self) -> None:
         """Have on this machine what the folder says of its files."""
@@ -43,6 +42,9 @@ class Files(Protocol):
     def keep_state(self, path: Path) -> None:
         """Keep a small file that says something of the others, or its removal."""
 
+    def clear(self, folder: Path) -> None:
+        """Remove a folder of such files."""
+
 
 def files_in(path: Path, state: Path) -> Files:
     """The files of a folder, or of the remote one that it stands for.
@@ -60,7 +62,6 @@ class _Local:
 
     def __init__(self, path: Path) -> None:
         self._path, self.shown = path, str(path)
-        self.work = path / ".dedupkit" / "tasks"
 
     def look(self) -> None: ...
 
@@ -85,6 +86,9 @@ class _Local:
 
     def keep_state(self, path: Path) -> None: ...
 
+    def clear(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
 
 class _Remote:
     """Objects: a file is put whole as soon as it is written, and leaves this machine."""
@@ -92,7 +96,6 @@ class _Remote:
     def __init__(self, mirror: Mirror, state: Path) -> None:
         self._mirror, self._state = mirror, state
         self.shown = mirror.url
-        self.work = mirror.home.parent / "tasks"  # stays on this machine
 
     def look(self) -> None:
         self._mirror.bucket.refuse_absent()
@@ -123,6 +126,10 @@ class _Remote:
             self._mirror.push([path])
         else:
             self._mirror.bucket.remove([self._mirror.name(path)])
+
+    def clear(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self._mirror.bucket.remove(self._mirror.bucket.find(self._mirror.name(folder)))
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ files, holds what it was made from and the size and SHA-256 of each file.
 from __future__ import annotations
 
 import fcntl
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,13 +32,14 @@ class Target:
     Attributes:
         path: The folder on this machine into which files are written; those of a remote folder are put into its store
             by :meth:`record`, and leave this one.
+        state: The folder in it that holds what is known, and where the processes of ``--engine rank`` meet.
         shown: The folder as messages name it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = local_home(path)
         self.state = self.path / _STATE
-        self._plan = self.state / "plan.json"
+        self._plan, self._work = self.state / "plan.json", self.state / "tasks"
         self._files = files_in(self.path, self.state)
         self.shown = self._files.shown
 
@@ -127,10 +127,17 @@ class Target:
                 temporary.write_bytes(data)
         self.record(_BESIDE, "", files)
 
-    def work_folder(self) -> Path:
-        """A folder for the markers of this call's tasks; empty."""
-        shutil.rmtree(self._files.work, ignore_errors=True)
-        return self._files.work
+    @contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """A folder for the markers of a call's tasks, empty at first and gone when the block ends."""
+        self._files.clear(self._work)
+        self._work.mkdir(parents=True)
+        yield self._work
+        self._files.clear(self._work)
+
+    def receipts(self, names: Iterable[str]) -> list[str]:
+        """The receipts that some shards have from an earlier call."""
+        return [str(path) for path in map(self._receipt, names) if path.exists()]
 
     def _write_plan(self, plan: dict[str, Any]) -> None:
         write_sealed(self._plan, plan)

@@ -151,12 +151,14 @@ class Run(Verdicts):
         shards: int | None = None,
         source: Moved | None = None,
         caption_seed: int | None = None,
+        engine: str = "local",
+        address: str | None = None,
     ) -> dict[str, Any]:
         """Write what the manifest keeps; see :func:`dedupkit.manifest.export.apply`."""
         from dedupkit.manifest.export import apply
 
         options: dict[str, Any] = {"shard_size": shard_size, "shards": shards, "source": source}
-        options["caption_seed"] = caption_seed
+        options |= {"caption_seed": caption_seed, "engine": engine, "address": address}
         return apply(self.path, to, format=format, workers=workers, **options)
 
     def report(self, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
