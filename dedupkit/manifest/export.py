@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dedupkit.engine import Engine, Progress, Task, Where, cache_key, make_engine
 from dedupkit.engine.helper import Helper
+from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.captions import CarriedCaptions, carried_captions
 from dedupkit.manifest.cut import Piece, ShardSizes, cut
@@ -223,11 +224,16 @@ class _Plan:
         made_from: list[Any] = [_LAYOUT, self.format, str(self._extra)]
         for piece in part:
             shard = self._originals.shard(piece.shard)
-            read = [stamp(path) for path in (*shard.paths, str(self._folder.samples(piece.shard)))]
+            read = [*map(stamp, shard.paths), self._scanned(piece.shard)]
             captions = [[row, one.texts, one.text] for row, one in self._carried(piece.shard).items()]
             wanted = self._wanted(piece.shard, piece.first, piece.last).hex()
             made_from.append([shard.source, read, wanted, captions] if captions else [shard.source, read, wanted])
         return cache_key(made_from)
+
+    def _scanned(self, shard: int) -> Any:
+        """What tells the scan's rows of a shard from others: on every machine the same, where the marker says it."""
+        marker = read_marker(self._folder.scan_marker(shard))
+        return stamp(str(self._folder.samples(shard))) if marker is None else sorted(marker.files.items())
 
     def _names(self, shard: int) -> list[str]:
         """Names in an archive of a shard's kept samples, as they are without regard to one another."""

@@ -51,8 +51,8 @@ def nearest_codes(a: Any, b: Any, nearest: Any, best: Any, second: Any, back: An
         second: (n,) int32, bits by which the second nearest differs, to be filled.
         back: (m,) int32, rows of a, to be filled.
     """
-    # numba widens sums to 64 bits. Where they are narrowed at once, and compared without min(), the compiled loops work on
-    # twice as many numbers at a time.
+    # numba widens sums to 64 bits. Where they are narrowed at once, and compared without min(), the compiled loops work
+    # on twice as many numbers at a time.
     width = len(back)
     row, least = np.empty(width, np.int32), np.full(width, _NONE)
     for i in range(len(nearest)):
