@@ -3,7 +3,7 @@
 python benchmarks/candidates.py                      # made vectors, 5,000 to 80,000 of 512 dimensions
 python benchmarks/candidates.py --most 1280000       # up to 1,280,000; 4 GiB of memory
 python benchmarks/candidates.py --tasks              # and the same search as the tasks of a large run, one by one
-python benchmarks/candidates.py --data SHARDS        # and `thorough` with `lite` beside `copies` on images of yours
+python benchmarks/candidates.py --data SHARDS        # and `thorough` beside `copies` on images of yours
 
 The made vectors are those of benchmarks/cosine.py: 30 % are copies of others. For each size the table says how many
 pairs an image has above the floor, how many are candidates by nearest neighbours, the exponent by which these grow from

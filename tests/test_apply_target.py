@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import encode, run, write_tar
+from PIL import Image
 
 import dedupkit as dk
 from dedupkit.manifest import export, part
@@ -247,3 +249,20 @@ def test_a_link_in_place_of_the_record_is_refused(tmp_path, finished):
     with pytest.raises(dk.DedupkitError, match="is a link"):
         finished.apply(tmp_path / "clean")
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_a_table_of_captions_says_now_is_written_again(tmp_path: Path, photos: dict[str, Image.Image]) -> None:
+    """The licence is in no file of the run, but cleaned shards carry it."""
+    data, run_folder, clean = tmp_path / "data", tmp_path / "run", tmp_path / "clean"
+    data.mkdir()
+    for name, image in list(photos.items())[:3]:
+        image.save(data / f"{name}.png")
+    names = sorted(path.name for path in data.iterdir())
+    for licence in ("cc0", "cc-by"):
+        rows = "".join(f"{name},a photo,{licence}\n" for name in names)
+        (data / "metadata.csv").write_text(f"file_name,text,license\n{rows}")
+        run(data, run_folder)
+        export.apply(run_folder, clean, workers=1)
+        with tarfile.open(clean / "00000.tar") as tar:
+            said = [json.load(tar.extractfile(member))["license"] for member in tar if member.name.endswith(".json")]
+        assert set(said) == {licence}

@@ -86,7 +86,8 @@ class Ranks:
         self._batches = 0
 
     def start(self, count: int, load: Callable[[], object]) -> None:
-        """Start worker processes before their tasks are known; see :meth:`Engine.start`."""
+        """Open the session, so that the other ranks wait, and start worker processes; see :meth:`Engine.start`."""
+        self._opened()
         self._local.start(-(-count // self.place.world), load)
 
     def run(

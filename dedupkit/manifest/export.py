@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dedupkit.engine import Engine, Progress, Task, Where, cache_key, make_engine
+from dedupkit.engine import Engine, Progress, Task, Where, cache_key, make_engine, only_helps
 from dedupkit.engine.helper import Helper
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
@@ -29,7 +29,7 @@ from dedupkit.manifest.cut import Piece, ShardSizes, cut
 from dedupkit.manifest.extra import extra_schema, free_name
 from dedupkit.manifest.lists import LISTS
 from dedupkit.manifest.names import archive_name, short_key
-from dedupkit.manifest.part import Input, Output, write_parts
+from dedupkit.manifest.part import Input, Output, load_writers, write_parts
 from dedupkit.manifest.shards import SHARD_WRITERS
 from dedupkit.manifest.target import Target
 from dedupkit.runfolder import DecisionRecord, RunFolder
@@ -98,14 +98,13 @@ def apply(
         raise DedupkitError(f"{format} is one file; a shard size or number is for {' and '.join(SHARD_WRITERS)}")
     if format in LISTS and engine != "local":
         raise DedupkitError(f"{format} is one file, which one process writes; leave out engine {engine!r}")
-    target = Target(to)
+    folder, target = RunFolder(run, whole=not only_helps(engine)), Target(to)
+    config = folder.read_config()
+    refuse_inside(target.shown, [*config.sources, *config.shards, *moved_to(source)])
     place = make_engine(Where(engine, workers or os.cpu_count() or 1, address), target.state)
     if isinstance(place, Helper):
         return {"tasks": place.help()}
-    folder = RunFolder(run)
-    config = folder.read_config()
     decision = folder.verdicts()
-    refuse_inside(target.shown, [*config.sources, *config.shards, *moved_to(source)])
     claim = folder.applied(cache_key(target.shown if is_remote(target.shown) else str(target.path.resolve())))
     with folder.shared(), target.claimed(claim, format), place:
         folder.push([claim])
@@ -113,6 +112,7 @@ def apply(
         if format in LISTS:
             samples, files = _write_list(folder, target, format), 1
         else:
+            place.start(len(config.shards), load_writers)
             samples, files = _write_shards(
                 _Plan(folder, Originals(folder, source), format, sizes, caption_seed), target, place
             )
@@ -233,7 +233,9 @@ class _Plan:
     def _scanned(self, shard: int) -> Any:
         """What tells the scan's rows of a shard from others: on every machine the same, where the marker says it."""
         marker = read_marker(self._folder.scan_marker(shard))
-        return stamp(str(self._folder.samples(shard))) if marker is None else sorted(marker.files.items())
+        if marker is None:
+            return stamp(str(self._folder.samples(shard)))
+        return [marker.key, sorted(marker.files.items())]  # the key says which captions beside a shard were read, too
 
     def _names(self, shard: int) -> list[str]:
         """Names in an archive of a shard's kept samples, as they are without regard to one another."""

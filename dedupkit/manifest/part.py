@@ -18,7 +18,7 @@ from dedupkit.sources import Sample, Shard
 from dedupkit.sources.reread import Scanned, read_samples
 from dedupkit.store import atomic_path, read_columns
 
-__all__ = ["Input", "Output", "write_parts"]
+__all__ = ["Input", "Output", "load_writers", "write_parts"]
 
 _COLUMNS = ("key", "sha256", "caption", "url", "uid", "width", "height")
 
@@ -49,6 +49,10 @@ class Output:
     name: str
     samples: int
     key: str
+
+
+def load_writers() -> None:
+    """Do nothing: a worker that is to call this has loaded what it needs to write shards."""
 
 
 def write_parts(to: str, format: str, inputs: Sequence[Input], outputs: Sequence[Output], extra: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Target:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = local_home(path)
+        self.path = local_home(path).absolute()  # a later change of directory does not move it
         self.state = self.path / _STATE
         self._plan, self._work = self.state / "plan.json", self.state / "tasks"
         self._files = files_in(self.path, self.state)

@@ -13,7 +13,7 @@ __all__ = ["LAYOUT", "RunConfig"]
 LAYOUT = 2
 """Version of the run folder's layout: raised when what lies in it, or what that means, changes.
 
-1 (dedupkit 0.1.0): markers without digests, the counts of the verdicts in ``.done/decide.json``.
+1 (in development, before 0.1.0): markers without digests, the counts of the verdicts in ``.done/decide.json``.
 2: markers vouch for files, ``decision.json`` says what the verdicts belong to.
 """
 
