@@ -163,7 +163,7 @@ class Sorter:
         from dedupkit.neighbors.hamming import kernels
 
         self.kernels = kernels
-        self.words = np.empty((2, rows + kernels.LANES), np.uint64)
+        self.words = np.empty((2, rows + kernels.PADDING), np.uint64)
         self.ids = np.empty((2, rows), np.int32)
         self.starts = np.empty(buckets + 1, np.int32)
 

@@ -24,7 +24,10 @@ from numpy.typing import NDArray
 Function = Callable[..., Any]
 
 LANES = 16
-"""Words compared at once. Sorted words are padded by as many, for a block may read past the end."""
+"""Words compared at once."""
+
+PADDING = 2 * LANES
+"""Words behind the sorted ones: after a hit in the last block a search begins up to a block beyond it, and reads one."""
 
 TILE = 1024
 """Left words that all masks are applied to before the next are read: they stay in the cache."""
@@ -36,7 +39,7 @@ ONE = np.uint64(1)
 class Side(NamedTuple):
     """One set of n hashes, sorted by one chunk."""
 
-    words: NDArray[np.uint64]  # (n + LANES,): the word that holds the chunk, in key order
+    words: NDArray[np.uint64]  # (n + PADDING,): the word that holds the chunk, in key order
     ids: NDArray[np.int32]  # (n,): row in codes, in key order, ascending within a key
     starts: NDArray[np.int32]  # (buckets + 1,): where the words of a key begin
     codes: NDArray[np.uint64]  # (n, words per hash): the hashes in their own order
@@ -136,9 +139,9 @@ def sort_by_chunk(probe: Any, words: Any, ids: Any, spare_words: Any, spare_ids:
 
     Args:
         probe: Fields of a `Probe`.
-        words: uint64 (n + LANES,); in: in the order of the rows, out: of the keys.
+        words: uint64 (n + PADDING,); in: in the order of the rows, out: of the keys.
         ids: int32 (n,); out.
-        spare_words: uint64 (n + LANES,), overwritten.
+        spare_words: uint64 (n + PADDING,), overwritten.
         spare_ids: int32 (n,), overwritten.
         starts: int32 (buckets + 1,); out.
     """

@@ -243,7 +243,7 @@ def _sort(codes: _Mapped, chunk: Chunk, probe: Probe, low: int, reach: NDArray[n
         range_kernels.count_keys(block, *fixed, starts)
     np.cumsum(starts, out=starts)
     count = int(starts[-1])
-    words = np.zeros(count + kernels.LANES, np.uint64)
+    words = np.zeros(count + kernels.PADDING, np.uint64)
     ids = np.empty(count, np.int32)
     for first, block in codes.blocks():
         range_kernels.place_keys(block, first, *fixed, starts, words, ids)
