@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,11 @@ def test_a_hugging_face_dataset(scratch, pictures):
 
 def test_what_cannot_be_read_is_a_row_with_its_reason(scratch, pictures):
     broken = Image.open(io.BytesIO(encode(pictures[0], quality=90)[:2000]))
-    run = dk.dedup([pictures[0], None, broken, b"no image"], workers=1)
-    assert verdicts(run) == ["keep", *["unreadable"] * 3]
+    width_as_text, turn = struct.pack("<HHI4s", 0x100, 2, 4, b"wide"), struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + width_as_text + turn + bytes(4)
+    turned = Image.open(io.BytesIO(encode(pictures[0], exif=exif)))
+    run = dk.dedup([pictures[0], None, broken, b"no image", turned], workers=1)
+    assert verdicts(run) == ["keep", *["unreadable"] * 4]
     reasons = run.manifest["reason"].to_pylist()[1:]
     assert reasons[0] == "unreadable: no image"
     assert "truncated" in reasons[1]
@@ -127,6 +131,24 @@ def test_every_mode_can_be_given(scratch, mode, photos):
     via = grey if mode in ("I;16", "I", "F") else grey.convert("RGB")
     run = dk.dedup([via.convert("LA") if mode == "LA" else via.convert(mode)], workers=1)
     assert verdicts(run) == ["keep"]
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("F", np.float32), ("I", np.int32), ("I;16B", ">u2"), ("I;16", "<u2")])
+def test_values_beyond_8_bits_differ_as_in_files(scratch, tmp_path, photos, mode, dtype):
+    """Depth in metres, counts below zero or above 65535, 16 bits in either order: what clips would be all the same."""
+    span = {"F": (0.0, 1.0), "I": (-1e6, 1e6)}.get(mode, (0, 65535))
+    images = []
+    for name in ("camera", "coins", "camera"):
+        grey = np.asarray(photos[name].convert("L").resize((96, 96)), np.float64) / 255
+        images.append(Image.fromarray((span[0] + grey * (span[1] - span[0])).astype(dtype)))
+    assert {image.mode for image in images} == {mode}
+    (tmp_path / "files").mkdir()
+    for number, image in enumerate(images):
+        image.save(tmp_path / "files" / f"{number}.tiff")
+    of_files = dk.dedup(tmp_path / "files", tmp_path / "out", rule="exact or pdq<=31", workers=0).manifest
+    of_images = dk.dedup(images, rule="exact or pdq<=31", workers=0).manifest
+    assert of_images["verdict"].to_pylist() == of_files["verdict"].to_pylist() == ["keep", "keep", "remove"]
+    assert of_images["pdq"].to_pylist() == of_files["pdq"].to_pylist()
 
 
 def test_orientation_counts_as_in_a_file(scratch, photos):

@@ -24,6 +24,7 @@ __all__ = ["Images", "TemporaryFolder", "images_in", "lay_down"]
 
 _IMAGES_PER_FILE, _BYTES_PER_FILE = 256, 64 << 20
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_TIFF_MODES = ("I", "F")  # 32 bits, which PNG does not have
 _CARRIED = ("url", "uid")
 
 
@@ -84,8 +85,8 @@ def images_in(sources: Any) -> Images | None:
 def lay_down(images: Images, folder: Path) -> None:
     """Write images as Parquet files, a few hundred in each.
 
-    PIL images and arrays are stored as PNG, which loses nothing, with their EXIF orientation applied; bytes are stored
-    as they are.
+    PIL images and arrays are stored as PNG, those of 32 bits as TIFF, which loses nothing, with their EXIF orientation
+    applied; of modes that neither has (CMYK, YCbCr, …) as RGB. Bytes are stored as they are.
 
     Args:
         images: The images.
@@ -129,7 +130,9 @@ def _rows(images: Images) -> Iterator[dict[str, Any]]:
         seen.add(name)
         try:
             stored, problem = _stored(image, number), None
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file that breaks off
+        except DedupkitError:
+            raise
+        except Exception as error:  # Pillow raises almost anything for a file that breaks off, or a broken EXIF block
             stored, problem = None, f"{type(error).__name__}: {error}"
         if stored is None and problem is None:
             problem = "no image"
@@ -215,20 +218,27 @@ def _stored(image: Any, number: int) -> dict[str, Any] | None:
         return None
     if isinstance(image, bytes | bytearray | memoryview):
         return {"bytes": bytes(image), "path": None}
-    return {"bytes": _png(image, number), "path": "image.png"}
+    return _file(image, number)
 
 
-def _png(image: Any, number: int) -> bytes:
+def _file(image: Any, number: int) -> dict[str, Any]:
+    """An image or array as the bytes of a file that decodes to the same values, with a name that says its format."""
+    import numpy as np
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
         image = Image.fromarray(_pixels(image, number))
     image = ImageOps.exif_transpose(image)
-    if image.mode not in _PNG_MODES:
-        image = image.convert("I;16" if image.mode == "I" else "RGBA" if "A" in image.getbands() else "RGB")
     stream = io.BytesIO()
+    if image.mode in _TIFF_MODES:
+        image.save(stream, "TIFF", compression="raw")
+        return {"bytes": stream.getvalue(), "path": "image.tiff"}
+    if image.mode in ("I;16B", "I;16L", "I;16N"):  # other orders of bytes than a PNG is made from
+        image = Image.fromarray(np.asarray(image).astype(np.uint16))
+    elif image.mode not in _PNG_MODES:
+        image = image.convert("RGBA" if "A" in image.getbands() else "RGB")
     image.save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
+    return {"bytes": stream.getvalue(), "path": "image.png"}
 
 
 def _pixels(array: Any, number: int) -> Any:
