@@ -1,5 +1,6 @@
 """Rounds of verification where lists of nearest neighbours are full: what is found, looked at, and said of it."""
 
+import io
 import itertools
 from functools import cache
 
@@ -18,7 +19,7 @@ from dedupkit.signals import known_signals
 from dedupkit.signals import vector_join as ranking
 from dedupkit.sources import find_shards
 from dedupkit.stages import features as features_stage
-from dedupkit.stages import rounds
+from dedupkit.stages import neighbor_lists, rounds
 from dedupkit.stages import verify_pairs as pairs_stage
 from dedupkit.stages.plan import Job
 from dedupkit.stages.planted import PLANTED, plant
@@ -118,6 +119,31 @@ def test_a_group_larger_than_any_list_is_removed_in_rounds(tmp_path, short_lists
     assert seen["rounds"] >= 1
     shown = dict(finished.rows())["verification"]
     assert f"{seen['looked_at']} looked at" in shown
+
+
+def test_rounds_end_where_the_score_of_a_passed_on_pair_was_rounded_otherwise(
+    tmp_path, short_lists, files, monkeypatch
+):
+    short_lists(1)
+    monkeypatch.setattr(neighbor_lists, "_LONGEST", 1)
+    monkeypatch.setattr(rounds, "_LEAST_BATCH", 1)
+    exact, search, searched = neighbor_lists.pair_scores, neighbor_lists.NeighborLists.search, []
+
+    def counted(lists, kept):
+        searched.append(kept)
+        assert len(searched) < 20
+        return search(lists, kept)
+
+    monkeypatch.setattr(neighbor_lists, "pair_scores", lambda *asked: np.nextafter(exact(*asked), np.float32(-1)))
+    monkeypatch.setattr(neighbor_lists.NeighborLists, "search", counted)
+    whole = Image.open(io.BytesIO(files["astronaut", "as it is"]))
+    # The right half goes for the whole, then this for the left half; the halves are each other's nearest then.
+    left, right = whole.crop((0, 0, 110, 160)), whole.crop((90, 0, 200, 160))
+    parts = {"left": encode(left), "whole": encode(whole), "right": encode(right)}
+    source, embed, keys = made(tmp_path, list(parts), parts, [3, 1, 0])
+    rows = manifest(run(source, tmp_path / "out", rule=RULE, embed=embed, keep="sample"))
+    assert [rows[key]["verdict"] for key in keys] == ["keep", "remove", "keep"]
+    assert searched
 
 
 def test_lists_that_are_not_full_leave_nothing_out(tmp_path, files):

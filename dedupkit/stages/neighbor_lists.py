@@ -73,15 +73,17 @@ class NeighborLists:
 
     def scores_of(self, a: Ints, b: Ints) -> NDArray[np.float32]:
         """The scores of given pairs, (m,); NaN where a pair is not known."""
+        return np.append(self._score, np.float32(np.nan))[self._places(a, b)]
+
+    def _places(self, a: Ints, b: Ints) -> Ints:
+        """(m,) where given pairs stand among the known ones; -1 where a pair is not known."""
         count = len(self.has_vector)
         keys = np.minimum(self._a, self._b) * count + np.maximum(self._a, self._b)
-        order = np.argsort(keys)
-        wanted, score = a * count + b, np.full(len(a), np.nan, np.float32)
-        if len(keys):
-            at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
-            known = keys[at] == wanted
-            score[known] = self._score[at[known]]
-        return score
+        if not len(keys):
+            return np.full(len(a), -1)
+        order, wanted = np.argsort(keys), a * count + b
+        at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+        return np.where(keys[at] == wanted, at, -1)
 
     def capped(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which kept images have as many neighbours as were sought, so that there may be more."""
@@ -108,7 +110,11 @@ class NeighborLists:
             self.name, self._scanned, samples, self._settings, np.flatnonzero(wanted[samples]), self._length
         )
         self._reach[samples[wanted[samples]]] = found.last[wanted[samples]]
-        return self._add(samples[found.a], samples[found.b], found.score)
+        a, b = samples[found.a], samples[found.b]
+        places = self._places(a, b)
+        new, known = places < 0, places >= 0
+        self._score[places[known]] = found.score[known]  # those of offered pairs are rounded otherwise than the ends
+        return self._add(a[new], b[new], found.score[new])
 
     def offer(self, a: Ints, b: Ints) -> tuple[Ints, Ints, NDArray[np.float32]]:
         """Add those of some pairs a < b that reach the floor and are not known; returns them with their scores."""
@@ -119,14 +125,13 @@ class NeighborLists:
         if not len(a):
             return a, b, np.empty(0, np.float32)
         score = pair_scores(find_signal(self.name), self._scanned, a, b)
-        near = score >= np.float32(self._floor)
-        return self._add(a[near], b[near], score[near])
+        new = (score >= np.float32(self._floor)) & (self._places(a, b) < 0)
+        return self._add(a[new], b[new], score[new])
 
     def _add(self, a: Ints, b: Ints, score: NDArray[np.float32]) -> tuple[Ints, Ints, NDArray[np.float32]]:
-        new = np.isnan(self.scores_of(a, b))
-        self._a, self._b = np.concatenate([self._a, a[new]]), np.concatenate([self._b, b[new]])
-        self._score = np.concatenate([self._score, score[new]])
-        return a[new], b[new], score[new]
+        self._a, self._b = np.concatenate([self._a, a]), np.concatenate([self._b, b])
+        self._score = np.concatenate([self._score, score])
+        return a, b, score
 
     def matches(self) -> Matches:
         """The signal with what was found since."""
