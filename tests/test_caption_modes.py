@@ -133,6 +133,71 @@ def test_frequent_captions_can_be_blanked(source, tmp_path):
     assert json.loads(files["b0.json"])["caption"] == ""
 
 
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory, photos):
+    """A Parquet file with captions in lists and under several names: a and b show the same, c and d are others."""
+    images = jpegs(photos, 3)
+    columns = {
+        "key": ["a", "b", "c", "d"],
+        "status": ["success"] * 4,
+        "jpg": [images[0], *images],
+        "caption": [["a fox", "a red fox"], ["two foxes"], ["stock photo"], ["stock photo", "more"]],
+        "captions": ["from a", "from b", "from c", "from d"],
+        "text": pa.array([None, None, [{"x": 1}], []], pa.list_(pa.struct([("x", pa.int64())]))),
+    }
+    path = tmp_path_factory.mktemp("listed") / "in.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_captions_in_lists_are_blanked_and_drawn_under_every_name(listed, tmp_path, format):
+    names = ["caption", "captions", "text"]
+    ours = {"webdataset": names, "parquet": ["caption_in_source", *names[1:]]}[format]
+    blanked = run(listed, tmp_path / "run", "template>1:blank")
+    rows = applied(blanked, tmp_path / "blank", format)
+    assert [[row[name] for name in ours] for row in rows.values()] == [
+        [["a fox", "a red fox"], "from a", None],
+        [[], "", []],
+        [[], "", []],
+    ]
+    merged = run(listed, tmp_path / "run", "merge")
+    for seed in range(4):
+        row = applied(merged, tmp_path / f"seed{seed}", format, caption_seed=seed)["a"]
+        (drawn,) = row[ours[0]]
+        assert drawn in ("a fox", "two foxes") and row["captions_in_source"] == drawn
+        assert row["captions"] == ["a fox", "two foxes"]
+
+
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_merged_captions_stand_beside_the_column_of_that_name(listed, tmp_path, format):
+    rows = applied(run(listed, tmp_path / "run", "merge"), tmp_path / "clean", format)
+    assert rows["a"]["captions"] == ["a fox", "two foxes"]
+    theirs = [row.get("captions_in_source", row["captions"]) for row in rows.values()]
+    assert theirs == ["from a", "from c", "from d"]
+
+
+def test_a_json_with_captions_of_its_own_keeps_them_beside_merged_ones(photos, tmp_path):
+    image = jpegs(photos, 1)[0]
+    files = []
+    for key in ("a", "b"):
+        row = {"caption": f"a photo of {key}", "captions": [f"{key}1", f"{key}2"]}
+        files += [(f"{key}.jpg", image), (f"{key}.json", json.dumps(row).encode())]
+    found = run(write_tar(tmp_path / "in.tar", files), tmp_path / "run", "merge")
+    (row,) = applied(found, tmp_path / "clean", "webdataset").values()
+    assert row["captions"] == ["a photo of a", "a photo of b"] and row["captions_in_source"] == ["a1", "a2"]
+    (row,) = applied(found, tmp_path / "parquet", "parquet").values()
+    assert row["captions"] == ["a photo of a", "a photo of b"]
+
+
+def applied(found, folder, format, **options):
+    """What stands in the JSON or the row of each cleaned sample, by key."""
+    found.apply(folder, format=format, workers=1, **options)
+    if format == "parquet":
+        return {row["key"]: row for row in pq.read_table(folder / "00000.parquet").to_pylist()}
+    return {name[:-5]: json.loads(data) for name, data in cleaned(folder).items() if name.endswith(".json")}
+
+
 def test_samples_with_frequent_captions_can_be_dropped_and_what_they_stood_for_gets_another_witness(source, tmp_path):
     found = run(source, tmp_path / "run", "template>2:drop")
     rows = {row["key"]: row for row in found.manifest.to_pylist()}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dedupkit.manifest.extra import beside
 from dedupkit.sources import Sample
 from dedupkit.sources.columns import ALIASES
 
@@ -63,21 +64,33 @@ def _carried(sample: int, captions: Sequence[Mapping[str, Any]], seed: int | Non
 
 
 def with_captions(sample: Sample, row: dict[str, Any], carried: CarriedCaptions) -> tuple[Sample, dict[str, Any]]:
-    """A sample and its row with the captions that it carries: in its members, its JSON, its row and its columns."""
-    members, extra, text = dict(sample.members), dict(sample.extra), carried.text
+    """A sample and its row with the captions that it carries.
+
+    A caption that replaces its own does so in the members, the JSON, the row and the columns of the source; the list of
+    all is ``captions`` in the row and in the JSON.
+    """
+    members, extra, text = dict(sample.members), sample.extra, carried.text
     if text is not None:
         row = {**row, "caption": text}
-        for name in _MEMBERS:
-            if name in members:
-                members[name] = text.encode("utf-8", "surrogatepass")
-        for name in ALIASES["caption"]:
-            if isinstance(extra.get(name), str):
-                extra[name] = text
+        members |= {name: text.encode("utf-8", "surrogatepass") for name in _MEMBERS if name in members}
+        extra = _replaced(extra, text)
     if "json" in members:
         members["json"] = _stated(members["json"], carried)
     if carried.texts:
-        extra["captions"] = list(carried.texts)
+        row = {**row, "captions": list(carried.texts)}
     return replace(sample, members=members, extra=extra), row
+
+
+def _replaced(values: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The columns or JSON of a sample with one caption in place of its own, under whatever names that stands."""
+    return {name: _in_place_of(value, text) if name in ALIASES["caption"] else value for name, value in values.items()}
+
+
+def _in_place_of(value: Any, text: str) -> Any:
+    """A caption as the type of a column takes it, text or a list of texts; in any other type there is none."""
+    if isinstance(value, list):
+        return [text] if text and any(isinstance(one, str | bytes) for one in value) else []
+    return text if isinstance(value, str | bytes) else None
 
 
 def _stated(data: bytes, carried: CarriedCaptions) -> bytes:
@@ -88,9 +101,8 @@ def _stated(data: bytes, carried: CarriedCaptions) -> bytes:
         return data
     if not isinstance(value, dict):
         return data
-    for name in ALIASES["caption"]:
-        if carried.text is not None and isinstance(value.get(name), str):
-            value[name] = carried.text
+    if carried.text is not None:
+        value = _replaced(value, carried.text)
     if carried.texts:
-        value["captions"] = list(carried.texts)
+        value = beside(value, {"captions": list(carried.texts)})
     return json.dumps(value).encode()

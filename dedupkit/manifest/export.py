@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.captions import CarriedCaptions, carried_captions
 from dedupkit.manifest.cut import Piece, ShardSizes, cut
-from dedupkit.manifest.extra import extra_schema, free_name
+from dedupkit.manifest.extra import extra_schema, with_captions_column
 from dedupkit.manifest.lists import LISTS
 from dedupkit.manifest.names import archive_name, short_key
 from dedupkit.manifest.part import Input, Output, load_writers, write_parts
@@ -41,7 +40,7 @@ __all__ = ["FORMATS", "ShardSizes", "apply"]
 
 FORMATS = (*SHARD_WRITERS, *LISTS)
 
-_LAYOUT = 3  # raise it when a writer gives other bytes for the same samples
+_LAYOUT = 4  # raise it when a writer gives other bytes for the same samples
 
 
 def apply(
@@ -171,9 +170,8 @@ class _Plan:
         self.parts = cut(counts, limits, self._names)
         read = [originals.shard(shard) for shard, count in enumerate(counts) if count]
         self._extra = extra_schema(read if format == "parquet" else [])
-        if format == "parquet" and any(carried.texts for carried in self._captions.values()):
-            name = free_name("captions", self._extra.names)
-            self._extra = self._extra.append(pa.field(name, pa.list_(pa.string())))
+        if any(carried.texts for carried in self._captions.values()):
+            self._extra = with_captions_column(self._extra)
 
     def outputs(self) -> list[Output]:
         """The cleaned shards, in order."""

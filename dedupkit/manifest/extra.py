@@ -17,9 +17,10 @@ from dedupkit import store
 from dedupkit.sources import Shard
 from dedupkit.sources.parquet import ParquetShard, image_column
 
-__all__ = ["as_array", "as_json", "extra_schema", "free_name"]
+__all__ = ["as_array", "as_json", "beside", "extra_schema", "free_name", "has_captions_column", "with_captions_column"]
 
 _FOOTERS_AT_ONCE = 16
+_CAPTIONS = b"dedupkit.captions"
 
 
 def extra_schema(shards: Iterable[Shard]) -> pa.Schema:
@@ -41,6 +42,16 @@ def extra_schema(shards: Iterable[Shard]) -> pa.Schema:
     return pa.schema(list(fields.values()), metadata={"huggingface": json.dumps({"info": {"features": kept}})})
 
 
+def with_captions_column(extra: pa.Schema) -> pa.Schema:
+    """The same columns of the source, for shards with a column of ours for the captions that samples carry."""
+    return extra.with_metadata({**(extra.metadata or {}), _CAPTIONS: b"carried"})
+
+
+def has_captions_column(extra: pa.Schema) -> bool:
+    """Whether shards have a column of ours for the captions that samples carry."""
+    return _CAPTIONS in (extra.metadata or {})
+
+
 def free_name(name: str, taken: Collection[str]) -> str:
     """The name under which a column of the source is kept beside columns of ours.
 
@@ -50,6 +61,17 @@ def free_name(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_in_source"
     return name
+
+
+def beside(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the source beside columns of ours, under free names where ours have theirs.
+
+    >>> beside({"captions": ["a"], "n": 1}, {"captions": ["a", "b"]})
+    {'captions_in_source': ['a'], 'n': 1, 'captions': ['a', 'b']}
+    """
+    taken = {*ours, *theirs}
+    renamed = {free_name(name, taken) if name in ours else name: value for name, value in theirs.items()}
+    return {**renamed, **ours}
 
 
 def as_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dedupkit.manifest.extra import as_json, free_name
+from dedupkit.manifest.extra import as_json, beside
 from dedupkit.manifest.names import ArchiveNames, safe_extension
 from dedupkit.manifest.readme import readme
 from dedupkit.sources import Sample
@@ -27,7 +27,8 @@ class TarShardWriter:
 
     Every sample has a ``json``: the source's own, byte for byte, where the name in the tar is the key; with
     ``original_key`` added where it is not (see :mod:`dedupkit.manifest.names`); and where the source has none,
-    ``caption``, ``url``, ``uid``, every other column of the source, ``key`` and ``original_key``.
+    ``caption``, ``url``, ``uid``, every other column of the source, the ``captions`` that the sample carries, ``key``
+    and ``original_key``.
     """
 
     suffix = ".tar"
@@ -109,7 +110,9 @@ def _described(sample: Sample, name: str, row: Mapping[str, Any]) -> dict[str, A
     theirs = {column: as_json(value) for column, value in sample.extra.items()}
     if theirs.get("key") in ours.values():
         del theirs["key"]
-    return {**known, **{free_name(column, ours): value for column, value in theirs.items()}, **ours}
+    if "captions" in row:
+        ours["captions"] = row["captions"]
+    return {**known, **beside(theirs, ours)}
 
 
 def _json_object(data: bytes | None) -> dict[str, Any] | None:
