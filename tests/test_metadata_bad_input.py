@@ -163,6 +163,24 @@ def test_columns_of_any_type_are_compared_or_refused_in_one_line(tmp_path, rule,
             assert summary.keep >= 2
 
 
+@pytest.mark.parametrize("odd", ["", "n/a", "1,024", "-"])
+@pytest.mark.parametrize("kind", ["csv", "large_string", "binary", "dictionary"])
+def test_a_cell_that_is_no_number_is_the_only_one_that_a_keep_policy_misses(tmp_path, odd, kind):
+    widths = ["10", " 20 ", "2.5e1", odd, "5"]
+    urls = ["http://a/1"] * 3 + ["http://a/2"] * 2
+    if kind == "csv":
+        path = tmp_path / "a.csv"
+        path.write_text("url,width\n" + "".join(f'{url},"{width}"\n' for url, width in zip(urls, widths, strict=True)))
+    else:
+        path = tmp_path / "a.parquet"
+        column = pa.array(widths, pa.large_string())
+        column = column.dictionary_encode() if kind == "dictionary" else column.cast(kind)
+        pq.write_table(pa.table({"url": urls, "width": column}), path)
+    clean_lists(path, tmp_path / "out", rule="url", keep="-width, sample")
+    verdicts = [row["verdict"] for row in manifest(tmp_path / "out")]
+    assert verdicts == ["remove", "remove", "keep", "remove", "keep"]
+
+
 def test_relative_and_invalid_urls_are_kept_as_they_are_and_counted(tmp_path):
     odd = ["/relative.jpg", "//host/x", "http://", "http://a b/", "javascript:1", "x" * 5000, "http://[::1", "\u0000"]
     pq.write_table(pa.table({"url": [*odd, None, "", "http://a/1"]}), tmp_path / "a.parquet")

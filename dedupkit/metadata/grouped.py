@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.clustering.policy import Policy
 from dedupkit.errors import DedupkitError
 from dedupkit.metadata.columns import Batch
 from dedupkit.metadata.grouping import KeyParts
-from dedupkit.metadata.keys import Keys, KeySettings, batch_keys
+from dedupkit.metadata.keys import Keys, KeySettings, batch_keys, text_column
 from dedupkit.metadata.lists import UrlList
 
 __all__ = ["GroupedRows", "group_rows"]
 
 _MOST_ROWS = 2**31 - 1
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 class GroupedRows:
@@ -104,10 +106,13 @@ def _keyed(
 
 
 def _numbers(column: Any, rows: int) -> NDArray[np.float64]:
+    """A column as numbers, NaN where a cell holds none."""
     if column is None:
         return np.full(rows, np.nan)
     try:
-        values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        numbers = column.cast(pa.float64(), safe=False)
     except pa.ArrowException:
-        return np.full(rows, np.nan)
+        texts = pc.ascii_trim_whitespace(text_column(column).view(pa.large_string()))
+        numbers = pc.if_else(pc.match_substring_regex(texts, _NUMBER), texts, None).cast(pa.float64())
+    values: NDArray[np.float64] = numbers.to_numpy(zero_copy_only=False)
     return values.astype(np.float64)
