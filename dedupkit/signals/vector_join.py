@@ -93,14 +93,15 @@ def join_vectors(spec: str, sets: Sequence[Vectors], settings: JoinSettings, fac
 
 
 def _within(spec: str, sets: Sequence[Vectors], settings: JoinSettings, recall: dict[str, float]) -> Iterator[Edges]:
-    options = {"target_recall": settings.target_recall, "seed": settings.seed, "device": settings.device}
+    options: dict[str, Any] = {"seed": settings.seed, "device": settings.device, "max_pairs": MAX_EDGES}
+    options |= {"method": "exact"} if settings.target_recall >= 1 else {"target_recall": settings.target_recall}
     floor = least = settings.bound
     biases = [_bias(spec, vectors) for vectors in sets]
     left, right = biases[0], biases[-1]
     if left is not None and right is not None:
         least = min(1.0, max(-0.999, floor + float(min(left.min(), right.min()))))
     other = None if len(sets) == 1 else sets[1]
-    for pairs in iter_cosine_pairs(sets[0], least, other, max_pairs=MAX_EDGES, **options):  # type: ignore[arg-type]
+    for pairs in iter_cosine_pairs(sets[0], least, other, **options):
         recall.update(estimate=pairs.recall.estimate, low=pairs.recall.low, high=pairs.recall.high)
         score = pairs.score
         if left is not None and right is not None:
