@@ -11,6 +11,7 @@ from helpers import jpegs, run, write_tar
 
 from dedupkit.embedding import embedder_key, load_embedder, load_precomputed
 from dedupkit.embedding.embedder import unit_rows
+from dedupkit.embedding.given import as_given
 from dedupkit.errors import DedupkitError
 from dedupkit.stages.embed import embed_shard
 
@@ -268,3 +269,31 @@ def test_images_without_a_vector_are_counted_and_named_wherever_recall_is(partly
     assert "3 images of 12 without a vector of clip" in page
     assert "000000007" in page
     assert "3 of 12 readable images have no vector of clip" in card
+
+
+def test_an_array_is_known_by_every_one_of_its_identifiers():
+    keys = np.array([f"{row:09d}" for row in range(1200)])
+    swapped = keys.copy()
+    swapped[[600, 601]] = keys[[601, 600]]
+    vectors = np.eye(1200, DIM) + 1
+    one, same, other = (as_given((vectors, {"key": each})).spec for each in (keys, keys.copy(), swapped))
+    assert one == same != other
+
+
+@pytest.fixture
+def pictures(tmp_path, photos):
+    """A tar of three images, and vectors of these."""
+    write_tar(tmp_path / "in" / "a.tar", [(f"{row}.jpg", image) for row, image in enumerate(jpegs(photos, 3, side=64))])
+    return np.array([[1, 0], [1, 0.1], [0, 1]]), ["0", "1", "2"]
+
+
+def test_all_pairs_are_found_where_a_recall_of_one_is_asked_for(tmp_path, pictures):
+    options = {"rule": "vectors>=0.9", "embed": pictures, "target_recall": 1}
+    assert run(str(tmp_path / "in"), tmp_path / "out", **options).summary["remove"] == 1
+
+
+def test_vectors_joined_by_key_are_joined_anew_where_keys_no_longer_name_one_sample(tmp_path, pictures):
+    run(str(tmp_path / "in"), tmp_path / "out", rule="vectors>=0.9", embed=pictures)
+    (tmp_path / "in" / "b.tar").write_bytes((tmp_path / "in" / "a.tar").read_bytes())
+    with pytest.raises(DedupkitError, match="gave no image a vector"):
+        run(str(tmp_path / "in"), tmp_path / "out", rule="vectors>=0.9", embed=pictures)

@@ -70,7 +70,7 @@ def _is_array_with_ids(embed: Any) -> bool:
 
 
 def _precomputed(vectors: NDArray[Any], ids: Sequence[str] | Mapping[str, Sequence[str | None]]) -> Precomputed:
-    names = dict(ids) if isinstance(ids, Mapping) else {"key": list(ids)}
+    names = {kind: list(values) for kind, values in (ids if isinstance(ids, Mapping) else {"key": ids}).items()}
     if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind != "f":
         raise DedupkitError(f"vectors must be floating-point (n, d), not {vectors.dtype} {vectors.shape}")
     if not names or not set(names) <= set(IDENTIFIERS):

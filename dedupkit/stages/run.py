@@ -179,7 +179,7 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str], engine: Engine) -
             call = partial(
                 embed_shard, shard, path, source, samples_path=samples, threads=how.threads, device=how.device
             )
-        key = cache_key([model, scanned[number]])
+        key = cache_key([model, scanned[number], *by])
         tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,), (samples,), alone=True))
     where = engine if isinstance(source, str) else ThisProcess()  # what was given as an object stays in this process
     with Progress(f"embed {name}", len(tasks), "img", path=job.folder.progress) as progress:
