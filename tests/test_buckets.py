@@ -157,6 +157,18 @@ def test_vectors_stay_in_the_store_until_they_are_read(
     assert {name: date for name, date in server.dates(out).items() if name.startswith("embeddings/")} == before
 
 
+def test_markers_of_folders_are_no_objects(
+    server: S3, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Consoles and other clients put empty objects whose names end in a slash."""
+    for folder in ("", "samples/"):
+        boto().put_object(Bucket="bucket", Key=f"marked/run/{folder}", Body=b"")
+    for path in (local / "run").rglob("*"):
+        if path.is_file():
+            boto().upload_file(str(path), "bucket", f"marked/run/{path.relative_to(local / 'run')}")
+    assert dk.Run("s3://bucket/marked/run").manifest.equals(dk.Run(local / "run").manifest)
+
+
 def test_a_server_that_never_answers_is_an_error_when_the_client_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
     import s3fs

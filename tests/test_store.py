@@ -17,6 +17,7 @@ from PIL import Image
 
 from dedupkit.errors import DamagedError, DedupkitError
 from dedupkit.store import (
+    Mirror,
     atomic_path,
     count_rows,
     expand_braces,
@@ -113,6 +114,24 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         temporary.write_text("ne")
         raise ValueError("half")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("name", ["../../../victim/evil", "sub/../evil", "/etc/evil", "./evil", "a//evil"])
+def test_an_object_whose_name_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    home = tmp_path / "deep" / "scratch" / "copy" / "folder"
+    home.mkdir(parents=True)
+    before = snapshot(tmp_path)
+    try:
+        memory.pipe(f"/runs/one/{name}", b"x")
+        mirror = Mirror(home, "memory://runs/one")
+        with pytest.raises(DedupkitError, match=r"evil is no path below memory://runs/one; remove it"):
+            mirror.pull()
+        assert snapshot(tmp_path) == before
+    finally:
+        memory.rm("/runs", recursive=True)
 
 
 # Paths --------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ State = list[Any]
 """Size in bytes of an object and the tag that its store gives it, which changes with its content."""
 
 _IN_ONE = 64 << 20  # bytes that are put in one request
+_OUTSIDE = frozenset(["", ".", ".."])  # parts of a name that may lead out of the local folder
 
 
 class Bucket:
@@ -36,9 +37,10 @@ class Bucket:
         self._root = root.rstrip("/")
 
     def find(self, folder: str = "") -> dict[str, State]:
-        """Every object below a folder, by name; empty where there is none.
+        """Every object below a folder, by name; empty where there is none. Markers of folders are left out.
 
         Raises:
+            DedupkitError: An object has a name that is no path below the folder; a copy of it would lie elsewhere.
             OSError: The store cannot be asked, or there is no such bucket.
         """
         inner, prefix = join(self._root, folder) if folder else self._root, f"{self._root}/"
@@ -54,9 +56,17 @@ class Bucket:
             return found
 
         found = patiently(self.url, listed)
-        return {
-            name.removeprefix(prefix): state_of(info) for name, info in found.items() if info.get("type") != "directory"
+        objects = {
+            name.removeprefix(prefix): state_of(info)
+            for name, info in found.items()
+            if info.get("type") != "directory" and not name.endswith("/")
         }
+        for name in objects:
+            if not _OUTSIDE.isdisjoint(name.split("/")):
+                raise DedupkitError(
+                    f"{self._named(name)} is no path below {self.url}; remove it or name another folder"
+                )
+        return objects
 
     def state(self, name: str) -> State | None:
         """The state of an object; None where there is none."""
