@@ -169,6 +169,24 @@ def test_markers_of_folders_are_no_objects(
     assert dk.Run("s3://bucket/marked/run").manifest.equals(dk.Run(local / "run").manifest)
 
 
+def test_shards_that_came_or_changed_since_are_seen_by_the_same_process(
+    server: S3, shards: Path, tmp_path: Path
+) -> None:
+    def keys(*tars: int) -> list[str]:
+        for place, tar in enumerate(tars):
+            boto().upload_file(str(shards / f"{tar:05d}.tar"), "bucket", f"growing/{place}.tar")
+        found: list[str] = run("s3://bucket/growing", tmp_path / "run").manifest["key"].to_pylist()
+        return found
+
+    assert keys(0) == ["00", "01", "02", "03"]
+    assert keys(0, 1) == ["00", "01", "02", "03", "10", "11", "12", "13"]
+    assert keys(2, 1) == ["20", "21", "22", "23", "10", "11", "12", "13"]
+    Originals(RunFolder(tmp_path / "run"))
+    boto().delete_object(Bucket="bucket", Key="growing/1.tar")
+    with pytest.raises(DedupkitError, match="not where it was"):
+        Originals(RunFolder(tmp_path / "run")).shard(1)
+
+
 def test_a_server_that_never_answers_is_an_error_when_the_client_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
     import s3fs

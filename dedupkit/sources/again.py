@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dedupkit import store
 from dedupkit.errors import DedupkitError
-from dedupkit.sources.find import find_shards
+from dedupkit.sources.find import find_shards, listed_shards
 from dedupkit.sources.keys import name_of
 from dedupkit.sources.sample import Shard
 
@@ -43,6 +43,7 @@ def find_again(
         names = [_renamed(name, moved) for name in names]
     elif moved is not None:
         return _matched_by_name(names, find_shards(moved))
+    store.forget_listings(sources)
     present: dict[str, list[Shard]] = defaultdict(list)
     for source in sources:
         for shard in _present(source, directory):
@@ -68,7 +69,7 @@ def _present(source: str, directory: str | None) -> list[Shard]:
     """The shards of one source; none where it is gone or cannot be asked."""
     for place in dict.fromkeys((source, _absolute(source, directory))):
         try:
-            return find_shards(name_of(place))
+            return listed_shards([name_of(place)])
         except (DedupkitError, OSError, ImportError):
             continue
     return []

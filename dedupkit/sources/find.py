@@ -14,7 +14,7 @@ from dedupkit.sources.parquet import ParquetShard
 from dedupkit.sources.sample import NOTHING, Shard
 from dedupkit.sources.webdataset import TarShard
 
-__all__ = ["find_shards"]
+__all__ = ["find_shards", "listed_shards"]
 
 _TAR = (".tar", ".tar.gz", ".tgz")
 _AT_ONCE = 32
@@ -39,6 +39,12 @@ def find_shards(sources: str | Path | Sequence[str | Path]) -> list[Shard]:
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     if not listed:
         raise DedupkitError("no source given: name tars, Parquet files or folders")
+    store.forget_listings(map(str, listed))
+    return listed_shards(listed)
+
+
+def listed_shards(listed: Sequence[str | Path]) -> list[Shard]:
+    """:func:`find_shards` of several sources, where stores may have been listed a moment ago."""
     shards: dict[tuple[str, ...], Shard] = {}
     for source in listed:
         named = str(source)

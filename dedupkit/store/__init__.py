@@ -4,7 +4,7 @@ from dedupkit.store.bucket import Bucket
 from dedupkit.store.guard import refuse_inside
 from dedupkit.store.homes import here, local_home, mirror_of
 from dedupkit.store.lease import Lease
-from dedupkit.store.listing import exists, is_dir, list_dir, list_glob, stamp, stamps, walk_files
+from dedupkit.store.listing import exists, forget_listings, is_dir, list_dir, list_glob, stamp, stamps, walk_files
 from dedupkit.store.mapped import give_back_pages, in_blocks, on_disk
 from dedupkit.store.mirror import HELD, MEETING, Mirror
 from dedupkit.store.paths import is_http, is_remote, join, local_path
@@ -41,6 +41,7 @@ __all__ = [
     "exists",
     "expand_braces",
     "file_state",
+    "forget_listings",
     "give_back_pages",
     "here",
     "in_blocks",

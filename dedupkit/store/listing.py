@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import glob as _glob
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dedupkit.errors import DedupkitError
 from dedupkit.store.paths import is_remote, local_path
 from dedupkit.store.remote import at_once, filesystem, patiently
 
-__all__ = ["exists", "is_dir", "list_dir", "list_glob", "stamp", "stamps", "state_of", "walk_files"]
+__all__ = [
+    "exists", "forget_listings", "is_dir", "list_dir", "list_glob", "stamp", "stamps", "state_of", "walk_files",
+]  # fmt: skip
+
+
+def forget_listings(paths: Iterable[str]) -> None:
+    """Let the stores of some paths be asked anew: clients answer from the listings that this process has seen."""
+    for path in paths:
+        if is_remote(path):
+            with suppress(DedupkitError):  # reading it will say that it cannot be opened
+                filesystem(path)[0].invalidate_cache()
 
 
 def exists(path: str) -> bool:
