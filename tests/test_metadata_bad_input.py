@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedupkit.errors import DedupkitError
-from dedupkit.metadata import keys, pages
+from dedupkit.metadata import keys, pages, parquet_list
 from dedupkit.workflows.metadata import clean_lists
 
 _VIEWS = getattr(pa, "string_view", pa.string), getattr(pa, "binary_view", pa.binary)  # from pyarrow 16 on
@@ -217,6 +217,24 @@ def test_a_corrupt_row_group_beside_near_conditions(tmp_path):
     for row in rows:
         if row["verdict"] == "remove":
             assert rows[row["kept_row"]]["verdict"] == "keep"
+
+
+def test_rows_before_a_broken_page_of_a_row_group_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_list, "ROWS", 100)
+    path = tmp_path / "a.parquet"
+    urls = [f"http://a/{n}" for n in range(400)]
+    pq.write_table(
+        pa.table({"url": urls, "n": range(400)}), path, use_dictionary=False, compression="snappy", data_page_size=1,
+        write_batch_size=50,
+    )  # fmt: skip
+    data = bytearray(path.read_bytes())
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    start = chunk.data_page_offset + chunk.total_compressed_size // 2
+    data[start : start + 40] = bytes(40)
+    path.write_bytes(data)
+    summary = clean_lists(path, tmp_path / "out", rule="url")
+    assert 100 <= summary.unreadable <= 300
+    assert pq.read_table(tmp_path / "out" / "a.parquet")["url"].to_pylist() == urls[: -summary.unreadable]
 
 
 def test_missing_columns_are_named_with_those_that_are_there(tmp_path):

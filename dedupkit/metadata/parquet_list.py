@@ -77,6 +77,8 @@ class ParquetList:
                         done += batch.num_rows
                         if chosen.num_rows:
                             out.write_batch(chosen)
+                        if not mine[done:].any():  # what follows may be the part that cannot be read
+                            break
                 except (pa.ArrowException, OSError, ValueError) as error:
                     raise DedupkitError(
                         f"{self.path}, row group {group}: a column that was not looked at cannot be read "
