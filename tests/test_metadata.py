@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from dedupkit.clustering.classes import class_components, keep_first_of_classes
 from dedupkit.errors import DedupkitError, RuleError
 from dedupkit.metadata import UrlSteps, keys, normalize_url, url_family
 from dedupkit.metadata.keys import KeySettings, batch_keys
+from dedupkit.workflows import metadata
 from dedupkit.workflows.metadata import clean_lists
 
 
@@ -331,6 +333,17 @@ def test_the_same_call_again_replaces_its_own_files_alone(table, tmp_path):
     (tmp_path / "out" / "foreign.txt").write_text("x")
     with pytest.raises(DedupkitError, match="is not empty"):
         clean_lists(table, tmp_path / "out", rule="url")
+
+
+def test_a_call_with_other_lists_goes_on_after_an_interruption(table, tmp_path, monkeypatch):
+    clean_lists(table, tmp_path / "out", rule="url")
+    other = table.rename(table.with_name("other.parquet"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(metadata, "_summarize", Mock(side_effect=KeyboardInterrupt))
+        clean_lists(other, tmp_path / "out", rule="url")
+    assert (tmp_path / "out" / "other.parquet").exists()
+    clean_lists(other, tmp_path / "out", rule="caption")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dedupkit", "other.parquet"]
 
 
 def test_the_command_prints_a_summary_and_json(table, tmp_path):

@@ -56,8 +56,7 @@ def claim(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
         for name in earlier.get("lists", []):
             (target / name).unlink(missing_ok=True)
         (target / FOLDER / "manifest.parquet").unlink(missing_ok=True)
-    else:
-        write_json(target / FOLDER / "summary.json", {"lists": names})
+    write_json(target / FOLDER / "summary.json", {"lists": names})
     return names
 
 
