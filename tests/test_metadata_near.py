@@ -198,6 +198,20 @@ def test_values_that_are_no_hashes_of_64_bits_are_counted_or_refused(tmp_path):
         clean_lists(tmp_path / "b.parquet", tmp_path / "out", rule="phash<=1")
 
 
+def test_numbers_of_16_digits_are_no_hashes(tmp_path):
+    numbers = [10**15 + n for n in range(4)]
+    urls = [f"http://a/{n}" for n in range(4)]
+    pq.write_table(pa.table({"url": urls, "hash": numbers}), tmp_path / "a.parquet")
+    with pytest.raises(
+        DedupkitError, match="hash of .* holds values of type int64 such as '1000000000000000'"
+    ):
+        clean_lists(tmp_path / "a.parquet", tmp_path / "out", rule="hash<=4")
+    texts = pa.array([f"{number:016x}" for number in numbers]).dictionary_encode()
+    pq.write_table(pa.table({"url": [f"http://b/{n}" for n in range(4)], "hash": texts}), tmp_path / "b.parquet")
+    summary = clean_lists(str(tmp_path / "{a,b}.parquet"), tmp_path / "out", rule="hash<=4")
+    assert (summary.keep, summary.odd_hashes) == (5, {"hash": 4})
+
+
 @pytest.mark.parametrize(
     ("rule", "said"),
     [

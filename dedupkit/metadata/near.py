@@ -8,7 +8,7 @@ The lists are read once more, for the first row with each value. Captions are jo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +67,8 @@ def near_matches(atom: Atom, equal: NDArray[np.int32], how: NearJoin) -> tuple[M
     """
     rows = np.flatnonzero(equal == np.arange(len(equal), dtype=np.int32)).astype(np.int32)
     how.room.take(ROW_BYTES * len(equal), f"{len(equal):,} rows")
-    join = _join_captions if atom.similarity else _join_hashes
-    leader, blocks = join(atom, _values(how.lists, atom.signal, rows), len(rows), how)
+    join, texts = (_join_captions, text_column) if atom.similarity else (_join_hashes, _hash_column)
+    leader, blocks = join(atom, _values(how.lists, atom.signal, rows, texts), len(rows), how)
     a, b, score = _gather(blocks, how.room, atom)
     place = np.full(len(equal), -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
@@ -91,9 +91,9 @@ def check_hashes(lists: Sequence[UrlList], name: str) -> None:
         column = None if batch is None else batch.columns.get(name)
         if column is None:
             continue
-        texts = text_column(column)
-        if pc.any(_is_hash(texts)).as_py():
+        if pc.any(_is_hash(_hash_column(column))).as_py():
             return
+        texts = text_column(column)
         filled = texts.filter(pc.greater(pc.binary_length(texts), 0))
         if shown is None and len(filled):
             kind = "" if column.type in (pa.string(), pa.large_string()) else f" of type {column.type}"
@@ -149,11 +149,20 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace") if len(data) <= LONG else hashlib.sha256(data).hexdigest()
 
 
+def _hash_column(column: Any) -> Any:
+    """A column as the texts among which hashes are; a number is none, though some are written with 16 digits."""
+    kind = str(column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
+    holds_text = "string" in kind or "binary" in kind
+    return text_column(column) if holds_text else pa.nulls(len(column), pa.large_string())
+
+
 def _is_hash(texts: Any) -> Any:
     return pc.fill_null(pc.match_substring_regex(texts.cast(pa.large_binary()), _HEX), False)
 
 
-def _values(lists: Sequence[UrlList], name: str, rows: NDArray[np.int32]) -> Iterator[tuple[int, Any]]:
+def _values(
+    lists: Sequence[UrlList], name: str, rows: NDArray[np.int32], texts: Callable[[Any], Any]
+) -> Iterator[tuple[int, Any]]:
     """The values of some rows, ascending, as texts, a batch at a time; and the number of the first of them."""
     start = 0
     for one in lists:
@@ -162,7 +171,7 @@ def _values(lists: Sequence[UrlList], name: str, rows: NDArray[np.int32]) -> Ite
             if high > low:
                 if name not in batch.columns:
                     raise DedupkitError(f"{one.path} changed, or cannot be read a second time: {batch.problem}")
-                yield low, text_column(batch.columns[name]).take(pa.array(rows[low:high] - start))
+                yield low, texts(batch.columns[name]).take(pa.array(rows[low:high] - start))
             start += batch.rows
 
 
