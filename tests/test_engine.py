@@ -222,6 +222,19 @@ def test_an_error_in_a_task_is_the_runs_error(tmp_path: Path, workers: int, kind
     assert "90000.json" not in markers(tmp_path / "out")
 
 
+def test_an_error_while_a_task_is_taken_is_the_runs_error(tmp_path: Path) -> None:
+    todo = iter(enumerate(squares(1, tmp_path / "log")))
+
+    def take() -> tuple[int, Task]:
+        for numbered in todo:
+            return numbered
+        raise OSError("the store that says whose task it is cannot be asked")
+
+    with LocalProcesses(1) as engine, pytest.raises(OSError, match="cannot be asked"):
+        list(engine.serve(take, tmp_path, 2))
+    assert ran(tmp_path / "log") == [0]
+
+
 # Progress -----------------------------------------------------------------------------------------------------------
 
 

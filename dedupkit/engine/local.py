@@ -123,9 +123,9 @@ class LocalProcesses:
                 if done is None:
                     running -= 1
                     continue
+                if isinstance(done, BaseException):
+                    raise done
                 index, task, result, cost = done
-                if isinstance(result, BaseException):
-                    raise result
                 if observe is not None:
                     observe(task, cost)
                 yield index, result
@@ -163,7 +163,7 @@ class _Work:
 
     out: Path
     take: Take
-    done: queue.SimpleQueue[tuple[int, Task, Summary | BaseException, Cost] | None] = field(
+    done: queue.SimpleQueue[tuple[int, Task, Summary, Cost] | BaseException | None] = field(
         default_factory=queue.SimpleQueue
     )  # None: a lane has ended
     stop: threading.Event = field(default_factory=threading.Event)
@@ -181,21 +181,14 @@ class _Lane(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self._work.stop.is_set():
-                job = self._work.take()
-                if job is None:
-                    return
+            while not self._work.stop.is_set() and (job := self._work.take()) is not None:
                 index, task = job
                 began = time.monotonic()
                 self._deaths = self._requests = 0
-                result: Summary | BaseException
-                try:
-                    result = self._do(task)
-                except BaseException as error:
-                    result = error
+                result = self._do(task)
                 self._work.done.put((index, task, result, Cost(time.monotonic() - began, self._deaths, self._requests)))
-                if isinstance(result, BaseException):
-                    return
+        except BaseException as error:
+            self._work.done.put(error)
         finally:
             self._work.done.put(None)
 
