@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 import dedupkit as dk
+from dedupkit.images import ImageError
 from dedupkit.memorization import CopyCheck
+from dedupkit.memorization.queries import embed_one
 from dedupkit.neighbors import dihedral_distance
 from dedupkit.neighbors.cosine.lookup import VectorLookup
 from dedupkit.neighbors.hamming.lookup import HashLookup
+from dedupkit.workflows.search import Search
 
 
 class Colours:
@@ -121,6 +124,21 @@ def test_vectors_decide_only_where_a_threshold_is_known(training, tmp_path, phot
     with pytest.raises(dk.DedupkitError, match="embedder="):
         dk.CopyGuard(finished)
     assert not dk.CopyGuard(finished, embedder=False).check(crop)
+
+
+def test_images_of_any_mode_are_asked_by_vector(training, tmp_path, photos):
+    finished = run(training, tmp_path / "run", embed=Colours())
+    guard = dk.CopyGuard(finished, embedder=Colours(), min_cosine=0.9)
+    search = Search(finished.path, embedder=Colours())
+    crop = photos["coffee"].crop((20, 20, 560, 370))
+    for mode in ("CMYK", "YCbCr", "HSV", "RGBX"):
+        found = guard.check(crop.convert(mode))
+        assert found.copy and found.nearest.group_size == 4, mode
+        assert found.nearest.sample in [each.sample for each in search.image(crop.convert(mode)).found], mode
+    for image in (crop.convert("F"), crop.convert("I"), Image.new("LAB", (64, 64), (128, 90, 30))):
+        assert guard.check(image).nearest.signal == "colours"
+    with pytest.raises(ImageError, match="La"):
+        embed_one(Colours(), Image.new("La", (64, 64)))
 
 
 def test_many_threads_get_the_answers_that_one_gets(training, tmp_path, photos):

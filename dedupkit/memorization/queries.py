@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 
 import numpy as np
@@ -16,6 +15,7 @@ from dedupkit.hashing import pdq
 from dedupkit.images import ImageError
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
+from dedupkit.sources.memory import _file
 
 __all__ = ["FLAT", "ImageLike", "embed_one", "hash_of", "model_of"]
 
@@ -55,13 +55,19 @@ def embed_one(model: Embedder, image: ImageLike) -> NDArray[np.float32]:
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         if image.mode != "RGB":  # as a file would be read: transparency over white, 16 bits to 8
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            image = decode_rgb(buffer.getvalue(), model.min_side)
+            image = decode_rgb(_stored(image), model.min_side)
     else:
         image = decode_rgb(image, model.min_side)
     vector: NDArray[np.float32] = model.encode(model.preprocess(image)[None])[0]
     return vector
+
+
+def _stored(image: Image.Image) -> bytes:
+    try:
+        data: bytes = _file(image, 0)["bytes"]
+    except Exception as error:  # Pillow raises almost anything for an image that breaks off
+        raise ImageError(f"no image that can be used: {error or type(error).__name__}") from error
+    return data
 
 
 def model_of(config: RunConfig, name: str, device: str | None = None) -> Embedder:
