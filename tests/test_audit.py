@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter, ImageOps
 from test_guard import Colours
 
 import dedupkit as dk
-from dedupkit.memorization.extraction import Filter
+from dedupkit.memorization.extraction import Filter, adaptive_distance
 from dedupkit.workflows.audit import AuditOptions, AuditResult, audit
 
 HOSTILE = "<script>alert(1)</script>"
@@ -209,6 +209,28 @@ def test_small_images_are_compared_by_the_adaptive_distance(photos, tmp_path):
     large = write_tar(tmp_path / "large.tar", [("a.png", encode(photos["coffee"], "PNG"))])
     with pytest.raises(dk.DedupkitError, match="--adaptive"):
         audit(large, finished.path, tmp_path / "out2", options=AuditOptions(adaptive=True))
+
+
+def test_the_adaptive_distance_is_that_of_its_definition_however_numpy_orders_what_it_partitions(monkeypatch):
+    real = np.partition
+
+    def partition(values, kth, axis):
+        parts = real(values, kth, axis)
+        parts[:, :kth] = parts[:, :kth][:, ::-1]  # those below kth may come in any order
+        return parts
+
+    monkeypatch.setattr(np, "partition", partition)
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+    training, made = images[:9], images[9:]
+    at, best = adaptive_distance(made, training, neighbours=3)
+
+    def distances(image):
+        return np.sqrt(((training.astype(float) - image) ** 2).mean(axis=(1, 2, 3))) / 255
+
+    scale = np.array([np.sort(distances(image.astype(float)))[1:4].mean() for image in training])
+    expected = np.array([distances(image.astype(float)) / (0.5 * scale) for image in made])
+    assert at.tolist() == expected.argmin(axis=1).tolist()
+    assert best == pytest.approx(expected.min(axis=1), abs=1e-4)
 
 
 def test_the_takedown_list_blocks_the_copied_images_in_a_run(train, generated, tmp_path):

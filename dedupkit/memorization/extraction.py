@@ -199,7 +199,8 @@ def adaptive_distance(
     scale = np.empty(len(theirs), np.float32)
     for start in range(0, len(theirs), 1024):
         block = _euclidean(theirs[start : start + 1024], theirs)
-        scale[start : start + 1024] = np.partition(block, count, axis=1)[:, 1 : count + 1].mean(axis=1)
+        np.fill_diagonal(block[:, start:], np.inf)  # no image is its own neighbour
+        scale[start : start + 1024] = np.partition(block, count - 1, axis=1)[:, :count].mean(axis=1)
     at, best = np.zeros(len(ours), np.int64), np.zeros(len(ours), np.float32)
     for start in range(0, len(ours), 1024):
         ratio = _euclidean(ours[start : start + 1024], theirs) / np.maximum(alpha * scale, 1e-6)
