@@ -525,6 +525,16 @@ def test_two_images_of_one_name_are_not_mixed_up(tmp_path: Path, images: list[by
     assert run(folder, tmp_path / "out").summary["passed_over"] == {"count": 1, "example": "captions.csv"}
 
 
+def test_a_row_for_a_missing_image_replaces_no_row_of_another(tmp_path: Path, images: list[bytes]) -> None:
+    contents: dict[str, bytes | str] = {
+        "test/1.jpg": images[0], "test/2.jpg": images[1],
+        "test/metadata.csv": "file_name,caption\n1.jpg,own\n",
+        "train/metadata.csv": "file_name,caption\n1.jpg,of a missing image\n2.jpg,by its name\n",
+    }  # fmt: skip
+    folder = files(tmp_path / "data", contents)
+    assert captions(folder) == {"test/1.jpg": "own", "test/2.jpg": "by its name"}
+
+
 def test_captions_files_may_hold_long_and_odd_text(tmp_path: Path, images: list[bytes]) -> None:
     (tmp_path / "a.jpg").write_bytes(images[0])
     long = "word " * 200_000

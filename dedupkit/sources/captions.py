@@ -66,30 +66,36 @@ def read_captions(folder: str, files: Iterable[str], images: Iterable[str]) -> t
     for name in present:
         base = name.rpartition("/")[2]
         by_base[base] = None if base in by_base else name  # of two with one name neither is meant
-    found: dict[str, Row] = {}
+    exact: dict[str, Row] = {}
+    by_name: dict[str, Row] = {}
     unused = []
     for file in files:
-        rows = _rows_of(folder, file)
         beside = file.rpartition("/")[0]
         here: dict[str, Row] = {}
-        for named, row in rows:
+        alike: dict[str, Row] = {}
+        for named, row in _rows_of(folder, file):
             path = f"{beside}/{named}" if beside else named
-            image = path if path in present else by_base.get(named.rpartition("/")[2])
-            if image is not None:
-                here[image] = _with_caption_of(row, here[image]) if image in here else row
-        found |= here
-        if not here:
+            if path in present:
+                _add(here, path, row)
+            elif image := by_base.get(named.rpartition("/")[2]):
+                _add(alike, image, row)
+        exact |= here
+        by_name |= alike
+        if not here and not alike:
             unused.append(file)
-    return found, unused
+    return by_name | exact, unused  # a row for a missing image of the same name says nothing of one that has its own
 
 
-def _with_caption_of(row: Row, first: Row) -> Row:
-    """The first row of an image, with the captions of both."""
+def _add(rows: dict[str, Row], image: str, row: Row) -> None:
+    """Add the row of an image, or its caption to those of the first one."""
+    first = rows.setdefault(image, row)
+    if first is row:
+        return
     name = next((alias for alias in ALIASES["caption"] if first.get(alias) is not None), "caption")
     captions: list[str] = []
     for value in (first.get(name), first_present(row, "caption")):
         captions += captions_of(value if isinstance(value, list) else [value])
-    return {**first, name: captions}
+    rows[image] = {**first, name: captions}
 
 
 def _rows_of(folder: str, name: str) -> list[tuple[str, Row]]:
