@@ -64,8 +64,7 @@ def verify_samples(job: Job, done: Mapping[str, str], engine: Engine, config: Ru
     if any(known_signals(job.embedders)[name].stage == "verify" for name in job.rule.signals):
         from dedupkit.stages.verify import verify_candidates
 
-        key = cache_key({**_keys(job, done), **{name: done[name] for name in job.embedders}})
-        verify_candidates(job, key, engine, config)
+        verify_candidates(job, cache_key(_keys(job, done)), engine, config)
 
 
 def _joined(job: Job) -> list[Signal]:
@@ -75,10 +74,19 @@ def _joined(job: Job) -> list[Signal]:
 
 
 def _keys(job: Job, done: Mapping[str, str]) -> dict[str, str]:
-    """By joined signal the digest of what its fingerprints were made from."""
+    """By joined signal the digest of what its pairs depend on, but for how far they go."""
     return {
-        signal.name: (signal.name in job.embedders and done[signal.name]) or done["scan"] for signal in _joined(job)
+        signal.name: cache_key([done.get(signal.name, done["scan"]), signal.join_key(_settings(job, signal.name))])
+        for signal in _joined(job)
     }
+
+
+def _settings(job: Job, name: str) -> JoinSettings:
+    """How far a signal is joined, and how."""
+    how, ranked, atom = job.computing, job.ranked, loosest_unranked(job.rule, name, job.ranked)
+    bound = inf if atom is None else atom.bound or 0.0
+    floor = ranked[name].bound if name in ranked else None
+    return JoinSettings(bound, how.threads, how.target_recall, how.seed, how.device, floor)
 
 
 def scan_samples(job: Job, engine: Engine) -> list[str]:
@@ -211,14 +219,10 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str], engine:
     from dedupkit.stages.match import match_signal
     from dedupkit.stages.match_tasks import clear_tasks, match_as_tasks
 
-    how, ranked = job.computing, job.ranked
     with Progress("match", len(signals), path=job.folder.progress) as progress:
         for signal in signals:
-            name, atom = signal.name, loosest_unranked(job.rule, signal.name, ranked)
-            floor = ranked[name].bound if name in ranked else None
-            bound = inf if atom is None else atom.bound or 0.0
-            settings = JoinSettings(bound, how.threads, how.target_recall, how.seed, how.device, floor)
-            key = cache_key([keys[name], signal.join_key(settings)])
+            name, key, settings = signal.name, keys[signal.name], _settings(job, signal.name)
+            atom, floor = loosest_unranked(job.rule, name, job.ranked), settings.floor
             before = job.folder.joined(name, key)
             enough = before is not None and (atom is None or replace(atom, bound=float(before["bound"])).covers(atom))
             if before is None or not enough or (floor is not None and before.get("ranks", {}).get("floor") != floor):

@@ -38,7 +38,7 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
 
     Args:
         job: What is computed.
-        key: Digest of what the fingerprints were made from.
+        key: Digest of what the joins of the rule's signals depend on.
         engine: Where pairs are verified; processes of this machine by default.
         config: What was asked of a run that has references, which were joined before: rounds leave out the samples
             that duplicate one.
