@@ -3,6 +3,7 @@
 import io
 import itertools
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -360,3 +361,44 @@ def test_an_update_over_many_images_looks_at_few_pairs(tmp_path, files):
     only = dk.dedup(sides[1][0], tmp_path / "only", **options)
     assert only.summary["verification"] == {"references": seen}
     assert "verification with references" in dict(only.rows())
+
+
+def test_images_that_changed_since_are_looked_at_as_they_are_now(tmp_path):
+    rng = np.random.default_rng(0)  # noise has as many corners as are kept, so that the features have one length
+    one, other = (Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).resize((320, 320)) for _ in range(2))
+    files = {"one": encode(one), "copy": encode(ImageOps.mirror(one)), "other": encode(other)}
+    source, embed, _ = made(tmp_path, ["one", "copy"], files, [0, 1])
+    assert run(source, tmp_path / "out", rule=RULE, embed=embed).summary["keep"] == 1
+    made(tmp_path, ["one", "other"], files, [0, 1])
+    assert run(source, tmp_path / "out", rule=RULE, embed=embed).summary["keep"] == 2
+
+
+def test_candidates_that_a_new_background_lets_through_are_looked_at(tmp_path, files):
+    chosen = [("astronaut", "as it is"), ("astronaut", "crop")]
+    source, (vectors, keys), _ = made(tmp_path, chosen, files, [0, 10])
+    np.savez(tmp_path / "v.npz", embedding=vectors, key=np.array(keys))
+    background = tmp_path / "background.npy"
+    options = {"embed": f"precomputed:{tmp_path / 'v.npz'}?name=mine&background={background}"}
+    for vector, keep in ((vectors.sum(axis=0), 2), ([0, 1], 1)):  # like both, so that nothing stands out; like none
+        np.save(background, np.tile(np.float32(vector), (20, 1)))
+        finished = run(source, tmp_path / "out", rule="exact or (mine>=0.4 and verified)", **options)
+        assert finished.summary["keep"] == keep
+
+
+def test_images_of_a_shard_of_an_earlier_run_that_is_gone_are_not_looked_at(tmp_path, files):
+    (tmp_path / "old").mkdir()
+    old, embed, _ = made(tmp_path / "old", [("astronaut", "as it is")], files, [0])
+    before = run(old, tmp_path / "before", rule="exact", embed=embed)
+    source, embed, keys = made(tmp_path, [("astronaut", "as it is"), ("astronaut", "crop")], files, [0, 5])
+    Path(old).unlink()
+    after = manifest(
+        dk.update(
+            before.path,
+            source,
+            tmp_path / "after",
+            rule="exact or (vectors>=0.99 and verified)",
+            embed=embed,
+            workers=0,
+        )
+    )
+    assert [after[key]["verdict"] for key in keys] == ["remove", "keep"]

@@ -52,7 +52,7 @@ class FeatureFiles:
 
     Args:
         folder: Folder of the run.
-        shards: Its shards; those of the images asked for must be there.
+        shards: Its shards; images of one that is None count as some that could not be read again.
         home: Folder for the files.
         out: Where the tasks leave their markers.
         key: Digest of what the images depend on.
@@ -91,17 +91,16 @@ class FeatureFiles:
             new = samples
         tasks = []
         for number, here in self._index.by_shard(new):
-            start = int(self._index.starts[number])
+            shard, start = self._shards[number], int(self._index.starts[number])
+            if shard is None:  # of an earlier run, and gone
+                continue
             for first in range(0, len(here), _IMAGES_PER_TASK):
                 some = here[first : first + _IMAGES_PER_TASK].tolist()
                 name = f"{some[0]:010d}-{some[-1]:010d}"
-                path = self._home / f"{name}.bin"
-                shard = self._shards[number]
-                if shard is None:
-                    raise ValueError(f"shard {number} is needed for samples {some[0]} to {some[-1]}")
+                asked = cache_key([_FORMAT, self._key, some])
+                path = self._home / f"{name}-{asked}.bin"  # processes remember what they read by its path
                 scanned = str(self._folder.samples(number))
                 call = partial(write_features, str(path), shard, scanned, start, some)
-                asked = cache_key([_FORMAT, self._key, some])
                 label = f"features of {len(some)} images"
                 tasks.append(Task("features", name, call, asked, label, (str(path),), (scanned,)))
         if not tasks:

@@ -42,7 +42,7 @@ class PairVerifier:
 
     Args:
         folder: Folder of the run that the pairs are in.
-        shards: Shards of that run; those that the pairs need must be there.
+        shards: Shards of that run; None for one that is gone.
         parts: Folder for the results of the tasks; the caller removes it.
         out: Where the tasks leave their markers.
         key: Digest of all that the pairs depend on.
