@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -21,9 +22,9 @@ from s3 import S3, boto, serving
 
 import dedupkit as dk
 from dedupkit.engine import Task
-from dedupkit.engine._ray_worker import Request, Shown, execute_here
+from dedupkit.engine._ray_worker import Done, Request, Shown, execute_here
 from dedupkit.engine.ray_tasks import RayCluster
-from dedupkit.engine.travel import Parcel
+from dedupkit.engine.travel import Parcel, pack
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.export import apply
 
@@ -209,9 +210,21 @@ def test_errors_of_tasks_are_ours_and_end_the_stage(cluster: Any, tmp_path: Path
 
 
 def test_a_node_of_another_version_says_so(tmp_path: Path) -> None:
-    said = execute_here(Request("0.0.1", Parcel(str(tmp_path), b"never read"), False))
+    said = execute_here(Request("0.0.1", Parcel(str(tmp_path), b"never read"), False, ""))
     assert isinstance(said, Shown)
     assert "the command has 0.0.1; install the same version" in str(said.error)
+
+
+def test_relative_paths_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A raylet works in the directory in which it was started; a node need not have that of the command."""
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # this process goes on
+    (tmp_path / "node").mkdir()
+    monkeypatch.chdir(tmp_path / "node")
+    for number, directory in enumerate((tmp_path, tmp_path / "none")):
+        job = Task("stage", f"{number}", partial(note, number=number, log="log"), "k")
+        said = execute_here(Request(dk.__version__, pack(job, tmp_path), False, str(directory)))
+        assert isinstance(said, Done)
+        assert [line[0] for line in begun(tmp_path / "log")] == ["0", "1"][: number + 1]
 
 
 def test_kills_in_all_stages_change_no_byte_and_repeat_no_finished_task(

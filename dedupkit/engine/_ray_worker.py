@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,13 @@ class Request:
         version: The driver's version of dedupkit.
         parcel: The task, which is unpacked where the versions agree.
         careful: Whether the task has ended a process, so that it gets one of its own.
+        directory: The driver's working directory, from which relative paths of sources are named.
     """
 
     version: str
     parcel: Parcel
     careful: bool
+    directory: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ def execute_here(request: Request) -> Done | Shown:
                 "on every node"
             )
         )
+    with suppress(OSError):  # a node without it may still see all that the task names
+        os.chdir(request.directory)
     shared = request.parcel.out
     if shared is not None and not Path(shared).is_dir():
         return Shown(

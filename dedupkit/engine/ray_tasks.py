@@ -186,7 +186,7 @@ class _Stage:
     def _submit(self, running: _Running) -> None:
         careful = running.deaths > 0
         task = replace(running.task, rescue=running.task.rescue if careful else None)
-        request = Request(__version__, pack(task, self._out), careful)
+        request = Request(__version__, pack(task, self._out), careful, str(Path.cwd()))
         if self._fixed:
             running = replace(running, actor=self._idle.pop())
             reference = running.actor[0].execute.remote(request)  # type: ignore[index]
