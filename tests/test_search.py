@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -50,6 +51,17 @@ def test_a_file_a_key_and_an_address_find_the_same_group_once(finished, photos, 
             search.find(f"{address}/missing.png")
         server.shutdown()
     assert search.find("small").found[0].signal == "key"
+
+
+def test_a_notebook_shows_results_of_runs_in_a_store_and_of_data_that_moved(photos, tmp_path):
+    members = [(f"{name}.jpg", encode(photos[name].convert("RGB"))) for name in ("coffee", "rocket")]
+    done = run(write_tar(tmp_path / "old" / "in.tar", members), tmp_path / "run")
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = Search(done.path, source=tmp_path / "new").find("rocket")
+    assert "<img" in found._repr_html_()
+    assert "<img" in replace(found, run="s3://bucket/run")._repr_html_()  # what is named is not where it lies here
+    assert "no image" in SearchResult.from_json(found.to_json())._repr_html_()
+    assert found == Search(done.path, source={str(tmp_path / "old"): str(tmp_path / "new")}).find("rocket")
 
 
 def test_the_command_prints_rows_and_one_line_for_what_it_cannot_find(finished, photos, tmp_path):

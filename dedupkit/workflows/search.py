@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,17 @@ class SearchResult:
         found: The samples that are nearest: those near by hash, then those near by vector; of a duplicate group the
             nearest alone.
         notes: What the search could not see.
-        run: The run folder.
+        run: The run folder, or its URL.
+        folder: The run folder on this machine; None for a result that was read from JSON.
+        moved: Where the data lies now, if it moved since the run.
     """
 
     query: str
     found: tuple[Neighbour, ...]
     notes: tuple[str, ...]
     run: str
+    folder: Path | None = field(default=None, repr=False, compare=False)
+    moved: Moved | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready object."""
@@ -62,7 +66,8 @@ class SearchResult:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        images = Thumbnails(Path(self.run)).get(each.sample for each in self.found)
+        folder = self.folder or RunFolder(self.run).path
+        images = Thumbnails(folder, moved=self.moved).get(each.sample for each in self.found)
         rows = []
         for each in self.found:
             image = f"<img src='{images[each.sample]}' alt=''>" if each.sample in images else "no image"
@@ -222,7 +227,7 @@ class Search:
         near = self.image(data, top, query)
         itself = tuple(self._near.describe(sample, "key", 0.0) for sample in named)
         others = tuple(each for each in near.found if each.sample not in named)
-        return SearchResult(query, (itself + others)[:top], near.notes, near.run)
+        return replace(near, found=(itself + others)[:top])
 
     def _result(self, query: str, found: list[tuple[int, str, float]], notes: list[str], top: int) -> SearchResult:
         chosen: list[Neighbour] = []
@@ -236,7 +241,8 @@ class Search:
             chosen.append(each)
             if len(chosen) == top:
                 break
-        return SearchResult(query, tuple(chosen), tuple(notes), self._near.folder.shown)
+        folder = self._near.folder
+        return SearchResult(query, tuple(chosen), tuple(notes), folder.shown, folder.path, self._moved)
 
 
 def _line(each: Neighbour) -> str:
