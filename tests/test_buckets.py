@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import command, environment, jpegs, one_line, run, tar_bytes
@@ -20,6 +21,7 @@ from s3 import S3, boto, serving
 
 import dedupkit as dk
 from dedupkit.errors import DedupkitError
+from dedupkit.manifest import export
 from dedupkit.manifest.export import apply
 from dedupkit.runfolder import RunFolder
 from dedupkit.sources.reread import Originals
@@ -375,6 +377,25 @@ class TestBadInput:
                 time.sleep(0.05)
             with pytest.raises(DedupkitError, match="another process has taken s3://bucket/lease/run"):
                 held.check()
+
+    def test_apply_stops_where_another_command_has_taken_its_folder(
+        self, server: S3, local: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a suspension of more than half a minute."""
+        real = export.write_parts
+
+        def suspended(*arguments: Any) -> dict[str, Any]:
+            result = real(*arguments)
+            Bucket("s3://bucket/lost/clean").create(".dedupkit/.held/00000009", b'{"token": "late"}')
+            for thread in threading.enumerate():
+                if thread.name == "lease":  # it ends when it sees that
+                    thread.join(10)
+            return result
+
+        monkeypatch.setattr(export, "write_parts", suspended)
+        with pytest.raises(DedupkitError, match="another process has taken s3://bucket/lost/clean"):
+            apply(local / "run", "s3://bucket/lost/clean", workers=1)
+        assert "sizes.json" not in server.objects("s3://bucket/lost/clean")
 
     def test_of_many_that_take_a_folder_at_once_one_gets_it(self, server: S3) -> None:
         bucket = Bucket("s3://bucket/many/run")

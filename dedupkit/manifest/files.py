@@ -15,7 +15,10 @@ __all__ = ["Files", "files_in"]
 
 
 class Files(Protocol):
-    """Files in one folder, by name; they are written into a local folder first, and then kept."""
+    """Files in one folder, by name; they are written into a local folder first, and then kept.
+
+    What changes the folder raises DedupkitError in a process that held it and has lost it to another.
+    """
 
     shown: str
     """The folder as messages name it."""
@@ -95,6 +98,7 @@ class _Remote:
 
     def __init__(self, mirror: Mirror, state: Path) -> None:
         self._mirror, self._state = mirror, state
+        self._lease: Lease | None = None  # in the process that holds the folder; others write for it
         self.shown = mirror.url
 
     def look(self) -> None:
@@ -103,13 +107,14 @@ class _Remote:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        with Lease(self._mirror.bucket, f"{self._mirror.name(self._state)}/{HELD}"):
+        with Lease(self._mirror.bucket, f"{self._mirror.name(self._state)}/{HELD}") as self._lease:
             yield
 
     def names(self) -> set[str]:
         return {name.partition("/")[0] for name in self._mirror.bucket.find()}
 
     def keep(self, name: str) -> dict[str, Any]:
+        self._refuse_lost()
         path = self._mirror.home / name
         facts = _facts(path) | {"state": self._mirror.bucket.put(name, path)}
         path.unlink()
@@ -119,17 +124,24 @@ class _Remote:
         return "state" in facts and self._mirror.bucket.state(name) == facts["state"]
 
     def remove(self, name: str) -> None:
+        self._refuse_lost()
         self._mirror.bucket.remove([name])
 
     def keep_state(self, path: Path) -> None:
+        self._refuse_lost()
         if path.exists():
             self._mirror.push([path])
         else:
             self._mirror.bucket.remove([self._mirror.name(path)])
 
     def clear(self, folder: Path) -> None:
+        self._refuse_lost()
         shutil.rmtree(folder, ignore_errors=True)
         self._mirror.bucket.remove(self._mirror.bucket.find(self._mirror.name(folder)))
+
+    def _refuse_lost(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
 
 
 def _facts(path: Path) -> dict[str, Any]:
