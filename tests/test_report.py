@@ -33,6 +33,7 @@ from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.report.words import policy_words, read_rule, rule_words, score_words
 from dedupkit.workflows.dedup import dedup
 from dedupkit.workflows.run import Run
+from dedupkit.workflows.update import update
 
 HOSTILE = "<script>alert('caption')</script> & \"quotes\" </figure>\x00\x1b[31m ‮ | `x`"
 COPIES = 9
@@ -202,6 +203,16 @@ class TestNumbers:
         assert "notes.odt" in page
         assert "--captions 'template>3:drop'" in facts.command
         assert run.explain("p0").words == f"is blocked: {reason}"
+
+    def test_what_duplicates_an_earlier_run_does_not_count_as_resembling_nothing(self, tmp_path: Path) -> None:
+        cat, coffee = photo("chelsea"), photo("coffee")
+        write_tar(tmp_path / "old.tar", [("cat", jpeg(cat), None)])
+        write_tar(tmp_path / "new.tar", [("again", jpeg(cat, 60), None), ("coffee", jpeg(coffee), None)])
+        earlier = dedup(tmp_path / "old.tar", tmp_path / "old", workers=0)
+        run = update(earlier.path, tmp_path / "new.tar", tmp_path / "new", workers=0)
+        facts = collect(run.path)
+        assert (facts.kept, facts.removed, facts.groups.count, facts.groups.singles) == (1, 1, 0, 1)
+        assert "1 kept sample resembles no other" in run.report().read_text("utf-8")
 
     def test_nothing_removed_and_nothing_read(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "s" / "0.tar", [("one", b"no image", None)])

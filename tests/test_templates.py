@@ -16,6 +16,7 @@ from dedupkit.clustering import Matches, TemplatePolicy, decide, parse_rule
 from dedupkit.clustering.families import cap_families
 from dedupkit.errors import DedupkitError, RuleError
 from dedupkit.memorization.risk import Risk, Templates, measure_risk
+from dedupkit.report.collect import collect
 from dedupkit.verification import features_of, verify_pair
 
 pytest.importorskip("cv2")
@@ -121,6 +122,31 @@ def test_a_cap_keeps_so_many_of_each_family(source, tmp_path, most):
     assert again.summary["keep"] == 7 and finished.decide(templates="cap:3").summary["keep"] == 7
     back = again.save().rethreshold(RULE, templates=f"cap:{most}")
     assert {key: row["verdict"] for key, row in manifest(back).items()} == before
+
+
+def test_what_a_cap_removes_is_counted_apart_from_duplicates(source, tmp_path):
+    finished = run(source[0], tmp_path / "out", rule=RULE, embed=source[1], templates="cap:2")
+    rows = finished.manifest.to_pylist()
+    capped = sum(row["reason"] == "template family" for row in rows)
+    duplicates = sum(row["verdict"] == "remove" for row in rows) - capped
+    assert capped >= 2 and duplicates >= 1
+    shown = dict(finished.rows())
+    assert shown["removed as duplicates"].startswith(f"{duplicates}  (")
+    assert shown["removed by the family cap"].startswith(f"{capped}  (")
+    assert "  because of template family" not in shown
+    page = finished.report().read_text("utf-8")
+    assert f"<b>{capped}</b><span>removed by the family cap" in page
+    assert "need not satisfy the rule" in page
+    card = (finished.path / "DATASET_CARD.md").read_text("utf-8")
+    assert f"| removed as duplicates | {duplicates} |" in card and f"| removed by the family cap | {capped} |" in card
+    assert f"at most 2 were kept, which removed {capped} more" in card
+    assert "\n\n\n" not in card
+    assert "directly, but for those that the family cap removed; nothing" in card
+    singles = sum(row["verdict"] == "keep" and row["group_size"] == 1 for row in rows)
+    assert collect(finished.path).groups.singles == singles
+    plain = finished.rethreshold(RULE, templates="keep")
+    assert "family cap" not in plain.report().read_text("utf-8") + str(plain.rows())
+    assert "family cap" not in (plain.path / "DATASET_CARD.md").read_text("utf-8")
 
 
 def test_a_rule_can_name_templates(source, tmp_path):

@@ -92,7 +92,7 @@ def collect(run: Path) -> ReportFacts:
         blocked_by_reason=dict(sorted(tally.reasons.get("blocked", {}).items())),
         unreadable_by_reason=_unreadable(manifest, tally),
         duplicate_pairs=int(summary["edges"]),
-        groups=_groups(folder, verdicts["keep"] + verdicts["remove"]),
+        groups=_groups(folder, verdicts["keep"]),
         scores=score_histograms(rule, tally.removed),
         largest_groups=_largest_groups(shown, folder, tally.removed, rule),
         borderline=_borderline(shown, tally.removed, rule),
@@ -131,14 +131,13 @@ class _Shown:
         return rows | {a: replace(rows[a], relation=words) for (a, _), words in known.items()}
 
 
-def _groups(folder: RunFolder, taking_part: int) -> Groups:
-    table = read_columns(folder.groups, ["size", "removed"])
-    sizes, removed = (table[name].to_numpy() for name in ("size", "removed"))
-    grouped = int(sizes.sum())
+def _groups(folder: RunFolder, kept: int) -> Groups:
+    table = read_columns(folder.groups, ["size", "kept", "removed"])
+    sizes, kept_in_groups, removed = (table[name].to_numpy() for name in ("size", "kept", "removed"))
     return Groups(
         count=len(sizes),
-        samples=grouped,
-        singles=taking_part - grouped,
+        samples=int(sizes.sum()),
+        singles=kept - int(kept_in_groups.sum()),
         largest=int(sizes.max(initial=1)),
         sizes=group_sizes(sizes, removed),
     )

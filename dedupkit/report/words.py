@@ -13,7 +13,9 @@ from dedupkit.clustering.rules import Atom, reason_of
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import SIGNALS, find_signal, known_signals
 
-__all__ = ["LIMITS", "PROMISES", "Atom", "Claim", "command", "policy_words", "read_rule", "rule_words", "score_words"]
+__all__ = [
+    "LIMITS", "Atom", "Claim", "command", "policy_words", "promises", "read_rule", "rule_words", "score_words",
+]  # fmt: skip
 
 _SIMILARITY = re.compile(r"([A-Za-z_][\w\-]*)>=")
 
@@ -41,13 +43,18 @@ def _paper(label: str, number: str) -> tuple[str, str]:
     return f"{label}, arXiv:{number}" if label else f"arXiv:{number}", f"https://arxiv.org/abs/{number}"
 
 
-PROMISES = (
+_PROMISES = (
     "Every input sample is in the manifest exactly once, with its verdict; unreadable ones with the reason.",
-    "Every removed sample names a kept one, and that very pair satisfies the rule. Nothing is removed because it "
-    "resembles something that was itself removed.",
+    "Every sample removed as a duplicate names a kept one, and that very pair satisfies the rule. Nothing is removed "
+    "because it resembles something that was itself removed.",
     "No two kept samples satisfy the rule between them, as far as the search for pairs reaches: the searches for equal "
     "bytes and for hashes are exhaustive, a search over embeddings can miss pairs.",
     "The same input and settings give the same verdicts, whatever the number of workers. The source was not changed.",
+)
+
+_CAPPED = (
+    "Every sample removed by the family cap names the kept one that its template family is formed around. That very "
+    "pair shares a template, and need not satisfy the rule."
 )
 
 LIMITS = (
@@ -69,6 +76,15 @@ LIMITS = (
     Claim("Samples that could not be read were compared with nothing."),
     Claim("The run judged likeness alone: not content, consent or licence."),
 )
+
+
+def promises(*, capped: bool) -> tuple[str, ...]:
+    """What a run promises.
+
+    Args:
+        capped: Whether it keeps at most so many of each template family.
+    """
+    return (*_PROMISES, _CAPPED) if capped else _PROMISES
 
 
 def read_rule(text: str) -> dict[str, tuple[Atom, ...]]:

@@ -10,7 +10,7 @@ from dedupkit.report.collect import collect
 from dedupkit.report.plots import risk_plot
 from dedupkit.report.templates import templates
 from dedupkit.report.thumbnails import Thumbnails
-from dedupkit.report.words import LIMITS, PROMISES, policy_words, read_rule, rule_words, score_words
+from dedupkit.report.words import LIMITS, policy_words, promises, read_rule, rule_words, score_words
 from dedupkit.runfolder import RunFolder
 from dedupkit.sources.again import Moved
 from dedupkit.store import atomic_path, write_json
@@ -48,7 +48,7 @@ def write_report(run: str | Path, path: str | Path | None = None, *, source: Mov
         "calibration": None if facts.calibration is None else Calibration(facts.calibration.facts, facts.rule),
         "rule_words": rule_words(rule),
         "policy_words": policy_words(facts.keep_policy),
-        "promises": PROMISES,
+        "promises": promises(capped=facts.families is not None and facts.families.most is not None),
         "limits": LIMITS,
     }
     document = environment.get_template("report.html.j2").render(

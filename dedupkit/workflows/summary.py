@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dedupkit.clustering.families import TEMPLATE_REASON
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.runfolder import RunFolder
 from dedupkit.runfolder.scanned import passed_over, shard_problems, without_vector
@@ -68,12 +69,15 @@ def _recalls(folder: RunFolder, config: Mapping[str, Any], missing: Mapping[str,
 
 def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What :func:`summarize` gives as label and text, for tables."""
-    samples = max(summary["samples"], 1)
+    reasons = dict(summary["reasons"])
+    capped = reasons.pop(TEMPLATE_REASON, 0)
+    samples = summary["samples"]
     shown = [
-        ("samples read", f"{summary['samples']:,} in {summary['shards']:,} shards"),
-        ("kept", f"{summary['keep']:,}  ({summary['keep'] / samples:.1%})"),
-        ("removed as duplicates", f"{summary['remove']:,}  ({summary['remove'] / samples:.1%})"),
-        *((f"  because of {reason}", f"{count:,}") for reason, count in summary["reasons"].items()),
+        ("samples read", f"{samples:,} in {summary['shards']:,} shards"),
+        ("kept", _of(summary["keep"], samples)),
+        ("removed as duplicates", _of(summary["remove"] - capped, samples)),
+        *((f"  because of {reason}", f"{count:,}") for reason, count in reasons.items()),
+        *([("removed by the family cap", _of(capped, samples))] if capped else []),
         ("unreadable", f"{summary['unreadable']:,}"),
         *([("blocked", f"{summary['blocked']:,}")] if summary.get("blocked") else []),
         *_reference_rows(summary.get("references", [])),
@@ -96,6 +100,10 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         left = summary["passed_over"]
         shown.append(("passed over: no samples", f"{left['count']:,}, such as {left['example']}"))
     return shown + [("shard not read to its end", p["source"] + ": " + p["problem"]) for p in summary["shard_problems"]]
+
+
+def _of(part: int, samples: int) -> str:
+    return f"{part:,}  ({part / max(samples, 1):.1%})"
 
 
 def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:

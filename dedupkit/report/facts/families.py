@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dedupkit.clustering.policy import TemplatePolicy
 from dedupkit.report.facts.samples import Sample
 
 __all__ = ["Families", "Family", "FamilyMember"]
@@ -34,7 +35,7 @@ class Family:
         family: Number of its head, the sample that all others share the template with.
         size: Number of samples.
         kept: Number of kept samples.
-        removed: Number of those that were removed because the family is full.
+        removed: Number of those that the family cap removed.
         shown: The head, then some of the others, those that share most first.
     """
 
@@ -60,3 +61,8 @@ class Families:
     families: int
     in_families: int
     largest: tuple[Family, ...]
+
+    @property
+    def most(self) -> int | None:
+        """The most samples of a family that are kept; None for all."""
+        return TemplatePolicy.parse(self.policy).most

@@ -27,7 +27,7 @@ class Groups:
     Attributes:
         count: Number of groups.
         samples: Number of samples in them.
-        singles: Number of samples that took part and have no duplicate.
+        singles: Number of kept samples that lie in no group.
         largest: Size of the largest group; 1 where there is none.
         sizes: Groups by size, in classes that double.
     """

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dedupkit.calibration.facts import Facts as CalibrationFacts
+from dedupkit.clustering.families import TEMPLATE_REASON
 from dedupkit.memorization.risk import Risk
 from dedupkit.report.facts.captions import Captions
 from dedupkit.report.facts.families import Families
@@ -47,7 +48,7 @@ class ReportFacts:
         keep_policy: The keep policy.
         samples: Number of samples; the next four add up to it.
         kept: Number of kept samples.
-        removed: Number of removed samples.
+        removed: Number of removed samples, as duplicates or by the family cap.
         unreadable: Number of unreadable samples.
         blocked: Number of blocked samples.
         removed_by_reason: Number of removed samples by reason.
@@ -94,6 +95,21 @@ class ReportFacts:
     risk: Risk
     references: tuple[ReferenceFacts, ...] = ()
     families: Families | None = None
+
+    @property
+    def capped(self) -> int:
+        """Number of removed samples that are no duplicates: the family cap removed them."""
+        return self.removed_by_reason.get(TEMPLATE_REASON, 0)
+
+    @property
+    def duplicates(self) -> int:
+        """Number of samples removed as duplicates."""
+        return self.removed - self.capped
+
+    @property
+    def duplicates_by_reason(self) -> dict[str, int]:
+        """Number of samples removed as duplicates by reason."""
+        return {reason: count for reason, count in self.removed_by_reason.items() if reason != TEMPLATE_REASON}
 
     @property
     def shown(self) -> tuple[Sample, ...]:
