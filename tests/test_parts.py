@@ -28,7 +28,8 @@ from dedupkit.clustering.part_files import Parting, Rows, decide_part, gather_pa
 from dedupkit.clustering.parts import find_parts
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunFolder
-from dedupkit.signals import find_signal, labels
+from dedupkit.signals import equal, find_signal, labels
+from dedupkit.signals.across import equal_rows
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages import group_captions, parts
 from dedupkit.stages.group_captions import captions_of_groups, in_groups
@@ -87,7 +88,7 @@ def test_a_decision_in_parts_is_the_decision_in_one_piece(data, text, keep, more
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.none() | st.integers(0, 5), st.booleans()), max_size=8), min_size=1, max_size=3))
 def test_equal_samples_are_those_with_equal_values_whatever_the_parts(shards):
-    """In four parts of a file each, and in memory."""
+    """In parts of a file each, in parts in memory, and as a whole."""
     with TemporaryDirectory() as home:
         folder = RunFolder(home)
         for number, rows in enumerate(shards):
@@ -96,8 +97,17 @@ def test_equal_samples_are_those_with_equal_values_whatever_the_parts(shards):
             columns = [pa.array(values, pa.binary(32)), pa.array(errors, pa.string())]
             write_table(folder.samples(number), pa.table(columns, names=["sha256", "error"]))
         scanned, signal = Scanned(folder, len(shards)), find_signal("exact")
-        expected = signal.distinct(scanned).first
+        whole = signal.distinct(scanned)
+        expected, some = whole.first, np.arange(0, len(whole.first), 2)
+        for one, other in zip(signal.rows(scanned, some), whole.rows_of(some), strict=True):
+            np.testing.assert_array_equal(one, other)
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(equal, "_TABLE_BYTES", 64)
+            in_parts = signal.distinct(scanned)
+            assert in_parts.first.tolist() == expected.tolist()
+            np.testing.assert_array_equal(in_parts.values, whole.values)
+            a, b = equal_rows(whole.values, whole.values[::-1])
+            assert (a[::-1].tolist(), b.tolist()) == (list(range(len(whole.values))),) * 2
             patch.setattr(labels, "_IN_MEMORY", 0)
             patch.setattr(labels, "_ROWS_A_PART", 4)
             found = signal.labels(scanned)

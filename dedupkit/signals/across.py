@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.signals.columns import Edges
+from dedupkit.signals.equal import as_values, first_equal
 
 if TYPE_CHECKING:
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.signal import JoinSettings, Signal
 
-__all__ = ["Across", "across_columns", "as_values", "equal_rows", "joined_together", "leading", "restricted"]
+__all__ = ["Across", "across_columns", "equal_rows", "joined_together", "leading", "restricted"]
 
 Ints = NDArray[np.int64]
 
@@ -79,18 +77,9 @@ def equal_rows(values: NDArray[Any], other: NDArray[Any]) -> tuple[Ints, Ints]:
         >>> equal_rows(np.array([[1, 2], [3, 4]], np.uint8), np.array([[3, 4], [5, 6]], np.uint8))
         (array([1]), array([0]))
     """
-    found = pc.index_in(as_values(other), value_set=as_values(values))
-    b = np.flatnonzero(found.is_valid().to_numpy(zero_copy_only=False))
-    return found.drop_null().to_numpy().astype(np.int64), b
-
-
-def as_values(rows: NDArray[Any]) -> pa.Array:
-    """Rows of bytes, or scalars, as an Arrow array."""
-    if rows.ndim == 1:
-        return pa.array(rows)
-    width = math.prod(rows.shape[1:]) * rows.itemsize
-    flat = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), width)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(flat.shape[1]), len(flat), [None, pa.py_buffer(flat)])
+    first = first_equal(as_values(np.concatenate([values, other])))[len(values) :]
+    b = np.flatnonzero(first < len(values))
+    return first[b], b
 
 
 def joined_together(

@@ -59,6 +59,12 @@ class ColumnSignal(Signal):
 
         return distinct_values(scanned, self.column, self.also, self.usable)
 
+    def rows(self, scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """The values of some samples; files that hold none of them are not read. See :meth:`Signal.rows`."""
+        from dedupkit.signals.columns import values_of
+
+        return values_of(scanned, self.column, self.also, self.usable, samples)
+
 
 def compared_columns(signals: Iterable[Signal]) -> list[str]:
     """The columns of samples that some signals compare, as far as they are over one column each."""

@@ -12,10 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.store import count_rows, parquet_writer, read_columns
+from dedupkit.signals.equal import bytes_of, first_equal
+from dedupkit.store import count_rows, parquet_writer, read_columns, rows_by_file
 
 __all__ = [
-    "Distinct", "Edges", "Scanned", "Written", "bytes_of", "distinct_values", "read_column", "usable_values",
+    "Distinct", "Edges", "Scanned", "Written", "distinct_values", "read_column", "usable_values", "values_of",
     "write_edges",
 ]  # fmt: skip
 
@@ -116,13 +117,36 @@ def distinct_values(
     """
     table = scanned.read(*dict.fromkeys((column, *also)))
     rows, values = usable_values(table, column, usable)
-    encoded = values.dictionary_encode()
-    indices = encoded.indices.to_numpy()
-    first = np.empty(len(encoded.dictionary), np.int32)
-    first[indices[::-1]] = rows[::-1]  # the last write is the smallest sample
+    first = first_equal(values)
     label = np.full(table.num_rows, -1, np.int32)
-    label[rows] = first[indices]
-    return Distinct(label, _as_array(encoded.dictionary))
+    label[rows] = rows[first]
+    return Distinct(label, _as_array(values.take(pa.array(np.flatnonzero(first == np.arange(len(first)))))))
+
+
+def values_of(
+    scanned: Scanned,
+    column: str,
+    also: tuple[str, ...],
+    usable: Callable[[pa.Table], Any],
+    samples: NDArray[np.int64],
+) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """The fingerprints of some samples, ascending; arguments as those of :func:`distinct_values`.
+
+    Returns:
+        Which of them have one, (k,) bool; and the fingerprints of these.
+    """
+    names = list(dict.fromkeys((column, *also)))
+    held, files = scanned.select(*names), [scanned.folder.samples(shard) for shard in range(scanned.shards)]
+    if held is None:
+        found = rows_by_file(files, samples)
+        parts = [read_columns(file, names).take(pa.array(mine)) for file, _, _, mine in found]
+        table = pa.concat_tables(parts or [read_columns(files[0], names).slice(0, 0)])
+    else:
+        table = held.take(pa.array(samples))
+    rows, values = usable_values(table, column, usable)
+    present = np.zeros(len(samples), bool)
+    present[rows] = True
+    return present, _as_array(values)
 
 
 def usable_values(
@@ -139,13 +163,6 @@ def usable_values(
 
 def _as_array(values: pa.Array) -> NDArray[Any]:
     return bytes_of(values) if pa.types.is_fixed_size_binary(values.type) else values.to_numpy(zero_copy_only=False)
-
-
-def bytes_of(values: pa.Array) -> NDArray[np.uint8]:
-    """The bytes of a column of a fixed width, (n, width); rows without a value are undefined."""
-    width = values.type.byte_width
-    flat = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * width :][: len(values) * width]
-    return flat.reshape(-1, width)
 
 
 class Written(NamedTuple):

@@ -28,8 +28,8 @@ from dedupkit.neighbors.hamming.ranges import (
     seconds_of,
 )
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.signals.across import as_values
-from dedupkit.signals.columns import Scanned, Written, bytes_of, usable_values, write_edges
+from dedupkit.signals.columns import Scanned, Written, usable_values, write_edges
+from dedupkit.signals.equal import as_values, bytes_of, first_equal, part_of
 from dedupkit.signals.expected import Expected
 from dedupkit.store import atomic_path, read_columns
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dedupkit.signals.hamming import HashSignal
     from dedupkit.signals.signal import JoinSettings, Steps
 
-__all__ = ["expected_steps", "hash_steps", "join_piece", "part_of", "write_distinct", "write_whole"]
+__all__ = ["expected_steps", "hash_steps", "join_piece", "write_distinct", "write_whole"]
 
 PART_BYTES = 128_000_000
 """Bytes of fingerprints that a task collects, where none are equal."""
@@ -135,25 +135,10 @@ def write_distinct(
     return {"distinct": len(first)}
 
 
-def part_of(values: NDArray[np.uint8], parts: int) -> NDArray[np.int64]:
-    """The range of bytes that each fingerprint, (n, width) uint8, is in: its first eight bytes, mixed.
-
-    >>> values = np.arange(80, dtype=np.uint8).reshape(10, 8)
-    >>> part_of(values, 3).tolist() == part_of(values[::-1], 3)[::-1].tolist()
-    True
-    """
-    first = np.ascontiguousarray(values[:, :8]).view("<u8")[:, 0]
-    mixed = (first ^ (first >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
-    part: NDArray[np.int64] = (((mixed >> np.uint64(32)) * np.uint64(parts)) >> np.uint64(32)).astype(np.int64)
-    return part
-
-
 def _collapsed(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """The distinct rows in the order in which they first occur, after their places."""
-    encoded = as_values(values).dictionary_encode()
-    indices = encoded.indices.to_numpy()
-    first = np.empty(len(encoded.dictionary), np.int64)
-    first[indices[::-1]] = np.arange(len(values))[::-1]  # the last write is the first occurrence
+    first = first_equal(as_values(values))
+    first = np.flatnonzero(first == np.arange(len(first)))
     return first, values[first]
 
 

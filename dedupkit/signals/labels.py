@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dedupkit.signals.columns import Scanned, bytes_of, distinct_values
+from dedupkit.signals.columns import Scanned, distinct_values
+from dedupkit.signals.equal import as_values, bytes_of, first_equal, part_of
 from dedupkit.startup.memory import give_back_memory
 from dedupkit.store import append_rows, count_rows, read_columns
 
@@ -25,7 +26,6 @@ __all__ = ["equal_samples"]
 _IN_MEMORY = 1_000_000  # rows that are grouped as they are read
 _ROWS_A_PART = 250_000
 _MOST_PARTS = 256
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # spreads values that share their first bits
 
 
 def equal_samples(
@@ -56,7 +56,7 @@ def equal_samples(
         for place in places:
             if place.exists():
                 rows = np.fromfile(place, record)
-                label[rows["row"]] = rows["row"][_first_equal(rows["value"])]
+                label[rows["row"]] = rows["row"][first_equal(as_values(rows["value"]))]
                 place.unlink()
     give_back_memory()
     return label
@@ -74,17 +74,4 @@ def _write(
     rows = np.empty(len(mine), record)
     rows["row"] = start + mine
     rows["value"] = bytes_of(values)[mine]
-    head = np.ascontiguousarray(rows["value"][:, :8]).view(np.uint64).ravel()
-    part = (((head * _GOLDEN) >> np.uint64(32)) * np.uint64(len(places)) >> np.uint64(32)).astype(np.uint8)
-    append_rows(places, part, rows)
-
-
-def _first_equal(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For each row the first with the same bytes."""
-    packed = pa.py_buffer(np.ascontiguousarray(values))
-    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(values.shape[1]), len(values), [None, packed])
-    codes = column.dictionary_encode().indices.to_numpy()
-    first = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last write is the first row
-    found: NDArray[np.int64] = first[codes]
-    return found
+    append_rows(places, part_of(rows["value"], len(places)).astype(np.uint8), rows)

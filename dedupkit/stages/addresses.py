@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dedupkit.metadata.keys import KeySettings, batch_keys
 from dedupkit.signals.across import Across, equal_rows, leading, restricted
 from dedupkit.signals.columns import Scanned
+from dedupkit.signals.equal import as_values, first_equal
 from dedupkit.signals.signal import JoinSettings
 
 __all__ = ["ADDRESSES", "Domain", "Url", "host_of"]
@@ -81,15 +82,8 @@ def _keys(scanned: Scanned, column: str) -> tuple[NDArray[np.uint8], NDArray[np.
 
 def _first(keys: NDArray[np.uint8], present: NDArray[np.bool_]) -> NDArray[np.int32]:
     rows = np.flatnonzero(present)
-    values = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(16), len(rows), [None, pa.py_buffer(np.ascontiguousarray(keys[rows]))]
-    )
     label = np.full(len(keys), -1, np.int32)
-    if len(rows):
-        indices = values.dictionary_encode().indices.to_numpy()
-        first = np.empty(int(indices.max()) + 1, np.int32)
-        first[indices[::-1]] = rows[::-1]
-        label[rows] = first[indices]
+    label[rows] = rows[first_equal(as_values(keys[rows]))]
     return label
 
 

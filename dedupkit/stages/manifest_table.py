@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
-from dedupkit.signals.columns import bytes_of
+from dedupkit.signals.equal import bytes_of
 from dedupkit.store import give_back_pages, in_blocks, parquet_writer, read_columns, rows_by_file
 
 __all__ = [
