@@ -121,18 +121,18 @@ def corner_matches(a: Corners, b: Corners, *, mirror: bool) -> NDArray[np.intp]:
     """
     if min(len(a), len(b)) < 2:
         return np.empty((0, 2), np.intp)
-    from dedupkit.verification.kernels import agreeing_moves, nearest_codes
+    from dedupkit.verification.kernels import agreeing_moves, mutual_matches
 
-    words_a, words_b = _words(a, mirror), _words(b, False)
-    nearest, best, second, back = (np.empty(count, np.int32) for count in (len(a), len(a), len(a), len(b)))
-    nearest_codes(words_a, words_b, nearest, best, second, back)
-    rows = np.flatnonzero((back[nearest] == np.arange(len(a))) & (best < _FAR) & (best < _RATIO * second))
-    matches = np.column_stack([rows, nearest[rows]])
-    turns = a.turns[rows].astype(np.intp)
-    turned = (b.turns[matches[:, 1]] - (_DIRECTIONS // 2 - turns if mirror else turns)) % _DIRECTIONS
-    resized = b.levels[matches[:, 1]].astype(np.intp) - a.levels[rows] + _LEVELS
-    agreeing = np.empty(len(rows), np.bool_)
-    agreeing_moves(turned, resized, (_DIRECTIONS, 2 * _LEVELS + 1), _TURN, _SIZE, agreeing)
+    matches = np.empty((min(len(a), len(b)), 2), np.intp)
+    moves = np.empty_like(matches)
+    sides = (
+        (_words(side, flip), side.turns.astype(np.intp), side.levels.astype(np.intp))
+        for side, flip in ((a, mirror), (b, False))
+    )
+    count = mutual_matches(*sides, mirror, (_DIRECTIONS, _LEVELS), (_FAR, _RATIO), matches, moves)
+    matches, moves = matches[:count], moves[:count]
+    agreeing = np.empty(count, np.bool_)
+    agreeing_moves(moves, (_DIRECTIONS, 2 * _LEVELS + 1), (_TURN, _SIZE), agreeing)
     return matches[agreeing]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.verification.features import Features
-from dedupkit.verification.maps import Affine, Verification, apply, inverse
+from dedupkit.verification.maps import Affine, Verification, apply, determinant, inverse, scalings
 from dedupkit.verification.tiles import Tiles
 
 __all__ = [
@@ -56,8 +56,8 @@ def fit(
     if found is None or not np.isfinite(found).all():
         return None, 0
     matrix = np.column_stack([found[:, :2] * (b.pixel / a.pixel), found[:, 2] * b.pixel])
-    large, small = np.linalg.svd(found[:, :2], compute_uv=False)
-    if small < 1 / 32 or large > MAX_STRETCH * small or (np.linalg.det(found[:, :2]) < 0) != mirror:
+    large, small = scalings(found)
+    if small < 1 / 32 or large > MAX_STRETCH * small or (determinant(found) < 0) != mirror:
         return None, 0
     return matrix, int(follows.sum())
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.verification.features import Features
-from dedupkit.verification.maps import Affine, inverse
+from dedupkit.verification.maps import Affine, inverse, mean_scaling
 
 __all__ = ["worth_aligning"]
 
@@ -35,7 +35,7 @@ def worth_aligning(a: Features, b: Features, matrix: Affine, *, sure: bool) -> b
     """
     from dedupkit.verification.kernels import correlate_reduced
 
-    wider = max(a.size) * math.sqrt(abs(float(np.linalg.det(matrix[:, :2])))) / max(b.size)
+    wider = max(a.size) * mean_scaling(matrix) / max(b.size)
     if wider < 1:  # the tiles are those of the image that shows more
         a, b, matrix, wider = b, a, inverse(matrix), 1 / wider
     side = SIDE if wider < math.sqrt(2) else 2 * SIDE

@@ -8,7 +8,15 @@ import numpy as np
 
 from dedupkit.neighbors.hamming.kernels import njit, popcount
 
-__all__ = ["agreeing_moves", "compare_tiles", "correlate_reduced", "describe", "nearest_codes", "nearest_nearby"]
+__all__ = [
+    "agreeing_moves",
+    "compare_tiles",
+    "correlate_reduced",
+    "describe",
+    "mutual_matches",
+    "nearest_codes",
+    "nearest_nearby",
+]
 
 _SHIFT, _ROWS = np.int32(16), np.int32((1 << 16) - 1)  # a distance and the row it belongs to, in one number
 _NONE = np.int32((1 << 30) - 1)
@@ -101,28 +109,58 @@ def nearest_nearby(placed: Any, a: Any, points: Any, b: Any, radius: Any, neares
 
 
 @njit
-def agreeing_moves(turned: Any, resized: Any, shape: Any, turn: Any, size: Any, agreeing: Any) -> None:
+def mutual_matches(a: Any, b: Any, mirror: Any, shape: Any, bounds: Any, matches: Any, moves: Any) -> Any:
+    """Find the codes of two images that are nearest to one another, clearly nearer than the second nearest.
+
+    Args:
+        a: The corners of one image: (2, n) uint64 codes, (n,) int64 turns and (n,) int64 levels.
+        b: The same of the other.
+        mirror: Whether the codes of a are those of its mirror image; its turns are not.
+        shape: Number of turns and of levels.
+        bounds: Bits by which matches differ less, and the share of those of the second nearest.
+        matches: (at least n or m, 2) int64, rows of a and b, to be filled.
+        moves: (as many, 2) int64, to be filled: how far each is turned, and how much it is resized, from 0.
+
+    Returns:
+        Number of matches.
+    """
+    (words_a, turns_a, levels_a), (words_b, turns_b, levels_b) = a, b
+    (turns, levels), (far, ratio) = shape, bounds
+    nearest, best = np.empty(len(turns_a), np.int32), np.empty(len(turns_a), np.int32)
+    second, back = np.empty(len(turns_a), np.int32), np.empty(len(turns_b), np.int32)
+    nearest_codes(words_a, words_b, nearest, best, second, back)
+    count = 0
+    for i in range(len(nearest)):
+        j = nearest[i]
+        if back[j] == i and best[i] < far and best[i] < ratio * second[i]:
+            matches[count, 0], matches[count, 1] = i, j
+            moves[count, 0] = (turns_b[j] - (turns // 2 - turns_a[i] if mirror else turns_a[i])) % turns
+            moves[count, 1] = levels_b[j] - levels_a[i] + levels
+            count += 1
+    return count
+
+
+@njit
+def agreeing_moves(moves: Any, shape: Any, bounds: Any, agreeing: Any) -> None:
     """Find the largest set of matches that differ little from one turn and size; the first of equals.
 
     Args:
-        turned: (k,) int64, how far each is turned, below shape[0], which is a full turn.
-        resized: (k,) int64, how much each is resized, below shape[1].
+        moves: (k, 2) int64, how far each is turned, below shape[0], which is a full turn, and resized, below shape[1].
         shape: Number of turns and of sizes.
-        turn: By how much they differ in turn from the middle of the set at most.
-        size: By how much in size.
+        bounds: By how much they differ in turn and in size from the middle of the set at most.
         agreeing: (k,) bool, to be filled.
     """
-    turns, sizes = shape
+    (turns, sizes), (turn, size) = shape, bounds
     votes = np.zeros(shape, np.int64)
-    for at in range(len(turned)):
-        for i in range(turned[at] - turn, turned[at] + turn + 1):
-            for j in range(max(0, resized[at] - size), min(sizes, resized[at] + size + 1)):
+    for at in range(len(moves)):
+        for i in range(moves[at, 0] - turn, moves[at, 0] + turn + 1):
+            for j in range(max(0, moves[at, 1] - size), min(sizes, moves[at, 1] + size + 1)):
                 votes[i % turns, j] += 1
     best = np.argmax(votes)
     i, j = best // sizes, best % sizes
-    for at in range(len(turned)):
-        apart = abs((turned[at] - i + turns // 2) % turns - turns // 2)
-        agreeing[at] = apart <= turn and abs(resized[at] - j) <= size
+    for at in range(len(moves)):
+        apart = abs((moves[at, 0] - i + turns // 2) % turns - turns // 2)
+        agreeing[at] = apart <= turn and abs(moves[at, 1] - j) <= size
 
 
 @njit

@@ -14,7 +14,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Affine", "Box", "Relation", "Verification", "apply", "inverse", "shared_polygon"]
+__all__ = [
+    "Affine",
+    "Box",
+    "Relation",
+    "Verification",
+    "apply",
+    "determinant",
+    "inverse",
+    "mean_scaling",
+    "scalings",
+    "shared_polygon",
+]
 
 Affine = NDArray[np.float64]
 Box = tuple[float, float, float, float]
@@ -36,6 +47,24 @@ def inverse(matrix: Affine) -> Affine:
     """The (2, 3) matrix of the inverse map."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
+def determinant(matrix: Affine) -> float:
+    """Pixels of area to one, negative where the map mirrors."""
+    ((a, b, _), (c, d, _)) = matrix.tolist()
+    return float(a * d - b * c)
+
+
+def mean_scaling(matrix: Affine) -> float:
+    """Pixels to one along a side; the geometric mean where the map stretches."""
+    return math.sqrt(abs(determinant(matrix)))
+
+
+def scalings(matrix: Affine) -> tuple[float, float]:
+    """The largest and the smallest scaling of a map: its singular values, which two rows have in closed form."""
+    ((a, b, _), (c, d, _)) = matrix.tolist()
+    similar, rest = math.hypot(a + d, b - c) / 2, math.hypot(a - d, b + c) / 2
+    return similar + rest, abs(similar - rest)
 
 
 def shared_polygon(matrix: Affine, size_a: tuple[int, int], size_b: tuple[int, int]) -> NDArray[np.float64]:
@@ -147,20 +176,20 @@ class Verification:
     @property
     def scale(self) -> float:
         """Pixels of b for a pixel of a, along a side; the geometric mean where the map stretches."""
-        return 0.0 if self.matrix is None else math.sqrt(abs(float(np.linalg.det(self.matrix[:, :2]))))
+        return 0.0 if self.matrix is None else mean_scaling(self.matrix)
 
     @property
     def stretch(self) -> float:
         """Change of the aspect, at least 1: the ratio of the map's largest to its smallest scaling."""
         if self.matrix is None:
             return 1.0
-        large, small = np.linalg.svd(self.matrix[:, :2], compute_uv=False)
-        return float(large / small)
+        large, small = scalings(self.matrix)
+        return large / small
 
     @property
     def mirrored(self) -> bool:
         """Whether one is a mirror image of the other."""
-        return self.matrix is not None and float(np.linalg.det(self.matrix[:, :2])) < 0
+        return self.matrix is not None and determinant(self.matrix) < 0
 
     @property
     def rotation(self) -> float:

@@ -47,7 +47,7 @@ from dedupkit.verification.criteria import (
 )
 from dedupkit.verification.features import Features, ImageLike, features_of, local_features
 from dedupkit.verification.glance import worth_aligning
-from dedupkit.verification.maps import Affine, Verification, apply
+from dedupkit.verification.maps import Affine, Verification, apply, determinant
 from dedupkit.verification.pixels import align
 from dedupkit.verification.sift import by_sift
 from dedupkit.verification.small import by_all_pixels, is_small
@@ -184,7 +184,7 @@ def _corner_maps(cv2: Any, a: Features, b: Features) -> Iterator[tuple[Affine, i
 
 def _look_again(cv2: Any, a: Features, b: Features, matrix: Affine, radius: float) -> _Look | None:
     """Seek the map again among all corners that look alike and lie about where the map puts them."""
-    mirror = bool(np.linalg.det(matrix[:, :2]) < 0)
+    mirror = determinant(matrix) < 0
     placed = apply(matrix, a.corners.points)
     matches = matches_nearby(a.corners, b.corners, placed, radius * b.pixel, mirror=mirror)
     better, inliers = fit(cv2, a, b, _places(a, b, matches), mirror)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.verification.features import FLAT, Features
-from dedupkit.verification.maps import Affine, apply, shared_polygon
+from dedupkit.verification.maps import Affine, apply, mean_scaling, shared_polygon
 from dedupkit.verification.tiles import ALIKE, Tiles
 
 __all__ = ["align", "compare_pixels"]
@@ -103,7 +103,7 @@ class _Grid:
         if len(corners) < 3:
             return None
         start, extent = corners.min(axis=0), np.ptp(corners, axis=0)
-        scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+        scale = mean_scaling(matrix)
         step = max(extent.max() / GRID, a.pixel, b.pixel / scale)  # pixels of a to a pixel of the grid
         columns, rows = (max(1, round(length / step)) for length in extent.tolist())
         to_a = np.array([[extent[0] / columns, 0, start[0]], [0, extent[1] / rows, start[1]]])
@@ -165,7 +165,7 @@ def _of_plane(image: Features, to_full: Affine) -> Affine:
 
 def _blurred(cv2: Any, image: Features, to_full: Affine) -> NDArray[np.float32]:
     """The plane, blurred to the resolution of the grid."""
-    sigma = 0.8 * np.sqrt(abs(np.linalg.det(_of_plane(image, to_full)[:, :2])))
+    sigma = 0.8 * mean_scaling(_of_plane(image, to_full))
     plane = image.plane.astype(np.float32)
     if sigma > 0.4:
         plane = cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
@@ -184,7 +184,7 @@ def _sampled(cv2: Any, plane: NDArray[np.float32], matrix: Affine, shape: tuple[
 def _inside(image: Features, to_full: Affine, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Which of the grid's pixels (rows, columns) lie in the content of the image, clear of its edges."""
     rows, columns = shape
-    margin = MARGIN * np.sqrt(abs(np.linalg.det(to_full[:, :2])))
+    margin = MARGIN * mean_scaling(to_full)
     x, y = np.arange(columns) + 0.5, np.arange(rows)[:, None] + 0.5
     left, top, right, bottom = np.array(image.content) * (*image.size, *image.size)
     across, down = (line[0] * x + line[1] * y + line[2] for line in to_full)

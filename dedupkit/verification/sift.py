@@ -30,7 +30,7 @@ from dedupkit.verification.criteria import (
 )
 from dedupkit.verification.features import Features
 from dedupkit.verification.glance import worth_aligning
-from dedupkit.verification.maps import Affine, Verification, apply
+from dedupkit.verification.maps import Affine, Verification, apply, mean_scaling
 from dedupkit.verification.pixels import align, compare_pixels
 from dedupkit.verification.tiles import BLOCK
 
@@ -99,7 +99,7 @@ def _judge(
     min_agreement: float,
 ) -> Verification:
     """Hold a map that SIFT features propose against every criterion."""
-    unit = max(b.pixel, a.pixel * float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+    unit = max(b.pixel, a.pixel * mean_scaling(matrix))
     placed = apply(matrix, points[0]) / unit
     errors = placed - points[1] / unit
     deviation = float(np.median(np.linalg.norm(errors, axis=1)))
