@@ -44,9 +44,9 @@ class Domain:
 
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Pairs of hosts and the domains that they lie in; see :meth:`dedupkit.signals.Signal.across`."""
-        hosts = pc.dictionary_encode(host_of(own.read("url")["url"].combine_chunks()))
+        hosts = pc.dictionary_encode(host_of(_texts(own, "url")))
         label = _first_of(hosts)
-        domains = pc.dictionary_encode(other.read("domain")["domain"].combine_chunks())
+        domains = pc.dictionary_encode(_texts(other, "domain"))
         listed = restricted(_first_of(domains), part)
         texts = other.read("domain")["domain"].to_pylist()
         row_of = {texts[row]: row for row in leading(listed).tolist()}
@@ -75,9 +75,14 @@ def host_of(urls: pa.Array) -> pa.Array:
 
 def _keys(scanned: Scanned, column: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The normal forms of URLs as (n, 16) bytes, and which rows have one."""
-    table = scanned.read(column)
-    (keys,) = batch_keys({"url": table[column].combine_chunks()}, table.num_rows, [("url",)], KeySettings())
+    texts = _texts(scanned, column)
+    (keys,) = batch_keys({"url": texts}, len(texts), [("url",)], KeySettings())
     return np.ascontiguousarray(keys.hashes).view(np.uint8).reshape(-1, 16), keys.state.astype(bool)
+
+
+def _texts(scanned: Scanned, column: str) -> pa.Array:
+    """A column of texts of all samples, which may be more than 2 GiB."""
+    return scanned.read(column)[column].cast(pa.large_string()).combine_chunks()
 
 
 def _first(keys: NDArray[np.uint8], present: NDArray[np.bool_]) -> NDArray[np.int32]:

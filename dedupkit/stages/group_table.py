@@ -122,7 +122,7 @@ def _caption_columns(groups: NDArray[np.int64], known: pa.Table | None) -> list[
     place = np.minimum(np.searchsorted(known["group"].to_numpy(), groups), known.num_rows - 1)
     where = pa.array(place, mask=known["group"].to_numpy()[place] != groups)
     number, caption, often = (
-        known[name].combine_chunks().cast(kind).take(where)
+        known[name].combine_chunks().take(where).cast(kind)
         for name, kind in zip(("captions", "caption", "caption_count"), kinds, strict=True)
     )
     return [pc.fill_null(number, 0), caption, pc.fill_null(often, 0)]

@@ -191,7 +191,7 @@ def iter_manifest(
             "captions": _by_row(captions, rows, MANIFEST_SCHEMA.field("captions").type),
             "score": pc.coalesce(score, pa.array(decision.score[rows], mask=~removed)),
             "kept_sample": pc.coalesce(number, pa.array(witness.astype(np.int64), mask=witness < 0)),
-            "kept_key": pc.coalesce(key, witness_keys.take(pa.array(where, mask=witness < 0))),
+            "kept_key": pc.coalesce(key, witness_keys.take(pa.array(where, mask=witness < 0)).cast(pa.string())),
             "kept_source": kept_source,
             "group": pa.array(decision.group[rows].astype(np.int64)),
             "group_size": pa.array(sizes[decision.group[rows]]),
@@ -228,14 +228,13 @@ def _by_row(values: Mapping[int, Any], rows: slice, kind: pa.DataType) -> pa.Arr
 
 
 def keys_of(wanted: NDArray[np.integer], samples: Sequence[Path]) -> pa.Array:
-    """The keys of some samples, ascending, without holding all keys at once."""
-    parts = list(_key_parts(wanted, samples))
-    return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+    """The keys of some samples, ascending, without holding all keys at once; large strings, for they may be many."""
+    return pa.concat_arrays([pa.array([], pa.large_string()), *_key_parts(wanted, samples)])
 
 
 def _key_parts(wanted: NDArray[np.integer], samples: Sequence[Path]) -> Iterator[pa.Array]:
     for file, _, _, mine in rows_by_file(samples, wanted):
-        yield read_columns(file, ["key"])["key"].combine_chunks().take(pa.array(mine))
+        yield read_columns(file, ["key"])["key"].combine_chunks().take(pa.array(mine)).cast(pa.large_string())
 
 
 def _hex(column: pa.ChunkedArray) -> pa.Array:
