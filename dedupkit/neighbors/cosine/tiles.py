@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from dedupkit.errors import import_optional
 from dedupkit.neighbors.cosine.rows import Floats, Ints, Rows
@@ -38,6 +39,16 @@ def dots(x: Floats, y: Floats, i: Ints, j: Ints, out: Floats) -> None:
         for c in range(x.shape[1]):
             total += np.float64(x[i[p], c]) * np.float64(y[j[p], c])
         out[p] = min(1.0, max(-1.0, total))
+
+
+@njit(cache=True, nogil=True)
+def mark_reaching(products: Any, rows: Any, columns: Any, passing: Any) -> None:
+    """Mark in passing, bool (m, n), which products (m, n) reach the bound of their row (m,) or column (n,)."""
+    for i in range(len(rows)):
+        row = rows[i]
+        for j in range(len(columns)):
+            least = row if row < columns[j] else columns[j]
+            passing[i, j] = products[i, j] >= least
 
 
 class Engine:
@@ -138,9 +149,7 @@ class Engine:
             self.passing = np.empty(len(x) * len(y), np.bool_)
         passing = self.passing[: len(x) * len(y)].reshape(len(x), len(y))
         if self.kind == "bfloat16":
-            # Read as integers, bfloat16 numbers keep their order as long as one of the two is positive.
-            bits = self._halves(x, y).view(self.torch.int16).numpy()
-            np.greater_equal(bits, bound.view(np.int32) >> 16, out=passing)
+            np.greater_equal(self._halves(x, y).view(self.torch.int16).numpy(), _bits(bound), out=passing)
         else:
             np.greater_equal(self.product(x, y), bound, out=passing)
         i, j = np.divmod(np.flatnonzero(passing), passing.shape[1])
@@ -163,25 +172,35 @@ class Engine:
                 passing |= product >= self._on_device(columns, product.T, k)
             i, j = passing.nonzero(as_tuple=True)
             return i.cpu().numpy(), j.cpu().numpy()
-        cosines = self.product(x, y)
-        found = self._reaching(cosines, rows, columns)
-        if len(found) > 4 * k * (cosines.shape[0] + cosines.shape[1]):
+        compared = self._compared(x, y)
+        found = self._reaching(compared, rows, columns)
+        if len(found) > 4 * k * (compared.shape[0] + compared.shape[1]):
             # Early tiles: what is k-th here is exceeded by k others at least, less the error of the products.
+            cosines = compared if compared.dtype == np.float32 else self._floats(compared)
             rows = np.maximum(rows, _kth(cosines, k) - np.float32(self.slack))
             if columns is not None:
                 columns = np.maximum(columns, _kth(np.ascontiguousarray(cosines.T), k) - np.float32(self.slack))
-            found = self._reaching(cosines, rows, columns)
-        i, j = np.divmod(found, cosines.shape[1])
+            found = self._reaching(compared, rows, columns)
+        i, j = np.divmod(found, compared.shape[1])
         return i, j
 
-    def _reaching(self, cosines: Floats, rows: Floats, columns: Floats | None) -> Ints:
-        slack = np.float32(self.slack)
-        if self.passing.size < cosines.size:
-            self.passing = np.empty(cosines.size, np.bool_)
-        passing = self.passing[: cosines.size].reshape(cosines.shape)
-        np.greater_equal(cosines, (rows - slack)[:, None], out=passing)
-        if columns is not None:
-            passing |= cosines >= columns - slack
+    def _compared(self, x: Any, y: Any) -> NDArray[Any]:
+        """The product of two loaded blocks as numbers that compare as it does, float32 or the bits of bfloat16, int16."""
+        if self.kind != "bfloat16":
+            return self.product(x, y)
+        return np.ascontiguousarray(self._halves(x, y).view(self.torch.int16).numpy())
+
+    def _floats(self, bits: NDArray[Any]) -> Floats:
+        floats: Floats = self.torch.from_numpy(bits).view(self.torch.bfloat16).float().numpy()
+        return floats
+
+    def _reaching(self, compared: NDArray[Any], rows: Floats, columns: Floats | None) -> Ints:
+        if self.passing.size < compared.size:
+            self.passing = np.empty(compared.size, np.bool_)
+        passing = self.passing[: compared.size].reshape(compared.shape)
+        both = (rows, np.full(compared.shape[1], np.inf, np.float32) if columns is None else columns)
+        bounds = [bound - np.float32(self.slack) for bound in both]
+        mark_reaching(compared, *(bounds if compared.dtype == np.float32 else map(_bits, bounds)), passing)
         return np.flatnonzero(passing)
 
     def _on_device(self, bounds: Floats, product: Any, k: int) -> Any:
@@ -189,6 +208,14 @@ class Engine:
         if k < product.shape[1]:
             reached = self.torch.maximum(reached, product.topk(k, dim=1).values[:, -1] - self.slack)
         return reached - self.slack
+
+
+def _bits(bounds: Any) -> Any:
+    """Positive float32 numbers as the bits of the next bfloat16 below, int16.
+
+    Read as integers, bfloat16 numbers keep their order as long as one of the two is positive.
+    """
+    return (bounds.view(np.int32) >> 16).astype(np.int16)
 
 
 def _kth(cosines: Floats, k: int) -> Floats:
