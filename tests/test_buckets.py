@@ -382,9 +382,10 @@ class TestBadInput:
         self, server: S3, local: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As after a suspension of more than half a minute."""
-        real = export.write_parts
+        real, begun = export.write_parts, []
 
         def suspended(*arguments: Any) -> dict[str, Any]:
+            begun.append(arguments)
             result = real(*arguments)
             Bucket("s3://bucket/lost/clean").create(".dedupkit/.held/00000009", b'{"token": "late"}')
             for thread in threading.enumerate():
@@ -394,8 +395,9 @@ class TestBadInput:
 
         monkeypatch.setattr(export, "write_parts", suspended)
         with pytest.raises(DedupkitError, match="another process has taken s3://bucket/lost/clean"):
-            apply(local / "run", "s3://bucket/lost/clean", workers=1)
+            apply(local / "run", "s3://bucket/lost/clean", workers=1, shard_size=1)
         assert "sizes.json" not in server.objects("s3://bucket/lost/clean")
+        assert len(begun) == 1, "it ends with the task that it was at"
 
     def test_of_many_that_take_a_folder_at_once_one_gets_it(self, server: S3) -> None:
         bucket = Bucket("s3://bucket/many/run")

@@ -143,12 +143,12 @@ def _write_shards(plan: _Plan, target: Target, engine: Engine) -> tuple[int, int
     target.begin(plan.format, [*sizes, *beside, *index])
     tasks = [plan.task(target, part, outputs) for part in plan.tasks()]
     with target.work_folder() as markers, Progress("apply", len(tasks), "samples") as progress:
-        engine.run(
-            tasks,
-            markers,
-            on_done=lambda _, result: progress.advance(result["samples"]),
-            observe=progress.observe,
-        )
+
+        def on_done(_: Task, result: dict[str, Any]) -> None:
+            target.check()
+            progress.advance(result["samples"])
+
+        engine.run(tasks, markers, on_done=on_done, observe=progress.observe)
     target.write_beside(index)
     return sum(sizes.values()), len(outputs)
 

@@ -15,10 +15,7 @@ __all__ = ["Files", "files_in"]
 
 
 class Files(Protocol):
-    """Files in one folder, by name; they are written into a local folder first, and then kept.
-
-    What changes the folder raises DedupkitError in a process that held it and has lost it to another.
-    """
+    """Files in one folder, by name; they are written into a local folder first, and then kept."""
 
     shown: str
     """The folder as messages name it."""
@@ -29,6 +26,9 @@ class Files(Protocol):
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the folder alone, beyond this machine's lock; DedupkitError where another process holds it."""
+
+    def check(self) -> None:
+        """Refuse to go on in a process that held the folder and has lost it to another; what changes it does so too."""
 
     def names(self) -> set[str]:
         """The names in the folder."""
@@ -72,6 +72,8 @@ class _Local:
     def held(self) -> Iterator[None]:
         yield
 
+    def check(self) -> None: ...
+
     def names(self) -> set[str]:
         return {entry.name for entry in self._path.iterdir()} if self._path.exists() else set()
 
@@ -114,7 +116,7 @@ class _Remote:
         return {name.partition("/")[0] for name in self._mirror.bucket.find()}
 
     def keep(self, name: str) -> dict[str, Any]:
-        self._refuse_lost()
+        self.check()
         path = self._mirror.home / name
         facts = _facts(path) | {"state": self._mirror.bucket.put(name, path)}
         path.unlink()
@@ -124,22 +126,22 @@ class _Remote:
         return "state" in facts and self._mirror.bucket.state(name) == facts["state"]
 
     def remove(self, name: str) -> None:
-        self._refuse_lost()
+        self.check()
         self._mirror.bucket.remove([name])
 
     def keep_state(self, path: Path) -> None:
-        self._refuse_lost()
+        self.check()
         if path.exists():
             self._mirror.push([path])
         else:
             self._mirror.bucket.remove([self._mirror.name(path)])
 
     def clear(self, folder: Path) -> None:
-        self._refuse_lost()
+        self.check()
         shutil.rmtree(folder, ignore_errors=True)
         self._mirror.bucket.remove(self._mirror.bucket.find(self._mirror.name(folder)))
 
-    def _refuse_lost(self) -> None:
+    def check(self) -> None:
         if self._lease is not None:
             self._lease.check()
 

@@ -135,6 +135,14 @@ class Target:
         yield self._work
         self._files.clear(self._work)
 
+    def check(self) -> None:
+        """Refuse to go on where another command has taken the folder.
+
+        Raises:
+            DedupkitError: It has.
+        """
+        self._files.check()
+
     def receipts(self, names: Iterable[str]) -> list[str]:
         """The receipts that some shards have from an earlier call."""
         return [str(path) for path in map(self._receipt, names) if path.exists()]
