@@ -185,7 +185,7 @@ class Engine:
         return i, j
 
     def _compared(self, x: Any, y: Any) -> NDArray[Any]:
-        """The product of two loaded blocks as numbers that compare as it does, float32 or the bits of bfloat16, int16."""
+        """The product of two loaded blocks as numbers that compare as it does: float32, or int16, bits of bfloat16."""
         if self.kind != "bfloat16":
             return self.product(x, y)
         return np.ascontiguousarray(self._halves(x, y).view(self.torch.int16).numpy())

@@ -27,7 +27,7 @@ LANES = 16
 """Words compared at once."""
 
 PADDING = 2 * LANES
-"""Words behind the sorted ones: after a hit in the last block a search begins up to a block beyond it, and reads one."""
+"""Words behind the sorted ones: after a hit in the last block a search begins up to a block beyond it and reads one."""
 
 TILE = 1024
 """Left words that all masks are applied to before the next are read: they stay in the cache."""
