@@ -225,6 +225,28 @@ def test_many_tasks_give_the_edges_and_the_bytes_of_one(small: None, shards: Pat
     assert finished.summary["edges"] > 0
 
 
+@pytest.mark.parametrize("tasks", ["1", "1000"])
+def test_samples_with_equal_vectors_are_one_in_a_join(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: str
+) -> None:
+    """As blank images of different bytes are, all of whose pairs might be too many."""
+    for module in (vector_join, vector_plan):
+        monkeypatch.setattr(module, "MAX_EDGES", 20)
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", tasks)
+    keys = [f"{shard}{number}" for shard in range(6) for number in range(4)]
+    vectors = np.eye(24, 24, dtype=np.float32)
+    vectors[3:] = vectors[3]
+    vectors[2] = vectors[1] + vectors[3]
+    pq.write_table(pa.table({"key": keys, "embedding": vectors.tolist()}), tmp_path / "v.parquet")
+    options = {"rule": "mine>=0.7", "keep": "sample", "embed": f"precomputed:{tmp_path / 'v.parquet'}?name=mine"}
+    finished = run(shards, tmp_path / "out", **options)
+    assert [(edge["a"], edge["b"]) for edge in edges(tmp_path / "out", "mine")] == [(1, 2), (2, 3)]
+    rows = finished.manifest.to_pylist()
+    assert [row["kept_sample"] for row in rows] == [None, None, 1, None, *[3] * 20]
+    assert {row["group"] for row in rows[1:]} == {1}
+    assert {row["score"] for row in rows[4:]} == {1.0}
+
+
 def test_two_processes_give_the_bytes_of_one(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(shards, tmp_path / "one", rule="pdq<=31")
     monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", "1")

@@ -61,9 +61,14 @@ class Embedded(Signal):
     @property
     def ranks(self) -> bool:
         """Cosines rank; scores that a background normalises do not follow them."""
+        return not self.normalised
+
+    @property
+    def normalised(self) -> bool:
+        """Whether a background normalises the scores."""
         from dedupkit.embedding.spec import parse_spec
 
-        return not self.spec or "background" not in parse_spec(self.spec).options
+        return bool(self.spec) and "background" in parse_spec(self.spec).options
 
     def join_key(self, settings: JoinSettings) -> list[Any]:
         """The search, and the background by which scores are normalised."""
@@ -99,11 +104,9 @@ class Embedded(Signal):
         """Whether the join can be many tasks."""
         from math import inf
 
-        from dedupkit.embedding.spec import parse_spec
-
         if (settings.floor is None) == (settings.bound == inf) or settings.target_recall >= 1:
             return False
-        return not (self.spec and parse_spec(self.spec).background())
+        return not self.normalised
 
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Pairs of vectors of two runs; see :meth:`Signal.across`. The facts hold the measured ``recall``."""
@@ -112,7 +115,7 @@ class Embedded(Signal):
         return across_vectors(self, own, other, part, settings)
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
-        """Byte copies have one vector; see :meth:`Signal.labels`."""
+        """Samples with equal vectors, or with equal bytes, by the join; see :meth:`Signal.labels`."""
         import numpy as np
 
         first: NDArray[np.int32] = np.load(scanned.folder.labels(self.name))

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dedupkit.neighbors.cosine.distinct import collapse
 from dedupkit.neighbors.cosine.normalise import unit_rows
 from dedupkit.signals.columns import Scanned
 from dedupkit.store import here
 
-__all__ = ["gather", "leaders_of", "vectors_of", "with_vector"]
+__all__ = ["Gathered", "gather", "gather_joined", "leaders_of", "vectors_of", "with_vector"]
+
+
+class Gathered(NamedTuple):
+    """The vectors that are joined.
+
+    Attributes:
+        vectors: (k, d) float16, mapped.
+        leaders: (k,) int64, the first sample that has each.
+        first: (n,) int32, for each sample the leader that stands for it, -1 where it has no vector.
+    """
+
+    vectors: NDArray[np.float16]
+    leaders: NDArray[np.int64]
+    first: NDArray[np.int32]
 
 
 def vectors_of(scanned: Scanned, name: str, samples: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -58,6 +74,30 @@ def gather(scanned: Scanned, name: str, leaders: NDArray[np.int64], path: Path) 
         gathered[filled : filled + high - low] = vectors[leaders[low:high] - start]
         filled, start = filled + int(high - low), start + len(vectors)
     return np.zeros((0, 1), np.float16) if gathered is None else gathered
+
+
+def gather_joined(scanned: Scanned, name: str, path: Path, first: NDArray[np.int32], *, distinct: bool) -> Gathered:
+    """Gather the vector of the first sample of each content; with ``distinct`` each vector once.
+
+    Args:
+        scanned: All samples; their vectors are there.
+        name: The embedder.
+        path: The file.
+        first: (n,) int32, for each sample the first with the same bytes.
+        distinct: Whether the first sample of a vector stands for all that have it.
+    """
+    leaders = leaders_of(scanned, name, first)
+    vectors, first = gather(scanned, name, leaders, path), with_vector(first, leaders)
+    if not distinct:
+        return Gathered(vectors, leaders, first)
+    found = collapse(vectors)
+    stands = np.arange(len(first), dtype=np.int32)
+    stands[leaders[found.members]] = np.repeat(leaders[found.rows.ids], found.sizes)
+    first = np.where(first >= 0, stands[first], -1).astype(np.int32)
+    once = leaders[stands[leaders] == leaders]
+    if len(once) < len(leaders):
+        vectors = gather(scanned, name, once, path)
+    return Gathered(vectors, once, first)
 
 
 def _stored(scanned: Scanned, name: str) -> list[Path]:

@@ -25,7 +25,7 @@ from dedupkit.neighbors.cosine.settings import Settings
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.identity import Exact
-from dedupkit.signals.vector_files import gather, leaders_of, with_vector
+from dedupkit.signals.vector_files import gather_joined
 from dedupkit.signals.vector_join import MAX_EDGES, MOST_RECALL, facts_before, lower
 from dedupkit.store import atomic_path
 
@@ -37,7 +37,7 @@ __all__ = ["PlanFiles", "PlannedJoin", "cell_groups", "planned_steps", "save", "
 CELLS = 64
 """Cells of a task."""
 
-_FORMAT = 2  # raise it when what these tasks write changes
+_FORMAT = 3  # raise it when what these tasks write changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,29 +161,26 @@ def write_plan(files: PlanFiles, name: str, out: str, shards: int, settings: Joi
         DedupkitError: More pairs than there is room for; the message proposes a floor.
     """
     scanned = Scanned(RunFolder(Path(out)), shards)
-    first = Exact("exact").labels(scanned)
-    leaders = leaders_of(scanned, name, first)
+    labels, distinct = Exact("exact").labels(scanned), settings.floor is None
+    with atomic_path(Path(files.vectors)) as temporary:
+        _, leaders, first = gather_joined(scanned, name, temporary, labels, distinct=distinct)
     facts = facts_before(len(leaders), settings)
     plan = Planned(0, 0)
     arrays: list[NDArray[Any]] = [no_rows()] * len(PLANNED)
     if len(leaders) > 1:
-        with atomic_path(Path(files.vectors)) as temporary:
-            gather(scanned, name, leaders, temporary)
         vectors, how = np.load(files.vectors, mmap_mode="r"), search_settings(settings)
         try:
             if settings.floor is None:
                 join = Join(vectors, None, how)
-                distinct, cells, recall = join.distinct[0], join.plan, join.facts[0]
+                found, cells, recall = join.distinct[0], join.plan, join.facts[0]
                 facts["recall"].update(estimate=recall.estimate, low=recall.low, high=recall.high)
             else:
-                distinct, cells, recall = planned_search(vectors, facts["ranks"]["k"], how)
+                found, cells, recall = planned_search(vectors, facts["ranks"]["k"], how)
                 lower(facts["recall"], recall)
         except ValueError as error:
             raise DedupkitError(f"{name}: {error}") from error
-        plan, arrays = planned(distinct, cells)
-    else:
-        save([files.vectors], [np.zeros((0, 1), np.float16)])
-    save((files.leaders, *files.plan, files.labels), [leaders, *arrays, with_vector(first, leaders)])
+        plan, arrays = planned(found, cells)
+    save((files.leaders, *files.plan, files.labels), [leaders, *arrays, first])
     return {"plan": plan._asdict(), "facts": {"distinct": len(leaders), **facts}}
 
 

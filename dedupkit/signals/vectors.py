@@ -16,7 +16,7 @@ from dedupkit.signals.across import Across, restricted
 from dedupkit.signals.columns import Edges, Scanned, write_edges
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.signal import JoinSettings
-from dedupkit.signals.vector_files import gather, leaders_of, with_vector
+from dedupkit.signals.vector_files import gather, gather_joined, leaders_of, with_vector
 from dedupkit.signals.vector_join import facts_before, join_vectors, nearest
 from dedupkit.store import atomic_path, temporary_path
 
@@ -29,7 +29,8 @@ __all__ = ["across_vectors", "match_vectors", "nearest_among"]
 def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) -> dict[str, Any]:
     """Join the vectors of one embedder, and write edges and labels.
 
-    Byte copies have one vector, so only the first of them is joined.
+    Samples with equal vectors are one, whose first is joined; under normalised scores, by which they may be apart, and
+    where each has neighbours of its own, samples with equal bytes are.
 
     Args:
         signal: The embedder.
@@ -44,13 +45,12 @@ def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) ->
     """
     folder = scanned.folder
     folder.ranked(signal.name).unlink(missing_ok=True)
-    first = Exact("exact").labels(scanned)
-    leaders = leaders_of(scanned, signal.name, first)
-    facts = facts_before(len(leaders), settings)
     gathered = temporary_path(folder.edges(signal.name).with_name("vectors.npy"))
     gathered.parent.mkdir(parents=True, exist_ok=True)
     try:
-        vectors = gather(scanned, signal.name, leaders, gathered)
+        labels, distinct = Exact("exact").labels(scanned), settings.floor is None and not signal.normalised
+        vectors, leaders, first = gather_joined(scanned, signal.name, gathered, labels, distinct=distinct)
+        facts = facts_before(len(leaders), settings)
         found = join_vectors(signal.spec, [vectors], settings, facts) if len(leaders) > 1 else iter(())
         blocks = ((leaders[a], leaders[b], score) for a, b, score in found)
         written = write_edges(folder.edges(signal.name), blocks)
@@ -59,7 +59,7 @@ def match_vectors(signal: Embedded, scanned: Scanned, settings: JoinSettings) ->
     finally:
         gathered.unlink(missing_ok=True)
     with atomic_path(folder.labels(signal.name)) as temporary, temporary.open("wb") as stream:
-        np.save(stream, with_vector(first, leaders))
+        np.save(stream, first)
     return {"distinct": len(leaders), **written._asdict(), **facts}
 
 

@@ -153,6 +153,7 @@ def _moved(side: _Side, touched: NDArray[np.int64], before: int) -> Matches:
 
 def _together(own: Matches, parts: Sequence[Matches], count: int) -> Matches:
     """The samples and the rows of all references, numbered one after the other."""
+    parts = [_of_first(own.first, part) for part in parts]
     firsts = [np.where(part.first >= 0, part.first + np.int32(count), -1).astype(np.int32) for part in parts]
     return Matches(
         np.concatenate([own.first, *firsts]),
@@ -161,3 +162,12 @@ def _together(own: Matches, parts: Sequence[Matches], count: int) -> Matches:
         np.concatenate([own.score, *(part.score for part in parts)]),
         own.origin,
     )
+
+
+def _of_first(first: NDArray[np.int32], part: Matches) -> Matches:
+    """Pairs with rows of the samples that stand for others: the run's own join may know more samples as equal."""
+    a = first[part.a]
+    if (a == part.a).all():
+        return part
+    _, once = np.unique(a.astype(np.int64) * len(part.first) + part.b, return_index=True)
+    return Matches(part.first, a[once], part.b[once], part.score[once])
