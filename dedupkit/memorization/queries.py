@@ -15,7 +15,7 @@ from dedupkit.hashing import pdq
 from dedupkit.images import ImageError
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
-from dedupkit.sources.memory import _file
+from dedupkit.sources.memory import file_of
 
 __all__ = ["FLAT", "ImageLike", "embed_one", "hash_of", "model_of"]
 
@@ -64,7 +64,7 @@ def embed_one(model: Embedder, image: ImageLike) -> NDArray[np.float32]:
 
 def _stored(image: Image.Image) -> bytes:
     try:
-        data: bytes = _file(image, 0)["bytes"]
+        data: bytes = file_of(image, 0)["bytes"]
     except Exception as error:  # Pillow raises almost anything for an image that breaks off
         raise ImageError(f"no image that can be used: {error or type(error).__name__}") from error
     return data

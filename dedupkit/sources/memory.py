@@ -20,7 +20,7 @@ from typing import Any
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.columns import ALIASES, as_text, clean_text
 
-__all__ = ["Images", "TemporaryFolder", "images_in", "lay_down"]
+__all__ = ["Images", "TemporaryFolder", "file_of", "images_in", "lay_down"]
 
 _IMAGES_PER_FILE, _BYTES_PER_FILE = 256, 64 << 20
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -218,11 +218,22 @@ def _stored(image: Any, number: int) -> dict[str, Any] | None:
         return None
     if isinstance(image, bytes | bytearray | memoryview):
         return {"bytes": bytes(image), "path": None}
-    return _file(image, number)
+    return file_of(image, number)
 
 
-def _file(image: Any, number: int) -> dict[str, Any]:
-    """An image or array as the bytes of a file that decodes to the same values, with a name that says its format."""
+def file_of(image: Any, number: int) -> dict[str, Any]:
+    """An image or array as a file that decodes to the same values.
+
+    Args:
+        image: A PIL image of any mode, or an array (h, w) or (h, w, 3) uint8.
+        number: Its number, for messages.
+
+    Returns:
+        ``bytes``, and a ``path`` that says their format.
+
+    Raises:
+        DedupkitError: It is no image.
+    """
     import numpy as np
     from PIL import Image, ImageOps
 

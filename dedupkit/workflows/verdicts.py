@@ -87,7 +87,7 @@ class Verdicts:
 
     @property
     def removed(self) -> pa.Table:
-        """Rows of the manifest of the samples that are removed as duplicates."""
+        """Rows of the manifest of the samples that are removed."""
         return self._rows.table(verdict="remove")
 
     @property
