@@ -198,9 +198,12 @@ class Engine:
         if self.passing.size < compared.size:
             self.passing = np.empty(compared.size, np.bool_)
         passing = self.passing[: compared.size].reshape(compared.shape)
-        both = (rows, np.full(compared.shape[1], np.inf, np.float32) if columns is None else columns)
-        bounds = [bound - np.float32(self.slack) for bound in both]
-        mark_reaching(compared, *(bounds if compared.dtype == np.float32 else map(_bits, bounds)), passing)
+        if columns is None:
+            columns = np.full(compared.shape[1], np.inf, np.float32)
+        left, right = (bounds - np.float32(self.slack) for bounds in (rows, columns))
+        if compared.dtype != np.float32:
+            left, right = _bits(left), _bits(right)
+        mark_reaching(compared, left, right, passing)
         return np.flatnonzero(passing)
 
     def _on_device(self, bounds: Floats, product: Any, k: int) -> Any:
