@@ -202,9 +202,7 @@ def test_numbers_of_16_digits_are_no_hashes(tmp_path):
     numbers = [10**15 + n for n in range(4)]
     urls = [f"http://a/{n}" for n in range(4)]
     pq.write_table(pa.table({"url": urls, "hash": numbers}), tmp_path / "a.parquet")
-    with pytest.raises(
-        DedupkitError, match="hash of .* holds values of type int64 such as '1000000000000000'"
-    ):
+    with pytest.raises(DedupkitError, match="hash of .* holds values of type int64 such as '1000000000000000'"):
         clean_lists(tmp_path / "a.parquet", tmp_path / "out", rule="hash<=4")
     texts = pa.array([f"{number:016x}" for number in numbers]).dictionary_encode()
     pq.write_table(pa.table({"url": [f"http://b/{n}" for n in range(4)], "hash": texts}), tmp_path / "b.parquet")
