@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from dedupkit.verification.features import FLAT, Features
 from dedupkit.verification.maps import Affine, apply, mean_scaling, shared_polygon
 from dedupkit.verification.tiles import ALIKE, Tiles
 
-__all__ = ["align", "compare_pixels"]
+__all__ = ["align", "compare_details"]
 
 GRID, TILES = 128, 8  # the shared area is compared on a grid of up to GRID pixels a side, in TILES x TILES tiles
 MARGIN = 3  # grid pixels beside an edge of either image, which blurring mixes with what lies beyond
@@ -21,19 +22,21 @@ HOPELESS = 0.3  # agreement below which the second correction finds no copy eith
 UNSURE = 0.3  # squared gradient, in grey levels a pixel, of what noise moves
 
 
-def compare_pixels(cv2: Any, a: Features, b: Features, matrix: Affine, *, detail: bool = False) -> Tiles:
-    """Correlate the two images tile by tile over the area that they share.
+def compare_details(cv2: Any, a: Features, b: Features, maps: Iterable[Affine]) -> Iterator[Tiles]:
+    """Correlate the two images tile by tile, without what rows and columns explain, under one map after the other.
+
+    That are gradients, a vignette, a horizon, which many images share.
 
     Args:
         cv2: The module.
         a: One image.
         b: The other.
-        matrix: (2, 3) from a to b.
-        detail: Whether to take off what rows and columns explain (gradients, a vignette, a horizon), which many
-            images share.
+        maps: (2, 3) each, from a to b; under all of them the same area is shared, at the same scale.
     """
-    grid = _Grid.of(cv2, a, b, matrix)
-    return _nothing(matrix) if grid is None else grid.tiles(matrix, detail=detail)
+    grid: _Grid | None = None
+    for matrix in maps:
+        grid = grid or _Grid.of(cv2, a, b, matrix)
+        yield _nothing(matrix) if grid is None else grid.tiles(matrix, detail=True)
 
 
 def align(cv2: Any, a: Features, b: Features, matrix: Affine) -> Tiles:

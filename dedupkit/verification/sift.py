@@ -8,6 +8,7 @@ moved err in the direction of their neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,7 @@ from dedupkit.verification.criteria import (
 from dedupkit.verification.features import Features
 from dedupkit.verification.glance import worth_aligning
 from dedupkit.verification.maps import Affine, Verification, apply, mean_scaling
-from dedupkit.verification.pixels import align, compare_pixels
+from dedupkit.verification.pixels import align, compare_details
 from dedupkit.verification.tiles import BLOCK
 
 __all__ = ["by_sift"]
@@ -74,12 +75,11 @@ def by_sift(cv2: Any, a: Features, b: Features, min_inliers: int, min_agreement:
                 return best
         if best.inliers >= min_inliers or min(len(a.keypoints), len(b.keypoints)) >= ENOUGH:
             return best
-    for matrix in _placements(a, b):
-        if not worth_aligning(a, b, matrix, sure=False):
-            continue
-        tiles = compare_pixels(cv2, a, b, matrix, detail=True)
-        if tiles.count >= FEW_TILES and tiles.agreement >= IN_PLACE and tiles.worst >= OTHER:
-            return as_copy(measured(a, b, tiles, 0, 0.0))
+    for mirrorings in _placements(a, b):
+        maps = (matrix for matrix in mirrorings if worth_aligning(a, b, matrix, sure=False))
+        for tiles in compare_details(cv2, a, b, maps):
+            if tiles.count >= FEW_TILES and tiles.agreement >= IN_PLACE and tiles.worst >= OTHER:
+                return as_copy(measured(a, b, tiles, 0, 0.0))
     return best
 
 
@@ -161,16 +161,16 @@ def _matches(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.intp]:
     return np.column_stack([rows[clear], nearest[clear]])
 
 
-def _placements(a: Features, b: Features) -> list[Affine]:
+def _placements(a: Features, b: Features) -> Iterator[list[Affine]]:
     """Content of a upon content of b, and frame upon frame, each in four mirrorings."""
     whole = (0.0, 0.0, 1.0, 1.0)
     boxes = [(a.content, b.content)] + ([(whole, whole)] if (a.content, b.content) != (whole, whole) else [])
-    maps = []
     for box_a, box_b in boxes:
         (left, top), (right, bottom) = (np.array(box_a).reshape(2, 2) * a.size).tolist()
         (x0, y0), (x1, y1) = (np.array(box_b).reshape(2, 2) * b.size).tolist()
+        maps = []
         for p, q, r, s in ((x0, x1, y0, y1), (x1, x0, y0, y1), (x0, x1, y1, y0), (x1, x0, y1, y0)):
             across, down = (q - p) / (right - left), (s - r) / (bottom - top)
             if max(abs(across), abs(down)) <= MAX_STRETCH * min(abs(across), abs(down)):
                 maps.append(np.array([[across, 0, p - across * left], [0, down, r - down * top]]))
-    return maps
+        yield maps
