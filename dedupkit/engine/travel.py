@@ -1,8 +1,8 @@
 """A task on its way to another machine.
 
-Of a folder in an object store each machine has a copy of its own in another place. A path in such a copy travels as the
-folder's URL and what it is relative to it, and a task brings what it reads from the store before it begins. Other paths
-are the same on all machines.
+Each machine keeps its own copy of a folder in an object store. A path in such a copy travels as the folder's URL and
+the path relative to it, and a task brings what it reads from the store before it begins. Other paths are the same on
+all machines.
 """
 
 from __future__ import annotations
@@ -78,23 +78,15 @@ class _Pickler(pickle.Pickler):
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream)
-        self._mirrors: list[Mirror] = []
+        self._mirrors: dict[str, Mirror | None] = {}  # by path: a task names few, many times
 
     def persistent_id(self, value: Any) -> Any:
-        if not isinstance(value, str | Path):
+        if not isinstance(value, str | Path) or not (text := str(value)).startswith("/"):
             return None
-        text = str(value)
-        mirror = self._mirror(text) if text.startswith("/") else None
+        if text not in self._mirrors:
+            self._mirrors[text] = mirror_of(Path(text))
+        mirror = self._mirrors[text]
         return None if mirror is None else (isinstance(value, Path), mirror.url, text[len(str(mirror.home)) + 1 :])
-
-    def _mirror(self, text: str) -> Mirror | None:
-        for mirror in self._mirrors:
-            if text == str(mirror.home) or text.startswith(f"{mirror.home}/"):
-                return mirror
-        found = mirror_of(Path(text))
-        if found is not None:
-            self._mirrors.append(found)
-        return found
 
 
 class _Unpickler(pickle.Unpickler):

@@ -163,6 +163,7 @@ class _Plan:
         self._captions = carried_captions(folder.manifest, caption_seed)
         self._carriers = np.array(sorted(self._captions), np.int64)
         self._folder, self._originals = folder, originals
+        self._states: dict[int, list[Any]] = {}
         self._kept = np.split(_kept(folder), originals.starts[1:-1])
         counts = [int(kept.sum()) for kept in self._kept]
         rows = [len(kept) for kept in self._kept if len(kept)]
@@ -222,18 +223,26 @@ class _Plan:
         made_from: list[Any] = [_LAYOUT, self.format, str(self._extra)]
         for piece in part:
             shard = self._originals.shard(piece.shard)
-            read = [*map(stamp, shard.paths), self._scanned(piece.shard)]
+            read = self._made_from(piece.shard)
             captions = [[row, one.texts, one.text] for row, one in self._carried(piece.shard).items()]
             wanted = self._wanted(piece.shard, piece.first, piece.last).hex()
             made_from.append([shard.source, read, wanted, captions] if captions else [shard.source, read, wanted])
         return cache_key(made_from)
 
-    def _scanned(self, shard: int) -> Any:
-        """What tells the scan's rows of a shard from others: on every machine the same, where the marker says it."""
-        marker = read_marker(self._folder.scan_marker(shard))
-        if marker is None:
-            return stamp(str(self._folder.samples(shard)))
-        return [marker.key, sorted(marker.files.items())]  # the key says which captions beside a shard were read, too
+    def _made_from(self, shard: int) -> list[Any]:
+        """What tells a shard, and the scan's rows of it, from others; asked once, however many cleaned shards it fills.
+
+        It is the same on every machine, where a marker says it; its key says which captions beside a shard were read.
+        """
+        if shard not in self._states:
+            marker = read_marker(self._folder.scan_marker(shard))
+            scanned: Any
+            if marker is None:
+                scanned = stamp(str(self._folder.samples(shard)))
+            else:
+                scanned = [marker.key, sorted(marker.files.items())]
+            self._states[shard] = [*map(stamp, self._originals.shard(shard).paths), scanned]
+        return self._states[shard]
 
     def _names(self, shard: int) -> list[str]:
         """Names in an archive of a shard's kept samples, as they are without regard to one another."""

@@ -19,9 +19,9 @@ __all__ = ["SOURCES", "Copies", "Repeated", "Risk", "Templates", "address_of", "
 
 SOURCES = (
     (
-        "Of the images that were extracted from Stable Diffusion, most had 100 copies or more in its training set; of "
-        "its 10,000 most unusual images none could be extracted, of Imagen's 500 most unusual ones three that occur "
-        "once.",
+        "Most of the images that were extracted from Stable Diffusion had 100 copies or more in its training set. None "
+        "of its 10,000 most unusual images could be extracted; three of Imagen's 500 most unusual ones could, each of "
+        "which occurs once.",
         "Carlini et al., arXiv 2301.13188",
     ),
     (

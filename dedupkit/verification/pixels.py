@@ -25,7 +25,7 @@ UNSURE = 0.3  # squared gradient, in grey levels a pixel, of what noise moves
 def compare_details(cv2: Any, a: Features, b: Features, maps: Iterable[Affine]) -> Iterator[Tiles]:
     """Correlate the two images tile by tile, without what rows and columns explain, under one map after the other.
 
-    That are gradients, a vignette, a horizon, which many images share.
+    Rows and columns explain gradients, a vignette, a horizon, which many images share.
 
     Args:
         cv2: The module.
