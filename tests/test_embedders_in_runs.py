@@ -94,6 +94,10 @@ def test_vectors_that_exist_are_joined_by_name_and_missing_ones_match_nothing(tm
     assert sum(row["verdict"] == "remove" for row in rows.values()) == 1
     assert rows[names[3]]["verdict"] == "keep"
 
+    specs = [f"{spec.partition('?')[0]}?name={name}" for name in ("zeta", "alpha")]
+    run(str(source), tmp_path / "two", rule="semdedup", embed=specs)
+    assert dk.Run(tmp_path / "two").decide("semdedup").config["rule_expanded"] == "exact or zeta>=0.95"
+
 
 @pytest.mark.parametrize("name", ["copy", "lite"])
 def test_a_later_call_still_knows_the_embedder(tmp_path, source, name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from helpers import command, jpegs, one_line, run, snapshot, write_tar
+from helpers import command, encode, jpegs, one_line, run, snapshot, write_tar
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -187,6 +188,29 @@ def test_the_manifest_says_which_decision_it_holds(tmp_path: Path, data: Path) -
         for name in ("manifest.parquet", "groups.parquet"):
             assert pq.read_schema(out / name).metadata[b"dedupkit.decision"].decode() == digests[-1]
     assert digests[0] == digests[2] != digests[1]
+
+
+def test_pairs_of_images_that_are_gone_decide_about_no_others(tmp_path: Path, photos: dict[str, Image.Image]) -> None:
+    images, data = jpegs(photos, 4), tmp_path / "data"
+    data.mkdir()
+    for name, image in zip("ab", [images[0], encode(Image.open(io.BytesIO(images[0])), quality=60)], strict=True):
+        (data / f"{name}.jpg").write_bytes(image)
+    assert run(data, tmp_path / "out", hashes=["phash"]).summary["remove"] == 1
+    for name, image in zip("ab", images[2:], strict=True):
+        (data / f"{name}.jpg").write_bytes(image)
+    finished = run(data, tmp_path / "out", rule="exact or phash<=2")
+    with pytest.raises(DedupkitError, match="pdq.* run again"):
+        finished.decide("copies")
+    assert finished.decide("exact").summary["remove"] == 0
+    assert run(data, tmp_path / "out").summary["remove"] == 0
+
+
+def test_what_a_killed_decision_prepared_is_not_published_with_another(tmp_path: Path, data: Path) -> None:
+    finished = run(data, tmp_path / "out", captions="template>1")
+    (finished.path / ".next").mkdir()
+    (finished.path / "templates.parquet").rename(finished.path / ".next" / "templates.parquet")
+    run(data, tmp_path / "out", rule="exact")
+    assert not (finished.path / "templates.parquet").exists()
 
 
 # Versions -----------------------------------------------------------------------------------------------------------

@@ -77,10 +77,15 @@ class DecisionRecord:
         return None
 
 
-def decision_digest(rule: str, keep: str, captions: str, inputs: str, templates: str = "keep") -> str:
-    """Digest of all that verdicts depend on."""
-    policy = {} if templates == "keep" else {"templates": templates}
-    return digest_of({"rule": rule, "keep": keep, "captions": captions, "inputs": inputs, **policy})
+def decision_digest(config: RunConfig, inputs: str) -> str:
+    """Digest of all that verdicts depend on: what was asked, and what was decided about."""
+    asked: dict[str, Any] = {"rule": config.rule_expanded, "keep": config.keep, "captions": config.captions}
+    if config.templates != "keep":
+        asked["templates"] = config.templates
+    if config.references:
+        asked["against"] = config.against_rule
+        asked["references"] = [[one.role, one.kind, one.name, one.reads] for one in config.references]
+    return digest_of({**asked, "inputs": inputs})
 
 
 def inputs_digest(folder: Layout, config: RunConfig, signals: Iterable[str], *, check: bool = False) -> str:

@@ -73,7 +73,7 @@ class RunFolder(Placed):
 
     def write_config(self, config: RunConfig) -> None:
         """Write ``run.json``; verdicts that answer something else no longer count."""
-        write_json(self.config, config.to_json())
+        write_json(self.config, config.to_json(), sort_keys=False)  # the first embedder is the one that presets take
         self.push([self.config])
 
     # What was joined --------------------------------------------------------------------------------------------------
@@ -101,6 +101,11 @@ class RunFolder(Placed):
         """Digest of what is decided about; arguments and errors as those of :func:`.inputs_digest`."""
         return inputs_digest(self, self.read_config(), signals, check=check)
 
+    def clear_staged(self) -> None:
+        """Remove verdicts that a killed process prepared, of which another rule or mode may write fewer files."""
+        for name in self._verdict_files():
+            (self.staged / name).unlink(missing_ok=True)
+
     def publish(self, inputs: str, signals: Sequence[str], summary: dict[str, Any], config: RunConfig) -> None:
         """Put the verdicts that lie in ``staged`` into their place, at once.
 
@@ -110,9 +115,9 @@ class RunFolder(Placed):
             summary: Counts.
             config: What the verdicts answer; it becomes the run's configuration.
         """
-        write_json(self.staged / self.config.name, config.to_json())
+        write_json(self.staged / self.config.name, config.to_json(), sort_keys=False)
         verdicts = DecisionRecord(
-            digest=decision_digest(config.rule_expanded, config.keep, config.captions, inputs, config.templates),
+            digest=decision_digest(config, inputs),
             rule=config.rule_expanded,
             keep=config.keep,
             signals=tuple(sorted(signals)),

@@ -122,8 +122,8 @@ class Verdicts:
         signals = signals_of(self.rule, folder)
         if folder.inputs(signals) != self.inputs:
             raise DedupkitError(f"samples or pairs in {folder.path} changed since these verdicts; decide again")
-        asked = self.config
-        digest = decision_digest(asked.rule_expanded, asked.keep, asked.captions, self.inputs, asked.templates)
+        folder.clear_staged()
+        digest = decision_digest(self.config, self.inputs)
         counts = write_manifest(folder.staged / folder.manifest.name, self.tables(), digest)
         groups, largest = write_groups(folder.staged / folder.groups.name, self._groups(), digest)
         if self.captions.templates is not None:

@@ -13,6 +13,7 @@ from math import inf
 from typing import Any
 
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
+from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
@@ -47,6 +48,7 @@ def run_stages(job: Job, engine: Engine) -> dict[str, str]:
 def match_samples(job: Job, engine: Engine) -> dict[str, str]:
     """All stages but verification; arguments and result as those of :func:`run_stages`."""
     done = scan_and_embed(job, engine)
+    _remove_stale(job, done)
     _match(job, _joined(job), _keys(job, done), engine)
     return done
 
@@ -67,6 +69,25 @@ def verify_samples(job: Job, done: Mapping[str, str], engine: Engine, config: Ru
         verify_candidates(job, cache_key(_keys(job, done)), engine, config)
 
 
+def _remove_stale(job: Job, done: Mapping[str, str]) -> None:
+    """Remove what vouches for pairs of other samples or vectors than those that are there now.
+
+    The rule in force may not name their signal; a later one that does would take them for pairs of these samples.
+    """
+    known = known_signals(job.embedders)
+    markers = {path.stem: path for path in job.folder.marker("match", "any").parent.glob("*.json")}
+    stale = set()
+    for name, path in markers.items():
+        if name in known and known[name].stage == "match":
+            key, marker = _key(job, known[name], done), read_marker(path)
+            if marker is None or marker.key != key:
+                stale.add(name)
+    if stale:  # pairs are verified that joins found
+        stale |= {name for name in markers if name not in known or known[name].stage == "verify"}
+    for name in sorted(stale):
+        remove_tree(markers[name])
+
+
 def _joined(job: Job) -> list[Signal]:
     """The signals of the rule that have a join."""
     known = known_signals(job.embedders)
@@ -75,10 +96,11 @@ def _joined(job: Job) -> list[Signal]:
 
 def _keys(job: Job, done: Mapping[str, str]) -> dict[str, str]:
     """By joined signal the digest of what its pairs depend on, but for how far they go."""
-    return {
-        signal.name: cache_key([done.get(signal.name, done["scan"]), signal.join_key(_settings(job, signal.name))])
-        for signal in _joined(job)
-    }
+    return {signal.name: _key(job, signal, done) for signal in _joined(job)}
+
+
+def _key(job: Job, signal: Signal, done: Mapping[str, str]) -> str:
+    return cache_key([done.get(signal.name, done["scan"]), signal.join_key(_settings(job, signal.name))])
 
 
 def _settings(job: Job, name: str) -> JoinSettings:

@@ -26,10 +26,10 @@ FileState = tuple[int, str]
 _SEAL = "checksum"
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all, with sorted keys."""
+def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
+    """Write JSON, whole or not at all."""
     with atomic_path(path) as temporary:
-        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        text = json.dumps(value, indent=1, sort_keys=sort_keys, ensure_ascii=False) + "\n"
         temporary.write_bytes(text.encode("utf-8", "surrogatepass"))  # file names need not be Unicode
 
 
