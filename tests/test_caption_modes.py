@@ -353,6 +353,16 @@ def test_a_reference_set_blocks_images_whatever_their_captions(tmp_path, photos)
     assert {row["key"]: row["verdict"] for row in found.manifest.to_pylist()} == {"a": "blocked", "b": "keep"}
 
 
+@pytest.mark.parametrize("captions", ["ignore", None])
+def test_what_a_mode_adds_to_a_rule_is_not_handed_on_to_an_update(tmp_path, photos, captions):
+    pytest.importorskip("cv2")
+    parts = [[("a", 0, "a fox")], [("b", 0, "a lynx"), ("c", 1, "c")], [("r", 1, None)]]
+    tars = [str(write_tar(tmp_path / f"{n}.tar", members(photos, part))) for n, part in enumerate(parts)]
+    old = dk.dedup(tars[0], tmp_path / "old", rule="thorough", captions="pair", workers=0)
+    new = dk.update(old.path, tars[1], tmp_path / "new", captions=captions, against=tars[2], workers=0)
+    assert new.manifest["verdict"].to_pylist() == ["keep" if captions is None else "remove", "blocked"]
+
+
 DATA = os.environ.get("DEDUPKIT_DATA")
 
 

@@ -14,7 +14,7 @@ from dedupkit.signals import known_signals
 from dedupkit.stages.clauses import covers_verified
 from dedupkit.stages.plan import loosest_unranked, ranked_conditions
 
-__all__ = ["missing_for", "reference_facts"]
+__all__ = ["changed_earlier", "missing_for", "reference_facts"]
 
 
 def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: str) -> str | None:
@@ -44,6 +44,21 @@ def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: 
                 missing = _missing_across(rule, folder, number, name, ranked)
                 if missing is not None:
                     return f"{missing} with {reference.name}"
+    return None
+
+
+def changed_earlier(config: RunConfig) -> str | None:
+    """The first earlier run whose verdicts are others than those that this run was compared with; None without one.
+
+    Args:
+        config: What was asked of the run.
+
+    Raises:
+        DedupkitError: An earlier run is gone or not finished.
+    """
+    for reference in config.references:
+        if reference.role == "earlier" and RunFolder(reference.path).verdicts().digest != reference.digest:
+            return reference.path
     return None
 
 

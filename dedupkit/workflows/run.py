@@ -177,8 +177,11 @@ class Run(Verdicts):
         return keep_filter(self.path)
 
     def _check_covered(self, rule: Rule, keep: str) -> None:
-        from dedupkit.stages.covered import missing_for
+        from dedupkit.stages.covered import changed_earlier, missing_for
 
+        changed = changed_earlier(RunConfig.from_json(self.config))
+        if changed is not None:
+            raise DedupkitError(f"{changed} was decided again since this run was made; run the same command again")
         missing = missing_for(rule, self._folder, self.config, keep)
         if missing is not None:
             raise DedupkitError(f"{missing}; run again with --rule {rule.text!r} (only what is missing is computed)")

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dedupkit.clustering.grammar import needs_floor
+from dedupkit.clustering.grammar import needs_floor, parse_rule
+from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
+from dedupkit.signals import known_signals
+from dedupkit.stages.covered import changed_earlier
 from dedupkit.workflows.dedup import dedup
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["earlier_runs", "update"]
 
+_ON_CAPTIONS = ("caption", "uncaptioned")
 _GIVEN = ("precomputed", "python")  # vectors of these samples, not a model
 
 
@@ -74,18 +78,30 @@ def earlier_runs(run: str | Path, config: RunConfig) -> list[str]:
     """A run and those that it updated, the oldest first.
 
     Raises:
-        DedupkitError: One of them is gone.
+        DedupkitError: One of them is gone, or was decided again after another was made from it.
     """
     before = [reference.path for reference in config.references if reference.role == "earlier"]
     for path in before:
         if not RunFolder(path).config.exists():
             raise DedupkitError(f"{run} is an update of {path}, which is gone; put that run folder back")
+    changed = changed_earlier(config)
+    if changed is not None:
+        raise DedupkitError(
+            f"{run} is an update of {changed}, which was decided again since; give the command that made {run} again"
+        )
     return [*before, str(run)]
 
 
 def _rule(config: RunConfig, embed: Any) -> str:
-    """The rule of a run; with the run's own embedders, also the floor of candidates that a fit gave it."""
-    return config.rule_expanded if embed is None and needs_floor(config.rule) else config.rule
+    """The rule of a run; with the run's own embedders, also the floor of candidates that a fit gave it.
+
+    What a caption mode added to it is left out: the mode of the update adds what is its own.
+    """
+    if embed is not None or not needs_floor(config.rule):
+        return config.rule
+    clauses = parse_rule(config.rule_expanded, known_signals(config.embedders)).clauses
+    images = (tuple(atom for atom in clause if atom.signal not in _ON_CAPTIONS) for clause in clauses)
+    return str(Rule(config.rule, tuple(dict.fromkeys(images))))  # such presets have no conditions on captions
 
 
 def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
