@@ -246,10 +246,12 @@ def test_a_list_of_phashes_makes_the_scan_compute_them(tmp_path, pictures):
         ("0123456789ABCDEF", ("phash",)),
         ("sha256 " + "b" * 64, ("sha256",)),
         (f'"{"c" * 64}",100,"x,y.jpg"', ("sha256", "pdq")),
+        ("https://a.org/x.jpg, 0.9", ("urls",)),
         ("https://a.org/x,y.jpg", ("urls",)),
         ("ftp://a.org/x", ("urls",)),
         ("*.müller.example", ("domains",)),
         (".example.org", ("domains",)),
+        ("пример.рф", ("domains",)),
         ("d" * 32, None),
         ("a b", None),
         ("localhost", None),
@@ -261,6 +263,43 @@ def test_a_line_of_a_list_is_what_it_looks_like(tmp_path, line, kinds):
     found = read_blocklist(str(tmp_path / "list.txt"))
     assert [entry.kinds for entry in found.entries[1:]] == ([] if kinds is None else [kinds])
     assert found.malformed == (kinds is None)
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " "])
+def test_a_heading_says_where_a_url_ends(tmp_path, separator):
+    lines = [("reason", "url", "date"), ("spam", "https://a.org/x.jpg", "2024")]
+    (tmp_path / "list.csv").write_text("".join(separator.join(fields) + "\n" for fields in lines))
+    (tmp_path / "last.csv").write_text("".join(separator.join(fields[1:]) + "\n" for fields in lines))
+    for name in ("list.csv", "last.csv"):
+        (entry,) = read_blocklist(str(tmp_path / name)).entries
+        assert (entry.text, entry.kinds) == ("https://a.org/x.jpg", ("urls",))
+
+
+def test_a_domain_blocks_urls_in_unicode_and_in_ascii(tmp_path, pictures):
+    urls = ["https://Bücher.example/a.jpg", "https://xn--bcher-kva.example/b.jpg", "https://buecher.example/c.jpg"]
+    members = []
+    for key, name, url in zip("abc", ("astronaut", "coffee", "chelsea"), urls, strict=True):
+        members += [(f"{key}.jpg", pictures[name, "same"]), (f"{key}.json", json.dumps({"url": url}).encode())]
+    (tmp_path / "list.txt").write_text("bücher.example\n", "utf-8")
+    shard = str(write_tar(tmp_path / "in.tar", members))
+    assert sorted(blocked(run(shard, tmp_path / "out", against=tmp_path / "list.txt"))) == ["a", "b"]
+
+
+def test_an_update_follows_a_run_that_was_decided_again(tmp_path, pictures):
+    members = {name: [(f"{name}.jpg", pictures[name, "same"])] for name in ("coffee", "chelsea")}
+    parts = [str(write_tar(tmp_path / f"{name}.tar", files)) for name, files in members.items()]
+    against = {"against": str(write_tar(tmp_path / "set.tar", [("set.jpg", pictures["coffee", "worse"])]))}
+    old = run(parts[0], tmp_path / "old", against_rule="exact or pdq<=31", **against)
+    new = dk.update(old.path, [parts[1]], tmp_path / "new", workers=0)
+    assert (old.summary["blocked"], new.summary["keep"]) == (1, 1)
+
+    again = run(parts[0], tmp_path / "old", against_rule="exact and pdq<=31", **against)
+    assert again.summary["blocked"] == 0
+    for act in (lambda: new.decide("exact"), lambda: dk.update(new.path, parts[1], tmp_path / "third", workers=0)):
+        with pytest.raises(dk.DedupkitError, match="was decided again since"):
+            act()
+    new = dk.update(old.path, [parts[1]], tmp_path / "new", workers=0)
+    assert new.decide("exact").summary["keep"] == 1
 
 
 def test_an_update_writes_and_applies_the_new_part_alone_and_leaves_the_old_run_untouched(tmp_path, pictures, finished):

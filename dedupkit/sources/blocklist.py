@@ -18,7 +18,7 @@ LIST_KINDS = ("sha256", "pdq", "phash", "urls", "domains")
 _SUFFIXES = (".txt", ".csv", ".tsv", ".list", ".lst")
 _HEX = {64: re.compile(r"[0-9a-fA-F]{64}"), 16: re.compile(r"[0-9a-fA-F]{16}")}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s]+")
-_DOMAIN = re.compile(r"(?:\*?\.)?((?:[\w-]{1,63}\.)+[A-Za-z][\w-]{0,61}\w)\.?", re.UNICODE)
+_DOMAIN = re.compile(r"(?:\*?\.)?((?:[\w-]{1,63}\.)+[^\W\d_][\w-]{0,61}\w)\.?")
 _HEADINGS = frozenset(
     {"hash", "pdq", "pdq_hash", "sha256", "phash", "url", "domain", "indicator", "value", "signal_type"}
 )
@@ -77,8 +77,9 @@ def read_blocklist(path: str, reads: str = "") -> Blocklist:
     A line holds one entry: 64 hexadecimal digits (SHA-256 of a file, or PDQ; neither matches by accident, so both are
     tried), 16 (pHash, as imagehash writes it), a URL, or a domain (with or without ``*.``). More fields may follow,
     separated by commas, tabs or spaces; a word such as ``pdq`` before the entry says what it is. A first line of names
-    is understood as ThreatExchange's CSV files have it: ``hash,quality,filename``. Empty lines and those that begin
-    with ``#`` are skipped; a line that is nothing of this is counted as malformed.
+    is understood as ThreatExchange's CSV files have it: ``hash,quality,filename``. A comma may be part of a URL: it
+    separates fields after one only where a first line names several. Empty lines and those that begin with ``#`` are
+    skipped; a line that is nothing of this is counted as malformed.
 
     Args:
         path: A text file, local or remote.
@@ -119,29 +120,33 @@ def read_blocklist(path: str, reads: str = "") -> Blocklist:
 
 def _lines(text: str, reads: str) -> Iterator[tuple[int, str, Entry | None, float | None]]:
     heading: list[str] | None = None
+    separator = ""
     first = True
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        fields = _fields(line)
+        fields = _split(line.strip(), separator) if separator else _fields(line.strip())
         if first:
             first = False
             names = [name.strip().lower() for name in fields]
             if set(names) & _HEADINGS and not any(_kinds(name, reads) for name in names):
-                heading = names
+                heading, separator = names, _separator(line) if len(names) > 1 else ""
                 continue
         yield (number, line, *_entry(number, fields, heading, reads))
 
 
 def _fields(line: str) -> list[str]:
-    """The fields of a line; a URL at its beginning is one, whatever is in it."""
-    bare = line.strip()
-    found = _URL.match(bare)
-    if found and '"' not in bare:
-        return [found[0]]
-    if "," in bare or '"' in bare:
-        return next(csv.reader([bare]))
-    return bare.split("\t") if "\t" in bare else bare.split()
+    """The fields of a line; a URL at its beginning is one up to white space, whatever is in it."""
+    found = _URL.match(line)
+    return [found[0].rstrip(",")] if found and '"' not in line else _split(line, _separator(line))
+
+
+def _separator(line: str) -> str:
+    return "," if "," in line or '"' in line else "\t" if "\t" in line else " "
+
+
+def _split(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line])) if separator == "," else line.split("\t" if separator == "\t" else None)
 
 
 def _entry(number: int, fields: list[str], heading: list[str] | None, reads: str) -> tuple[Entry | None, float | None]:

@@ -15,7 +15,7 @@ from dedupkit.signals.columns import Scanned
 from dedupkit.signals.equal import as_values, first_equal
 from dedupkit.signals.signal import JoinSettings
 
-__all__ = ["ADDRESSES", "Domain", "Url", "host_of"]
+__all__ = ["ADDRESSES", "Domain", "Url", "ascii_domain", "host_of"]
 
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*:/{2,}(?:[^/?#@]*@)?(?P<host>[^/?#:@]+)"
 
@@ -52,7 +52,7 @@ class Domain:
         row_of = {texts[row]: row for row in leading(listed).tolist()}
         pairs = []
         for sample in leading(label).tolist():
-            names = hosts[sample].as_py().split(".")
+            names = ascii_domain(hosts[sample].as_py()).split(".")
             above = (".".join(names[start:]) for start in range(len(names)))
             pairs += [(sample, row_of[domain]) for domain in above if domain in row_of]
         a, b = np.array(pairs, np.int64).reshape(-1, 2).T
@@ -71,6 +71,19 @@ def host_of(urls: pa.Array) -> pa.Array:
     """
     hosts = pc.struct_field(pc.extract_regex(urls.cast(pa.large_string()), _HOST), "host")
     return pc.utf8_rtrim(pc.utf8_lower(hosts), ".")
+
+
+def ascii_domain(domain: str) -> str:
+    """A domain in lower case as it is looked up: Unicode as IDNA (RFC 3490) has it.
+
+    >>> ascii_domain("Bücher.example")
+    'xn--bcher-kva.example'
+    """
+    bare = domain.lower()
+    try:
+        return bare if bare.isascii() else bare.encode("idna").decode("ascii")
+    except UnicodeError:
+        return bare
 
 
 def _keys(scanned: Scanned, column: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

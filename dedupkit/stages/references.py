@@ -26,6 +26,7 @@ from dedupkit.signals.columns import Scanned
 from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.again import find_again
 from dedupkit.sources.blocklist import Blocklist
+from dedupkit.stages.addresses import ascii_domain
 from dedupkit.stages.plan import Job
 from dedupkit.stages.run import scan_and_embed
 from dedupkit.stages.scan import sample_schema
@@ -154,11 +155,7 @@ def _write_entries(path: Path, found: Blocklist) -> dict[str, Any]:
 
 def _domain(text: str) -> str:
     """A domain in the form in which URLs have it."""
-    bare = text.lower().lstrip("*").strip(".")
-    try:
-        return bare if bare.isascii() else bare.encode("idna").decode("ascii")
-    except UnicodeError:
-        return bare
+    return ascii_domain(text.lstrip("*").strip("."))
 
 
 def _by_signal(signals: Sequence[str], keys: Mapping[str, str]) -> dict[str, str]:
