@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from dedupkit.captions import Folding
 from dedupkit.clustering.classes import class_components, keep_first_of_classes
 from dedupkit.errors import DedupkitError, RuleError
-from dedupkit.metadata import UrlSteps, keys, normalize_url, url_family
+from dedupkit.metadata import UrlSteps, grouped, keys, normalize_url, url_family
+from dedupkit.metadata.grouping import KeyParts
 from dedupkit.metadata.keys import KeySettings, batch_keys
 from dedupkit.workflows import metadata
 from dedupkit.workflows.metadata import clean_lists
@@ -223,8 +224,8 @@ def test_columns_of_any_type_of_text(tmp_path, kind):
 
 
 @pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("suffix", ["tsv", "csv"])
-def test_text_files_keep_their_lines_byte_for_byte(tmp_path, header, suffix):
+@pytest.mark.parametrize(("suffix", "mark"), [("tsv", ""), ("csv", ""), ("tsv", "\ufeff"), ("csv", "\ufeff")])
+def test_text_files_keep_their_lines_byte_for_byte(tmp_path, header, suffix, mark):
     comma = "\t" if suffix == "tsv" else ","
     quoted = '"two\nlines, ""quoted"""' if suffix == "csv" else "plain"
     lines = [
@@ -233,7 +234,7 @@ def test_text_files_keep_their_lines_byte_for_byte(tmp_path, header, suffix):
         f"again{comma}http://a.com/1#x\n",
         "torn\n",
     ]
-    top = f"caption{comma}url\n" if header else ""
+    top = f"{mark}caption{comma}url\n" if header else mark
     path = tmp_path / f"list.{suffix}"
     path.write_bytes((top + "".join(lines)).encode())
     summary = clean_lists(path, tmp_path / "out")
@@ -324,6 +325,41 @@ def test_what_cannot_be_done_is_one_line(table, tmp_path):
     pq.write_table(pa.table({"url": ["x"]}), tmp_path / "plain.parquet")
     with pytest.raises(DedupkitError, match="the rule names hash, but no list has such a column"):
         clean_lists(tmp_path / "plain.parquet", tmp_path / "o", rule="hash")
+
+
+def test_calls_at_once_share_a_folder_for_what_is_temporary(table, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    group, inner = grouped.group_rows, []
+
+    def group_beside(*arguments):
+        monkeypatch.setattr(grouped, "group_rows", group)
+        inner.append(clean_lists(other, tmp_path / "b", temporary=tmp_path / "temporary"))
+        return group(*arguments)
+
+    other = tmp_path / "other.csv"
+    other.write_text("url\nhttp://b.com/1\nhttp://b.com/1\n")
+    monkeypatch.setattr(grouped, "group_rows", group_beside)
+    assert clean_lists(table, tmp_path / "a", temporary=tmp_path / "temporary").keep == 5
+    assert inner[0].keep == 1
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_many_rows_open_few_files(tmp_path):
+    with KeyParts(tmp_path / "keys", 2**31) as parts:
+        assert len(list((tmp_path / "keys").iterdir())) <= 128
+        hashes, labels = np.arange(12, dtype=np.uint64).reshape(6, 2) % 4 << np.uint64(62), np.full(6, -1, np.int32)
+        parts.add(hashes, np.ones(6, np.uint8), 0)
+        assert parts.label(labels) == 2
+    assert labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_summary_that_someone_changed_removes_nothing_elsewhere(table, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    clean_lists(table, tmp_path / "out", rule="url")
+    summary = tmp_path / "out" / "dedupkit" / "summary.json"
+    summary.write_text(json.dumps({"lists": ["../mine.txt", str(tmp_path / "mine.txt"), "part.parquet"]}))
+    clean_lists(table, tmp_path / "out", rule="url")
+    assert (tmp_path / "mine.txt").read_text() == "x"
 
 
 def test_the_same_call_again_replaces_its_own_files_alone(table, tmp_path):

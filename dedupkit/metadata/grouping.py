@@ -20,6 +20,7 @@ KEY_BYTES = 20
 """Bytes on disk for a key."""
 
 _ROWS_A_PART = 1 << 21
+_MOST_BITS = 7  # a file for each part and kind of key is open at a time, and processes may often have 1,024
 _BUFFER = 1 << 18
 
 
@@ -33,7 +34,7 @@ class KeyParts:
 
     def __init__(self, folder: Path, rows: int) -> None:
         self._folder = folder
-        self._bits = max(1, (max(1, rows) // _ROWS_A_PART).bit_length())
+        self._bits = min(max(1, (max(1, rows) // _ROWS_A_PART).bit_length()), _MOST_BITS)
         self._files: list[BinaryIO] = []
 
     def __enter__(self) -> KeyParts:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from dedupkit.errors import DedupkitError
 from dedupkit.metadata.grouping import KEY_BYTES
-from dedupkit.store import is_temporary, read_json, sweep, write_json
+from dedupkit.store import digest_of, is_temporary, read_json, sweep, write_json
 
 if TYPE_CHECKING:
     from dedupkit.metadata.lists import UrlList
 
-__all__ = ["FOLDER", "KEYS", "check_room", "claim"]
+__all__ = ["FOLDER", "check_room", "claim", "room_for_keys"]
 
 FOLDER = "dedupkit"
 """Folder inside the output for the manifest and the summary, which img2dataset does not take for lists."""
 
 KEYS = "dedupkit-keys.tmp"
-"""Folder of the keys; what a killed call leaves of it is an earlier call's too."""
+"""Folder of the keys inside the output; what a killed call leaves of it is an earlier call's too."""
 
 
 def claim(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
@@ -54,10 +54,19 @@ def claim(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
     sweep(target / FOLDER)
     if isinstance(earlier, dict):
         for name in earlier.get("lists", []):
-            (target / name).unlink(missing_ok=True)
+            if Path(name).name == name:  # anybody may have written the summary
+                (target / name).unlink(missing_ok=True)
         (target / FOLDER / "manifest.parquet").unlink(missing_ok=True)
     write_json(target / FOLDER / "summary.json", {"lists": names})
     return names
+
+
+def room_for_keys(temporary: str | Path | None, target: Path) -> Path:
+    """The folder of the keys; elsewhere it has a name of its own for each output, so that calls don't share one."""
+    if temporary is None:
+        return target / KEYS
+    stem, suffix = KEYS.rsplit(".", 1)
+    return Path(temporary) / f"{stem}-{digest_of(str(target.resolve()))[:16]}.{suffix}"
 
 
 def check_room(lists: Sequence[UrlList], kinds: int, keys: Path, target: Path) -> None:

@@ -66,25 +66,24 @@ class TextList:
         """Each record as it stands in the file, and its fields."""
         with self.path.open("rb") as stream:
             if self._kind == "tsv":
-                for line in self._lines(stream):
-                    yield line, line.rstrip(b"\r\n").decode("utf-8", "replace").split("\t")
+                for number, line in enumerate(self._lines(stream)):
+                    yield line, _text(line.rstrip(b"\r\n"), number).split("\t")
                 return
             consumed: list[bytes] = []
 
             def lines() -> Iterator[str]:
-                for line in self._lines(stream):
+                for number, line in enumerate(self._lines(stream)):
                     consumed.append(line)
-                    yield line.decode("utf-8", "replace")
+                    yield _text(line, number)
 
-            limit = csv.field_size_limit(pages.MAX_PAGE_BYTES)
+            # one number for the whole process, in which other lists are read meanwhile: it is raised and stays
+            csv.field_size_limit(max(pages.MAX_PAGE_BYTES, csv.field_size_limit()))
             try:
                 for fields in csv.reader(lines()):
                     yield b"".join(consumed), fields
                     consumed.clear()
             except csv.Error as error:
                 raise DedupkitError(f"{self.path} cannot be read as CSV: {error}") from error
-            finally:
-                csv.field_size_limit(limit)
 
     def _lines(self, stream: BinaryIO) -> Iterator[bytes]:
         number = 0
@@ -105,6 +104,11 @@ class TextList:
             if len(names) == 2:
                 names[1 - place] = "caption"
         return names
+
+
+def _text(line: bytes, number: int) -> str:
+    """A line as text; the first one may begin with a byte-order mark, as Excel writes it."""
+    return line.decode("utf-8" if number else "utf-8-sig", "replace")
 
 
 def _field(fields: list[str], place: int) -> str | None:

@@ -75,7 +75,7 @@ def clean_lists(
     from dedupkit.metadata.near import NearJoin
     from dedupkit.metadata.outcome import write_manifest
     from dedupkit.metadata.room import Room
-    from dedupkit.metadata.target import FOLDER, KEYS, check_room, claim
+    from dedupkit.metadata.target import FOLDER, check_room, claim, room_for_keys
 
     lists = [open_list(path) for path in _expand(files)]
     known = {role for one in lists for role in one.columns}
@@ -89,7 +89,7 @@ def clean_lists(
         names = claim(target, lists, str(to))
         needed = equal_kinds(parsed)
         kinds = needed + [(name,) for name in _SHOWN if name in known and (name,) not in needed]
-        room = Path(temporary or target) / KEYS
+        room = room_for_keys(temporary, target)
         check_room(lists, len(kinds), room.parent, target)
         workers = workers or os.cpu_count() or 1
         try:
