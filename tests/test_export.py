@@ -12,6 +12,7 @@ import pytest
 from helpers import encode, run, snapshot, write_tar
 
 import dedupkit as dk
+from dedupkit.manifest.extra import as_array
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_applying_again_replaces_what_the_run_wrote_before(tmp_path, sources):
     }
 
 
-def test_apply_refuses_what_it_must_not_touch(tmp_path, sources, pictures):
+def test_apply_refuses_what_it_must_not_touch(tmp_path, monkeypatch, sources, pictures):
     finished = run(sources, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -161,6 +162,12 @@ def test_apply_refuses_what_it_must_not_touch(tmp_path, sources, pictures):
     flat = run(str(images), tmp_path / "flat")
     with pytest.raises(dk.DedupkitError, match="inside the source"):
         flat.apply(images / "clean")
+    monkeypatch.chdir(tmp_path)
+    near = run("images", tmp_path / "near")
+    monkeypatch.chdir("/")
+    with pytest.raises(dk.DedupkitError, match="inside the source"):
+        near.apply(images / "clean")
+    assert [path.name for path in images.iterdir()] == ["one.jpg"]
     with pytest.raises(dk.DedupkitError, match="no kept sample has a URL"):
         flat.apply(tmp_path / "urls", format="urls")
     with pytest.raises(dk.DedupkitError, match="32 hexadecimal digits"):
@@ -295,3 +302,4 @@ def test_files_whose_columns_differ_are_kept_together(tmp_path, pictures):
     assert tables[0].schema == tables[1].schema
     assert pa.concat_tables(tables)["more"].to_pylist() == [None, "x", None, None]
     assert pa.concat_tables(tables)["n"].to_pylist() == ["1", "2.5", "text", '{"a": 1}']
+    assert as_array(["text", 1, {"a": 1}, None], pa.string()).to_pylist() == ["text", "1", '{"a": 1}', None]

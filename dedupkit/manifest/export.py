@@ -99,7 +99,8 @@ def apply(
         raise DedupkitError(f"{format} is one file, which one process writes; leave out engine {engine!r}")
     folder, target = RunFolder(run, whole=not only_helps(engine)), Target(to)
     config = folder.read_config()
-    refuse_inside(target.shown, [*config.sources, *config.shards, *moved_to(source)])
+    refuse_inside(target.shown, [*config.sources, *config.shards], directory=config.directory)
+    refuse_inside(target.shown, moved_to(source))
     place = make_engine(Where(engine, workers or os.cpu_count() or 1, address), target.state)
     if isinstance(place, Helper):
         return {"tasks": place.help()}

@@ -80,7 +80,7 @@ def as_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         if pa.types.is_string(kind):
-            return pa.array([None if value is None else json.dumps(as_json(value)) for value in values], kind)
+            return pa.array([v if v is None or isinstance(v, str) else json.dumps(as_json(v)) for v in values], kind)
         return pa.array(values).cast(kind)
 
 

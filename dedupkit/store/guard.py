@@ -16,7 +16,7 @@ __all__ = ["refuse_inside"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def refuse_inside(path: str | Path, sources: Sequence[str]) -> None:
+def refuse_inside(path: str | Path, sources: Sequence[str], *, directory: str | None = None) -> None:
     """Refuse a place to write that lies in a folder that is read, however either of them is spelled.
 
     Folders are compared as the file system knows them: links, ``..``, a scheme such as ``file://`` and URLs chained to
@@ -25,6 +25,7 @@ def refuse_inside(path: str | Path, sources: Sequence[str]) -> None:
     Args:
         path: What is to be written, a path or a URL.
         sources: Paths as the user named them, with braces, and the shards found.
+        directory: The folder in which relative ones were named; the current one by default.
 
     Raises:
         DedupkitError: The path is one of these folders or lies below one.
@@ -38,8 +39,9 @@ def refuse_inside(path: str | Path, sources: Sequence[str]) -> None:
     above = [state for folder in (target, *target.parents) if (state := _state(str(folder))) is not None]
     for name in dict.fromkeys(name for source in sources for name in expand_braces(source)):
         for local in _local_ends(name):
-            state = _state(local)
-            if state is not None and os.path.isdir(local) and any(os.path.samestat(state, one) for one in above):  # noqa: PTH112
+            read = os.path.join(directory or "", local)  # noqa: PTH118 - names need not be valid paths
+            state = _state(read)
+            if state is not None and os.path.isdir(read) and any(os.path.samestat(state, one) for one in above):  # noqa: PTH112
                 raise DedupkitError(f"{path} lies inside the source {name}; choose a folder outside")
 
 
