@@ -31,8 +31,9 @@ from dedupkit.stages.whole import keep_order
 
 __all__ = ["Seen", "look_in_rounds"]
 
-_LEAST_BATCH, _BATCHES = 512, 16
-"""Pairs of a batch, at least; and batches of a round, at most."""
+_LEAST_BATCH, _BATCHES, _SAMPLES_A_PAIR = 512, 16, 200
+"""Pairs of a batch, at least; batches of a round, at most; and samples, at most, for each pair of a batch: after it all
+samples are decided anew, which takes as long for some hundreds of them as a pair takes."""
 
 Ints = NDArray[np.int64]
 
@@ -84,7 +85,7 @@ def look_in_rounds(
     rounds = 0
     while len(fresh := state.fresh()) or state.search():
         rounds += len(fresh) > 0
-        for batch in _best_first(fresh, state.priority[fresh]):
+        for batch in _best_first(fresh, state.priority[fresh], len(state.kept)):
             state.look(batch, verifier)
     state.look_at_templates_of_copies(verifier)
     counts = {
@@ -100,10 +101,10 @@ def look_in_rounds(
     return Seen(table, state.unseen, state.found(), counts, listed)
 
 
-def _best_first(fresh: Ints, priority: NDArray[np.float32]) -> Iterator[Ints]:
+def _best_first(fresh: Ints, priority: NDArray[np.float32], samples: int) -> Iterator[Ints]:
     """Places of pairs in batches, the best first; in a batch by sample, so that features are used again."""
     ordered = fresh[np.argsort(-priority, kind="stable")]
-    size = max(_LEAST_BATCH, -(-len(ordered) // _BATCHES))
+    size = max(_LEAST_BATCH, -(-len(ordered) // _BATCHES), samples // _SAMPLES_A_PAIR)
     return (np.sort(ordered[begin : begin + size]) for begin in range(0, len(ordered), size))
 
 
