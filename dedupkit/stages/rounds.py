@@ -119,6 +119,7 @@ class _State:
     a: Ints = field(init=False)
     b: Ints = field(init=False)
     priority: NDArray[np.float32] = field(init=False)
+    known: Ints = field(init=False)  # the pairs as a times n plus b, ascending, minus one before them
     looked: NDArray[np.bool_] = field(init=False)
     kept: NDArray[np.bool_] = field(init=False)
     witness: NDArray[np.int32] = field(init=False)
@@ -132,6 +133,7 @@ class _State:
         job, start = self.job, self.start
         self.a, self.b = start.a, start.b
         self.priority = np.full(len(self.a), -np.inf, np.float32)
+        self.known = np.sort(np.append(-1, self.a * len(start.first) + self.b))
         for lists in self.lists:
             score = lists.scores_of(self.a, self.b)
             self.priority = np.fmax(self.priority, score)
@@ -207,7 +209,11 @@ class _State:
             self._add(a, b, np.full(len(a), np.inf, np.float32))
 
     def _add(self, a: Ints, b: Ints, priority: NDArray[np.float32]) -> None:
-        new = ~np.isin(a * len(self.kept) + b, self.a * len(self.kept) + self.b)
+        keys = a * len(self.kept) + b
+        new = self.known[np.searchsorted(self.known, keys) - len(self.known)] != keys  # behind the last is the first
+        self.known = np.sort(
+            np.concatenate([self.known, keys[new]]), kind="stable"
+        )  # in linear time, as most is sorted
         self.a, self.b = np.concatenate([self.a, a[new]]), np.concatenate([self.b, b[new]])
         self.priority = np.concatenate([self.priority, priority[new]])
         self.looked = np.concatenate([self.looked, np.zeros(int(new.sum()), bool)])
