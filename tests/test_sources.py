@@ -216,7 +216,12 @@ def test_the_same_keys_in_two_shards_are_two_samples(tmp_path: Path, images: lis
 FAILED = "<urlopen error [Errno -2] Name or service not known>"
 
 
-def img2dataset_rows(images: list[bytes], *, captions: bool = True, exif: bool = True) -> list[dict[str, Any]]:
+COYO = {"uid": "id", "similarity": "clip_similarity_vitl14"}
+
+
+def img2dataset_rows(
+    images: list[bytes], *, captions: bool = True, exif: bool = True, names: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Rows in completion order: six samples of shard 3, two of them failed, one without a caption."""
     rows = []
     for number in (4, 0, 5, 2, 1, 3):
@@ -241,13 +246,13 @@ def img2dataset_rows(images: list[bytes], *, captions: bool = True, exif: bool =
             del row["caption"]
         if not exif:
             del row["exif"]
-        rows.append(row)
+        rows.append({(names or {}).get(name, name): value for name, value in row.items()})
     return rows
 
 
 def table_of(rows: list[dict[str, Any]], images: list[bytes] | None = None) -> pa.Table:
     types = dict.fromkeys(("width", "height", "original_width", "original_height"), pa.int32())
-    types["similarity"] = pa.float64()
+    types |= dict.fromkeys(("similarity", COYO["similarity"]), pa.float64())
     names = [name for name in rows[0] if name != "image"]
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
     table = pa.Table.from_pylist([{name: row[name] for name in names} for row in rows], schema=schema)
@@ -257,7 +262,7 @@ def table_of(rows: list[dict[str, Any]], images: list[bytes] | None = None) -> p
     return table.append_column("jpg", pa.array(stored, pa.binary()))
 
 
-def write_img2dataset(folder: Path, kind: str, images: list[bytes], **options: bool) -> Path:
+def write_img2dataset(folder: Path, kind: str, images: list[bytes], **options: Any) -> Path:
     """One shard, number 3, in one of img2dataset's output formats."""
     folder.mkdir(parents=True)
     rows = img2dataset_rows(images, **options)
@@ -281,9 +286,9 @@ def write_img2dataset(folder: Path, kind: str, images: list[bytes], **options: b
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "parquet", "files"])
-@pytest.mark.parametrize("exif", [True, False])
-def test_img2dataset_output(tmp_path: Path, images: list[bytes], kind: str, exif: bool) -> None:
-    folder = write_img2dataset(tmp_path / "laion", kind, images, exif=exif)
+@pytest.mark.parametrize("options", [{}, {"exif": False}, {"names": COYO}], ids=["as ever", "no exif", "COYO"])
+def test_img2dataset_output(tmp_path: Path, images: list[bytes], kind: str, options: dict[str, Any]) -> None:
+    folder = write_img2dataset(tmp_path / "laion", kind, images, **options)
     (shard,) = find_shards(folder)
     samples = {sample.key: sample for sample in shard.read()}
     assert sorted(samples) == [f"{30 + number:06d}" for number in range(6)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
-    "ALIASES", "IMAGE_EXTENSIONS", "as_score", "as_text", "captions_of", "clean_text", "first_present",
+    "ALIASES", "IMAGE_EXTENSIONS", "READ_COLUMNS", "as_score", "as_text", "captions_of", "clean_text", "first_present",
     "image_extension",
 ]  # fmt: skip
 
@@ -28,6 +28,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "file": ("file_name", "filename", "file", "image", "path", "image_path"),
 }
+
+READ_COLUMNS = frozenset(name for field in ("caption", "url", "uid", "clip_score") for name in ALIASES[field])
+"""Columns from which a scan takes something, beside the image and img2dataset's own."""
 
 
 def first_present(row: Mapping[str, Any], field_name: str) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 
 from dedupkit import store
 from dedupkit.sources.arrow import as_rows
-from dedupkit.sources.columns import as_score, as_text, clean_text, first_present
+from dedupkit.sources.columns import READ_COLUMNS, as_score, as_text, clean_text, first_present
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.sample import Sample, ShardError
 
 __all__ = ["Metadata", "parse_json"]
 
-_WANTED = frozenset({"key", "status", "error_message", "caption", "url", "uid", "similarity", "clip_score"})
+_WANTED = READ_COLUMNS | {"key", "status", "error_message"}
 
 
 def parse_json(data: bytes | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dedupkit.sources.arrow import as_rows
 from dedupkit.sources.columns import (
     ALIASES,
     IMAGE_EXTENSIONS,
+    READ_COLUMNS,
     as_score,
     as_text,
     clean_text,
@@ -27,7 +28,6 @@ from dedupkit.sources.sample import NOTHING, NoImagesError, PassedOver, Place, S
 __all__ = ["ParquetShard", "image_column"]
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
-_READ = frozenset(name for field in ("caption", "url", "uid", "clip_score") for name in ALIASES[field])
 _BATCH_ROWS, _BATCH_BYTES = 128, 64 << 20  # held at once, the second as far as one row allows
 
 
@@ -74,7 +74,7 @@ class ParquetShard:
             if column is None:
                 raise NoImagesError(_no_images(schema))
             keyed = {"key", "status"} <= set(schema.names)
-            wanted = _READ | {column, "key", "status", "error_message"}
+            wanted = READ_COLUMNS | {column, "key", "status", "error_message"}
             names = [name for name in schema.names if name in wanted]
             others = self._others([name for name in schema.names if name not in wanted]) if extra else repeat({})
             number = 0

@@ -27,7 +27,7 @@ __all__ = ["match_samples", "run_stages", "scan_and_embed", "scan_samples", "ver
 _LATER = ("dedupkit.stages.match", "dedupkit.stages.decide", "dedupkit.stages.references", "dedupkit.stages.across")
 """Modules of later stages, those for references last."""
 
-_SAMPLES_FORMAT = 4  # raise it when the columns of samples/ or the meaning of a hash change
+_SAMPLES_FORMAT = 5  # raise it when the columns of samples/, what is read of a source, or the meaning of a hash change
 
 
 def run_stages(job: Job, engine: Engine) -> dict[str, str]:
