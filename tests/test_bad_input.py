@@ -37,6 +37,7 @@ from helpers import (
 from PIL import Image
 
 import dedupkit as dk
+from dedupkit import store
 from dedupkit.errors import DedupkitError
 from dedupkit.sources import Shard, find_shards
 
@@ -383,6 +384,35 @@ def test_a_shard_that_vanishes_between_listing_and_reading(
     again = run(data, tmp_path / "out")
     assert problems(again) == {"a": None}
     assert again.summary["shard_problems"] == []
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    tmp_path: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, image in zip(("a.jpg", "b.jpg", "c.jpg"), images, strict=False):
+        (folder / name).write_bytes(image)
+    os.mkfifo(folder / "pipe.jpg")
+    wrong = {"a.jpg": OSError(5, "Input/output error"), "b.jpg": OSError("cannot read b.jpg: ExpiredToken")}
+    opened = store.open_binary
+
+    def failing(path: str) -> Any:
+        if Path(path).name in wrong:
+            raise wrong[Path(path).name]
+        return opened(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "open_binary", failing)
+        rows = manifest(run(folder, tmp_path / "out", rule="exact"))
+    assert [rows[key]["verdict"] for key in sorted(rows)] == ["unreadable", "unreadable", "keep", "unreadable"]
+    assert rows["a.jpg"]["reason"] == "OSError: Input/output error"
+    assert rows["b.jpg"]["reason"] == "OSError: cannot read b.jpg: ExpiredToken"
+    found = verdicts(run(folder, tmp_path / "out", rule="exact"))
+    assert found == {"a.jpg": "keep", "b.jpg": "keep", "c.jpg": "keep", "pipe.jpg": "unreadable"}
+    before = snapshot(tmp_path / "out" / "samples")
+    run(folder, tmp_path / "out", rule="exact")
+    assert snapshot(tmp_path / "out" / "samples") == before  # what stays as it is is not read for ever
 
 
 def test_a_shard_that_changes_is_read_again(tmp_path: Path, data: Path, images: list[bytes]) -> None:

@@ -282,6 +282,7 @@ def test_memory_that_runs_out_costs_one_image(photo, monkeypatch):
     monkeypatch.setattr(simplejpeg, "decode_jpeg", out_of_memory)
     failed, fine = decimate([image, encode(photo.resize((90, 80)))])
     assert isinstance(failed, ImageError) and str(failed) == "MemoryError: no room"
+    assert isinstance(failed.__cause__, MemoryError)  # by which a scan knows that it may pass
     assert not isinstance(fine, ImageError)
 
 

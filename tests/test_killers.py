@@ -16,6 +16,7 @@ from PIL import Image
 import dedupkit as dk
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.engine import LocalProcesses
+from dedupkit.engine.marker import read_marker
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.sources import Sample
@@ -69,6 +70,12 @@ def scan(out: Path, shards: list[Hostile], workers: int) -> list[list[dict[str, 
     return [read_columns(RunFolder(out).samples(number)).to_pylist() for number in range(len(shards))]
 
 
+def is_tried_again(out: Path, shard: int) -> bool:
+    marker = read_marker(RunFolder(out).scan_marker(shard))
+    assert marker is not None
+    return bool(marker.result.get("retry"))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_image_that_ends_the_process_costs_its_own_row(tmp_path: Path, photos: Any, workers: int) -> None:
     images = tuple(jpegs(photos, 5))
@@ -81,6 +88,8 @@ def test_an_image_that_ends_the_process_costs_its_own_row(tmp_path: Path, photos
     assert ["SIGABRT" in reasons[1], "SIGKILL" in reasons[3], "exit status 7" in reasons[4]] == [True] * 3
     assert [rows[n]["pdq"] for n in (0, 2)] == [alone[n]["pdq"] for n in (0, 2)]
     assert [row["error"] for row in others] == [None] * 3
+    # SIGKILL may have been for want of memory: the next run tries that shard again
+    assert [is_tried_again(tmp_path / "out", shard) for shard in range(2)] == [True, False]
 
 
 def test_a_reader_that_ends_the_process_ends_its_shard(tmp_path: Path, photos: Any) -> None:
@@ -92,8 +101,7 @@ def test_a_reader_that_ends_the_process_ends_its_shard(tmp_path: Path, photos: A
     assert "ends the process (killed by SIGKILL)" in rows[3]["error"]
     assert [row["error"] is None for row in rows] == [True, False, True, False]
     assert len(others) == 4
-    (problem,) = [RunFolder(tmp_path).path / ".done" / "scan" / "00000.json"]
-    assert '"retry": true' in problem.read_text()
+    assert is_tried_again(tmp_path, 0)
 
 
 @pytest.mark.parametrize("error", sorted(RAISES))
@@ -123,6 +131,7 @@ def test_whatever_an_image_raises_is_its_rows_reason(monkeypatch: Any, photos: A
     found = rows.table().to_pylist()
     assert [row["error"] for row in found] == [None, None, f"{RAISES[error].__name__}: too deep", None]
     assert [row["pdq"] is None for row in found] == [False, False, True, False]
+    assert rows.transient is (error == "memory")
 
 
 def test_an_error_is_no_end() -> None:

@@ -215,7 +215,9 @@ def _decimated(image: bytes, coefficients: Coefficients | None, views: Sequence[
     except ImageError as error:
         return error
     except Exception as error:  # a MemoryError, for one, costs one image and not the run
-        return ImageError(f"{type(error).__name__}: {error}")
+        failure = ImageError(f"{type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
     return Decimated(buffers, luma.width, luma.height, luma.format)
 
 

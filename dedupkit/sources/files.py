@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections import defaultdict
@@ -22,6 +23,7 @@ __all__ = ["FolderShard", "folder_shards", "img2dataset_files"]
 _FILES_PER_TASK = 512
 _TEXT = ("txt", "caption")
 _SIDECARS = (*_TEXT, "json")
+_LASTING = (errno.EINVAL, errno.ELOOP, errno.ENXIO)  # no regular file: a pipe, a circle of links, a socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +106,17 @@ class FolderShard:
         stem, _, extension = name.rpartition(".")
         extension = extension.lower()
         members: dict[str, bytes] = {}
-        errors = []
+        errors, transient = [], False
         beside = [(sidecar, f"{stem}.{sidecar}") for sidecar in _SIDECARS if f"{stem}.{sidecar}" in self.siblings]
         for member, file in [(extension, name), *beside]:
             try:
                 members[member] = self._bytes(file)
             except OSError as problem:
                 about = "" if file == name else f"{text_of(file)}: "
-                why = problem.strerror or (str(problem) if isinstance(problem, ShardError) else "cannot be read")
+                why = problem.strerror or str(problem) or "cannot be read"
                 kind = "" if isinstance(problem, ShardError) else f"{type(problem).__name__}: "
                 errors.append(f"{about}{kind}{why}")
+                transient = transient or _may_pass(problem)
         known = row or self.captions.get(name) or parse_json(members.get("json"))
         text = clean_text(next((members[kind] for kind in _TEXT if kind in members), None))
         if text is not None and not row:
@@ -131,6 +134,7 @@ class FolderShard:
             uid=as_text(known, "uid"),
             clip_score=as_score(first_present(known, "clip_score")),
             extra=known if extra else {},
+            transient=transient,
         )
 
     def _bytes(self, name: str) -> bytes:
@@ -198,6 +202,11 @@ def _digest(value: Any) -> str:
 
 def _why(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
+
+
+def _may_pass(error: OSError) -> bool:
+    """Whether another try may read what this one could not: the file is there, and no other one is meant."""
+    return not isinstance(error, (ShardError, FileNotFoundError)) and error.errno not in _LASTING
 
 
 def _image_suffix(name: str) -> str | None:

@@ -41,6 +41,7 @@ class Sample:
         clip_score: image-text similarity that the source states.
         offset: position of the image's bytes in the shard, where a later pass can seek there.
         extra: where it was asked for, all columns of the source's row but the image, under their own names.
+        transient: whether the error may pass: the next run tries again.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Sample:
     clip_score: float | None = None
     offset: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    transient: bool = False
 
     @property
     def image(self) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,8 +54,9 @@ class CarefulShard(AroundShard):
         if ending is None:
             return sample
         error = f"reading this image ends the process ({ending})"
+        transient = ending == describe_ending(-signal.SIGKILL)  # the system had no memory left
         if ending_of(lambda: sample.image) is None:
-            return replace(sample, error=error)
+            return replace(sample, error=error, transient=transient)
         return Sample(
             sample.key,
             error=error,
@@ -62,6 +64,7 @@ class CarefulShard(AroundShard):
             url=sample.url,
             uid=sample.uid,
             clip_score=sample.clip_score,
+            transient=transient,
         )
 
 

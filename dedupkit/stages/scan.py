@@ -64,8 +64,8 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal]) -> dict[str, 
 
     Returns:
         ``samples`` (rows), ``unreadable``, ``nbytes`` (of images); ``passed_over`` (``count`` and ``example``) where
-        something is no part of a sample; ``problem`` and ``retry`` where the shard could not be read to its end, and
-        ``holds_none`` where it holds no images at all.
+        something is no part of a sample; ``problem`` where the shard could not be read to its end; ``retry`` there, and
+        where what kept a sample from being read may pass; ``holds_none`` where it holds no images at all.
     """
     rows = _Rows(signals)
     passed_over = PassedOver()
@@ -95,7 +95,11 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal]) -> dict[str, 
         summary["passed_over"] = {"count": passed_over.count, "example": passed_over.example}
     if holds_none:
         summary["holds_none"] = True
-    return summary if problem is None else {**summary, "problem": problem, "retry": True}
+    if problem is not None:
+        summary["problem"] = problem
+    if problem is not None or rows.transient:
+        summary["retry"] = True
+    return summary
 
 
 def scan_sample(sample: Sample, signals: Sequence[Signal]) -> pa.Table:
@@ -123,6 +127,10 @@ def _fitting(value: Any, kind: pa.DataType) -> Any:
     return value
 
 
+def _lacked_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError)
+
+
 class _Rows:
     """Collects columns; images wait until there are a few dozen, which are decoded and hashed together."""
 
@@ -136,6 +144,7 @@ class _Rows:
         self._waiting: list[tuple[int, bytes]] = []  # rows and their images
         self._waiting_bytes = 0
         self.nbytes = 0
+        self.transient = False  # whether the reason of some row may pass
 
     def add(self, sample: Sample) -> None:
         """One row, whatever is wrong with the sample."""
@@ -148,6 +157,7 @@ class _Rows:
         }
         row["key"], repeated = sample.key, self._count(sample.key)
         row["error"] = "; ".join(filter(None, (sample.error, repeated))) or None
+        self.transient |= sample.transient
         data = sample.image
         if data is not None:
             self.nbytes += len(data)
@@ -200,6 +210,7 @@ class _Rows:
                     self._hash_together([row], [image])
                 except Exception as error:
                     self._columns["error"][row] = f"{type(error).__name__}: {error}"
+                    self.transient |= _lacked_memory(error)
 
     def _hash_together(self, rows: list[int], images: list[bytes]) -> None:
         """Decode and hash some images."""
@@ -207,6 +218,7 @@ class _Rows:
         for row, image, decimated in zip(rows, images, decimate(images, self._views), strict=True):
             if isinstance(decimated, ImageError):
                 self._columns["error"][row] = str(decimated)
+                self.transient |= _lacked_memory(decimated)
             else:
                 found.append((row, image, decimated))
         if found:
@@ -227,5 +239,6 @@ class _Rows:
                         values |= signal.measure(scanned)
                 except ImageError as error:
                     values = {"error": str(error)}
+                    self.transient |= _lacked_memory(error)
             for name, value in values.items():
                 self._columns[name][row] = value
