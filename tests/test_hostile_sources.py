@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import command, jpegs, manifest, one_line, run, tar_bytes, write_tar
+from helpers import command, jpegs, manifest, one_line, run, tar_bytes, verdicts, write_tar
 from hostile.changes import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +26,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.sources import Sample, ShardError, find_shards, limits, tar_stream, webdataset
 from dedupkit.sources.keys import name_of, text_of
 from dedupkit.sources.sample import PassedOver
+from dedupkit.stages import run as stages
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,24 @@ def test_many_or_large_members_under_one_key_are_bounded(
     monkeypatch.setattr(tar_stream, "MAX_IMAGE_BYTES", 3000)
     found = errors(write_tar(tmp_path / "1.tar", [("a.x", bytes(2000)), ("a.y", bytes(2000)), ("b.y", b"")]))
     assert "under one key" in (found["a"] or "")
+
+
+def test_another_limit_reads_again_what_was_too_large(
+    tmp_path: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "0.tar", [("a.jpg", images[0])])
+    with monkeypatch.context() as patch:
+        for module in (tar_stream, webdataset, stages):
+            patch.setattr(module, "MAX_IMAGE_BYTES", len(images[0]) - 1)
+        assert verdicts(run(tmp_path / "0.tar", tmp_path / "out", rule="exact")) == {"a": "unreadable"}
+    assert verdicts(run(tmp_path / "0.tar", tmp_path / "out", rule="exact")) == {"a": "keep"}
+
+
+@pytest.mark.parametrize("given", ["1GB", "-5", "0", "1e9"])
+def test_a_limit_that_is_no_number_of_bytes_is_named(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEDUPKIT_MAX_IMAGE_BYTES", given)
+    with pytest.raises(DedupkitError, match=f"DEDUPKIT_MAX_IMAGE_BYTES is a number of bytes.*{given}"):
+        limits._max_image_bytes()
 
 
 # img2dataset --------------------------------------------------------------------------------------------------------

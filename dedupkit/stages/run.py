@@ -17,6 +17,7 @@ from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
+from dedupkit.sources.limits import MAX_IMAGE_BYTES, USUAL_IMAGE_BYTES
 from dedupkit.sources.sample import paths_to_ask
 from dedupkit.stages.plan import Job, loosest_unranked
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
@@ -137,11 +138,12 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
     tasks = []
     requested = [SIGNALS[name] for name in job.hashes]
     asked = [signal.scan_key for signal in requested]
+    limit = [] if MAX_IMAGE_BYTES == USUAL_IMAGE_BYTES else [MAX_IMAGE_BYTES]
     asked_for = [paths_to_ask(shard) for shard in job.shards]
     known = iter(stamps([path for paths in asked_for for path in paths]))
     for number, shard in enumerate(job.shards):
         states = [next(known) for _ in asked_for[number]]
-        key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, states, shard.settings, asked])
+        key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, states, shard.settings, asked, *limit])
         path = str(job.folder.samples(number))
         call = partial(scan_task, shard, path, requested)
         rescue = partial(scan_without_killers, shard, path, requested)
