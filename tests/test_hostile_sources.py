@@ -381,7 +381,17 @@ def test_a_path_that_is_a_number(tmp_path: Path, images: list[bytes]) -> None:
 
 
 def test_an_empty_status_says_nothing(tmp_path: Path, images: list[bytes]) -> None:
-    columns = {"key": ["a", "b"], "status": ["", None], "jpg": pa.array(images[:2], pa.binary())}
+    columns = {"key": ["a", "b"], "status": ["", None], "error_message": ["", None]}
+    pq.write_table(pa.table(columns | {"jpg": pa.array(images[:2], pa.binary())}), tmp_path / "0.parquet")
+    assert [(sample.error, sample.image) for sample in read(tmp_path)[0]] == [(None, images[0]), (None, images[1])]
+
+
+@pytest.mark.parametrize("status", [["active", "draft"], [200, 404]])
+@pytest.mark.parametrize("others", [{}, {"key": ["a", "b"]}])
+def test_a_status_that_is_not_img2datasets_says_nothing(
+    tmp_path: Path, images: list[bytes], status: list[Any], others: dict[str, list[str]]
+) -> None:
+    columns = others | {"status": status, "image": pa.array(images[:2], pa.binary())}
     pq.write_table(pa.table(columns), tmp_path / "0.parquet")
     assert [(sample.error, sample.image) for sample in read(tmp_path)[0]] == [(None, images[0]), (None, images[1])]
 

@@ -74,6 +74,7 @@ class ParquetShard:
             if column is None:
                 raise NoImagesError(_no_images(schema))
             keyed = {"key", "status"} <= set(schema.names)
+            states = keyed and "error_message" in schema.names  # else a column of the user's own may be called status
             wanted = READ_COLUMNS | {column, "key", "status", "error_message"}
             names = [name for name in schema.names if name in wanted]
             others = self._others([name for name in schema.names if name not in wanted]) if extra else repeat({})
@@ -81,7 +82,7 @@ class ParquetShard:
             for batch in _batches(file, names, range(file.num_row_groups)):
                 for row in as_rows(batch):
                     key = clean_text(row["key"]) if keyed and row["key"] is not None else f"{number:08d}"
-                    sample = _sample(key or "", row, column, number)
+                    sample = _sample(key or "", row, column, number, states=states)
                     yield replace(sample, extra=row | next(others, {})) if extra else sample
                     number += 1
 
@@ -223,12 +224,12 @@ def _holds_bytes(kind: Any) -> bool:
     )
 
 
-def _sample(key: str, row: dict[str, Any], column: str, number: int) -> Sample:
+def _sample(key: str, row: dict[str, Any], column: str, number: int, *, states: bool) -> Sample:
     value = row.pop(column)
     data = stored_bytes(value)
     path = value.get("path") if isinstance(value, dict) else None
     error = None
-    status = row.get("status")
+    status = row.get("status") if states else None
     if status and status != "success":
         message = row.get("error_message")
         error, data = (f"{status}: {message}" if message else str(status)), None
