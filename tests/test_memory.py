@@ -89,6 +89,15 @@ def test_with_out_the_run_stays(scratch, pictures, tmp_path):
     assert verdicts(dk.Run(tmp_path / "out")) == ["keep", "remove", "keep", "remove"]
 
 
+def test_missing_values_of_pandas_are_no_text(scratch, pictures):
+    pandas = pytest.importorskip("pandas")
+    missing = [float("nan"), pandas.NA, pandas.NaT, np.float32("nan")]
+    for captions in (missing, [[nothing] for nothing in missing]):
+        run = dk.dedup(dk.Images(pictures, keys=[*missing[:3], "named"], captions=captions), rule="exact", workers=0)
+        assert run.manifest["caption"].to_pylist() == [None] * 4
+        assert run.manifest["key"].to_pylist() == ["00000000", "00000001", "00000002", "named"]
+
+
 def test_a_hugging_face_dataset(scratch, pictures):
     datasets = pytest.importorskip("datasets")
     stored = [{"bytes": encode(image, quality=95), "path": None} for image in pictures]

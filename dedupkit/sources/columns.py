@@ -59,10 +59,13 @@ def captions_of(values: Sequence[Any]) -> list[str]:
 def clean_text(value: Any) -> str | None:
     """Text that Parquet can hold: bytes decoded, lone surrogates and invalid UTF-8 replaced by U+FFFD.
 
-    Lists and objects become JSON, other values what ``str`` gives.
+    Lists and objects become JSON, other values what ``str`` gives; NaN and what else stands for a missing value in
+    pandas is None.
     """
-    if value is None or isinstance(value, str):
-        return value if value is None or value.isascii() else _valid(value)
+    if isinstance(value, str):
+        return value if value.isascii() else _valid(value)
+    if _is_missing(value):
+        return None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     try:
@@ -71,6 +74,13 @@ def clean_text(value: Any) -> str | None:
         return _valid(str(value))
     except (ValueError, RecursionError):  # an integer of 5,000 digits, a list a thousand deep
         return None
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)  # NaN and NaT are not themselves
+    except Exception:  # pandas' NA is neither true nor false, an array is both
+        return type(value).__name__ == "NAType"
 
 
 def _valid(text: str) -> str:

@@ -15,7 +15,9 @@ USUAL_IMAGE_BYTES = 256 << 20
 def _max_image_bytes() -> int:
     given = os.environ.get("DEDUPKIT_MAX_IMAGE_BYTES", "").strip()
     if given and not (given.isdecimal() and int(given)):
-        raise DedupkitError(f"DEDUPKIT_MAX_IMAGE_BYTES is a number of bytes, such as {1 << 30} for 1 GiB, not {given!r}")
+        raise DedupkitError(
+            f"DEDUPKIT_MAX_IMAGE_BYTES is a number of bytes, such as {1 << 30} for 1 GiB, not {given!r}"
+        )
     return int(given or USUAL_IMAGE_BYTES)
 
 

@@ -124,7 +124,8 @@ def lay_down(images: Images, folder: Path) -> None:
 def _rows(images: Images) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for number, (image, key, caption, more) in enumerate(_items(images)):
-        name = f"{number:08d}" if key is None else clean_text(key) or ""
+        named = clean_text(key)
+        name = f"{number:08d}" if named is None else named
         if name in seen:
             raise DedupkitError(f"two images have the key {name!r}; keys must be unique, or left out")
         seen.add(name)

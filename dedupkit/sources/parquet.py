@@ -81,8 +81,9 @@ class ParquetShard:
             number = 0
             for batch in _batches(file, names, range(file.num_row_groups)):
                 for row in as_rows(batch):
-                    key = clean_text(row["key"]) if keyed and row["key"] is not None else f"{number:08d}"
-                    sample = _sample(key or "", row, column, number, states=states)
+                    key = clean_text(row["key"]) if keyed else None
+                    key = f"{number:08d}" if key is None else key
+                    sample = _sample(key, row, column, number, states=states)
                     yield replace(sample, extra=row | next(others, {})) if extra else sample
                     number += 1
 
