@@ -479,16 +479,16 @@ def test_captions_beside_images_at_the_top_in_parquet(tmp_path: Path, images: li
 
 
 FLICKR = {
-    "8k": 'image,caption\n1.jpg,A child .\n1.jpg,"A girl, climbing ."\n2.jpg,A dog .\n',
-    "30k": "image_name| comment_number| comment\n1.jpg| 0| A child .\n1.jpg| 1| A girl, climbing .\n"
-    "2.jpg| 0| A dog .\n",
-    "token": "1.jpg#0\tA child .\n1.jpg#1\tA girl, climbing .\n2.jpg#0\tA dog .\n",
+    "8k": 'image,caption\nimage_1.jpg,A child .\nimage_1.jpg,"A girl, climbing ."\nimage_2.jpg,A dog .\n',
+    "30k": "image_name| comment_number| comment\nimage_1.jpg| 0| A child .\nimage_1.jpg| 1| A girl, climbing .\n"
+    "image_2.jpg| 0| A dog .\n",
+    "token": "image_1.jpg#0\tA child .\nimage_1.jpg#1\tA girl, climbing .\nimage_2.jpg#0\tA dog .\n",
 }
 
 
 @pytest.mark.parametrize("form", FLICKR)
 def test_captions_of_flickr(tmp_path: Path, images: list[bytes], form: str) -> None:
-    contents = {"Images/1.jpg": images[0], "Images/2.jpg": images[1], "captions.txt": FLICKR[form]}
+    contents = {"Images/image_1.jpg": images[0], "Images/image_2.jpg": images[1], "captions.txt": FLICKR[form]}
     (shard,) = find_shards(files(tmp_path, contents))
     first, second = shard.read(extra=True)
     assert (first.caption, second.caption) == ("A child .", "A dog .")

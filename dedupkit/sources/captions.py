@@ -141,7 +141,7 @@ def _flickr(path: str) -> list[Row]:
     """``image,caption`` (Flickr8k), ``image_name| comment_number| comment`` (Flickr30k), or ``NAME#0<tab>caption``."""
     text = _text(path)
     header = text.partition("\n")[0]
-    if header.startswith("image"):
+    if re.match(r'"?image(_name)?"?\s*[,|]', header):  # and no file that is called so
         rows = _table(text, "|" if "|" in header else ",")
         return [{"file_name": row.get("image") or row.get("image_name"), "caption": _last(row)} for row in rows]
     pairs = (line.split("\t", 1) for line in text.split("\n") if "\t" in line)
