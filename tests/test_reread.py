@@ -169,11 +169,12 @@ def test_a_relative_source_is_found_from_another_folder(
     write(tmp_path / "here" / "data", "tar", images)
     monkeypatch.chdir(tmp_path / "here")
     run("data/0.tar", tmp_path / "out")
-    (tmp_path / "there").mkdir()
+    write(tmp_path / "there" / "data", "tar", images[::-1])  # another set of the same name is not the one
     monkeypatch.chdir(tmp_path / "there")
     assert read(tmp_path / "out", [3]) == {3: images[3]}
     shutil.move(tmp_path / "here", tmp_path / "there" / "now")
     assert read(tmp_path / "out", [3], moved="now/data") == {3: images[3]}
+    assert read(tmp_path / "out", [3], moved={"data": "now/data"}) == {3: images[3]}
 
 
 def test_the_commands_that_read_images_again_take_a_source(tmp_path: Path, images: list[bytes]) -> None:

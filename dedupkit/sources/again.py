@@ -28,9 +28,10 @@ def find_again(
     Args:
         sources: The sources as the user named them.
         names: The ``source`` of each shard of the run.
-        directory: The folder in which relative paths were named; the current one by default.
-        moved: Where the data lies now, if it moved. Shards are then matched by their names below the old place and
-            the new one.
+        directory: The folder in which relative paths were named, where they are looked up before they are in the
+            current one; the current one by default.
+        moved: Where the data lies now, if it moved, seen from the current folder. Shards are then matched by their
+            names below the old place and the new one.
 
     Returns:
         One shard per name; None for one that is gone.
@@ -39,6 +40,7 @@ def find_again(
         DedupkitError: ``moved`` names a source that does not exist.
     """
     if isinstance(moved, Mapping):
+        moved = {old: new if "://" in new else str(Path(new).absolute()) for old, new in moved.items()}
         sources = [_renamed(source, moved) for source in sources]
         names = [_renamed(name, moved) for name in names]
     elif moved is not None:
@@ -51,7 +53,7 @@ def find_again(
     taken: dict[str, int] = defaultdict(int)
     shards: list[Shard | None] = []
     for name in names:
-        shards.append(_nth(present.get(name) or present.get(_absolute(name, directory), []), taken[name]))
+        shards.append(_nth(present.get(_absolute(name, directory)) or present.get(name, []), taken[name]))
         taken[name] += 1
     return shards
 
@@ -67,7 +69,7 @@ def moved_to(moved: Moved | None) -> list[str]:
 
 def _present(source: str, directory: str | None) -> list[Shard]:
     """The shards of one source; none where it is gone or cannot be asked."""
-    for place in dict.fromkeys((source, _absolute(source, directory))):
+    for place in dict.fromkeys((_absolute(source, directory), source)):
         try:
             return listed_shards([name_of(place)])
         except (DedupkitError, OSError, ImportError):
