@@ -158,6 +158,26 @@ def test_what_follows_the_end_of_an_archive_is_told(tmp_path: Path, images: list
     assert "data follows the end marker" in rows[""]["reason"]
 
 
+@pytest.mark.parametrize("behind", ["a line", "another stream that is cut"])
+def test_what_follows_a_compressed_archive_costs_no_sample(tmp_path: Path, images: list[bytes], behind: str) -> None:
+    archive = gzip.compress(tar_bytes([("a.jpg", images[0]), ("b.jpg", images[1])]))
+    more = b"\n" if behind == "a line" else gzip.compress(bytes(512))[:-4]
+    (tmp_path / "0.tar.gz").write_bytes(archive + more)
+    samples, problem, _ = read(tmp_path / "0.tar.gz")
+    assert [(sample.key, sample.error) for sample in samples] == [("a", None), ("b", None)]
+    assert "what follows the end marker" in (problem or "")
+
+
+def test_a_size_beyond_64_bits_is_a_break_like_others(tmp_path: Path, images: list[bytes]) -> None:
+    block = header("b.jpg", b"0")
+    block[124:136] = b"\x80" + (1 << 70).to_bytes(11, "big")
+    first = tar_bytes([("a.jpg", images[0])]).rstrip(b"\0")
+    (tmp_path / "0.tar").write_bytes(first + bytes(-len(first) % 512) + sealed(block) + bytes(1024))
+    samples, problem, _ = read(tmp_path / "0.tar")
+    assert [(sample.key, sample.error) for sample in samples] == [("a", webdataset._BROKEN)]
+    assert "broken tar: a member of 1180591620717411303424 bytes" in (problem or "")
+
+
 def test_a_pax_size_of_5000_digits(tmp_path: Path, images: list[bytes]) -> None:
     record = b"5013 size=" + b"9" * 5000 + b"\n"
     assert len(record) in (5010, 5011)

@@ -224,9 +224,10 @@ def test_a_size_that_is_no_octal_number_is_an_error(size: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", [b"0", b"L", b"x", b"K", b"g"])
-def test_a_header_that_claims_exabytes_allocates_nothing(kind: bytes) -> None:
+@pytest.mark.parametrize("size", [1 << 61, 1 << 63, (1 << 88) - 1])
+def test_a_header_that_claims_exabytes_allocates_nothing(kind: bytes, size: int) -> None:
     data = bytearray(tar_bytes([("a.jpg", b"A" * 700)]))
-    data[124:136] = b"\x80" + (1 << 62).to_bytes(11, "big")
+    data[124:136] = b"\x80" + size.to_bytes(11, "big")
     data[156:157] = kind
     rewrite_checksum(data, 0)
     tracemalloc.start()

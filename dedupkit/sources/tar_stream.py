@@ -8,6 +8,7 @@ tenth of that. ``tests/test_tar_stream.py`` holds it against :mod:`tarfile`.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple, cast
 
@@ -24,6 +25,7 @@ _KINDS |= {b"5": "folder", b"6": "device", b"S": "sparse", b"V": "label", b"D": 
 _EXTENDED = (b"L", b"K", b"x", b"g")
 _NO_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices and folders, whatever their size field says
 _MAX_HEADER_DATA = 1 << 20  # a name or pax block larger than this is an attack, not a name
+_NO_SIZE = 1 << 62  # no file has so many bytes, and positions behind them would not fit into 64 bits
 _MAX_DIGITS = 20  # of a size: 2**64 has as many
 
 
@@ -83,6 +85,8 @@ def iter_tar(stream: IO[bytes]) -> Iterator[TarMember]:
         start = position + _BLOCK
         if extended and size > _MAX_HEADER_DATA:
             raise ShardError(f"broken tar: an extended header of {size} bytes at byte {position}")
+        if size >= _NO_SIZE:
+            raise ShardError(f"broken tar: a member of {size} bytes at byte {position}")
         what = "file" if extended else _KINDS.get(kind, "unknown")
         if kind == b"S":
             start += _skip_sparse_headers(stream, header)
@@ -155,12 +159,19 @@ def _skip_sparse_headers(stream: IO[bytes], header: bytes) -> int:
 
 def _refuse_more(stream: IO[bytes], position: int) -> None:
     """Raise if anything but zeros follows the end marker: those samples no reader of tars would see."""
-    while part := stream.read(_CHUNK):
+    while part := _read_on(stream, position):
         if part.count(0) != len(part):
             raise TrailingDataError(
                 f"data follows the end marker at byte {position}: two archives in one file? Split it, or join them "
                 "with tar --concatenate"
             )
+
+
+def _read_on(stream: IO[bytes], position: int) -> bytes:
+    try:
+        return stream.read(_CHUNK)
+    except (OSError, EOFError, zlib.error) as error:  # bytes behind a gzip stream, for one
+        raise TrailingDataError(f"what follows the end marker at byte {position} cannot be read: {error}") from error
 
 
 def _parse(header: bytes, position: int) -> tuple[int, bytes]:
