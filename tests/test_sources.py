@@ -280,6 +280,7 @@ def write_img2dataset(folder: Path, kind: str, images: list[bytes], **options: A
         write_tar(folder / "00003.tar", members, tarfile.GNU_FORMAT)
     if kind == "files":
         (folder / "00003").mkdir()
+        (folder / "00003" / ".DS_Store").write_bytes(b"a hidden file is no sample")
         for name, data in members:
             (folder / "00003" / name).write_bytes(data)
     return folder

@@ -185,7 +185,8 @@ def img2dataset_files(folder: str, stem: str) -> FolderShard:
     names: list[str] = []
     states: dict[str, list[Any]] = {}
     if store.exists(inside):
-        names = list(store.walk_files(inside, lambda name, error: unread.append((name, _why(error))), states))
+        every = store.walk_files(inside, lambda name, error: unread.append((name, _why(error))), states)
+        names = [name for name in every if not _is_hidden(name)]
     return FolderShard(
         folder=inside,
         names=tuple(name for name in names if not name.endswith((".txt", ".json"))),
