@@ -615,6 +615,17 @@ def test_parquet_with_images(tmp_path: Path, images: list[bytes], layout: str) -
     assert set(verdicts(run(path.parent, tmp_path / "out")).values()) == {"keep"}
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_folder_may_be_called_like_a_parquet_file(tmp_path: Path, images: list[bytes], end: str) -> None:
+    (tmp_path / "spark.parquet").mkdir()
+    for part in range(2):
+        table = pa.table({"image": pa.array(images[part : part + 1], pa.binary())})
+        pq.write_table(table, tmp_path / "spark.parquet" / f"part-0000{part}-c000.snappy.parquet")
+    (tmp_path / "spark.parquet" / "_SUCCESS").touch()
+    assert [sample.image for sample in read(f"{tmp_path}/spark.parquet{end}")] == images[:2]
+    assert [sample.image for sample in read(f"{tmp_path}/*.parquet")] == images[:2]
+
+
 def test_parquet_written_by_datasets(tmp_path: Path, images: list[bytes]) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})

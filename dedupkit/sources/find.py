@@ -104,7 +104,8 @@ def _looked_for(source: str) -> str:
 def _open(path: str) -> list[Shard]:
     if path.endswith(_TAR):
         return [TarShard(path, _metadata_beside(path))]
-    if path.endswith(".parquet"):
+    # Spark and Dask call a folder of such files so; a store is not asked, which takes long for many
+    if path.endswith(".parquet") and (store.is_remote(path) or not store.is_dir(path)):
         return [ParquetShard(path)]
     if store.is_dir(path):
         return _open_folder(path if path == "/" else path.rstrip("/"))
