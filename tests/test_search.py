@@ -99,6 +99,7 @@ def test_words_are_searched_with_the_text_side_of_the_embedder(photos, tmp_path)
     found = search.find("red")
     assert [each.key for each in found.found] == ["retina", "rocket"]
     assert found.found[0].signal == "words"
+    assert search.find("red and so on " * 400).found == found.found  # longer than a path may be
     page = search_page(search)
     assert b"A key of the run, or words" in page.get("").body
     answer = json.loads(page.post("search", Body("application/json", b'{"text": "red"}')).body)

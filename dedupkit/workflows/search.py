@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import urllib.request
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,7 +127,7 @@ class Search:
             raise DedupkitError(f"the number of samples must be at least 1, not {top}")
         if query.startswith(("http://", "https://")):
             return self.image(_fetched(query), top, query)
-        if "\0" not in query and Path(query).is_file():
+        if os.path.isfile(query):  # noqa: PTH113 - words need not be a valid path
             return self.image(Path(query).read_bytes(), top, query)
         return self.named(query, top)
 
