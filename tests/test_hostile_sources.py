@@ -25,6 +25,7 @@ import dedupkit as dk
 from dedupkit.errors import DedupkitError
 from dedupkit.sources import Sample, ShardError, find_shards, limits, tar_stream, webdataset
 from dedupkit.sources.keys import name_of, text_of
+from dedupkit.sources.parquet import _unique
 from dedupkit.sources.sample import PassedOver
 from dedupkit.stages import run as stages
 
@@ -414,6 +415,26 @@ def test_a_status_that_is_not_img2datasets_says_nothing(
     columns = others | {"status": status, "image": pa.array(images[:2], pa.binary())}
     pq.write_table(pa.table(columns), tmp_path / "0.parquet")
     assert [(sample.error, sample.image) for sample in read(tmp_path)[0]] == [(None, images[0]), (None, images[1])]
+
+
+def test_a_key_that_comes_again_in_parquet_is_named(tmp_path: Path, images: list[bytes]) -> None:
+    """As where the files of two runs of img2dataset were joined, whose keys both begin at zero."""
+    columns: dict[str, Any] = {"key": ["0", "0#2", "0", "0"], "status": ["success"] * 4, "error_message": [None] * 4}
+    pq.write_table(pa.table(columns | {"jpg": pa.array(images, pa.binary())}), tmp_path / "0.parquet")
+    finished = run(tmp_path / "0.parquet", tmp_path / "out", rule="exact")
+    assert verdicts(finished) == dict.fromkeys(["0", "0#2", "0#3", "0#4"], "keep")
+    for number in range(2):  # cleaned shards are read, and written, as any others
+        finished.apply(tmp_path / f"clean{number}", format="parquet", shards=1)
+        stored = pq.read_table(next((tmp_path / f"clean{number}").glob("*.parquet"))).to_pylist()
+        assert [row["image"]["bytes"] for row in stored] == images
+        assert [row["key"] for row in stored] == ["0", "0#2", "0#3", "0#4"]
+        finished = run(tmp_path / f"clean{number}", tmp_path / f"out{number}", rule="exact")
+        assert verdicts(finished) == dict.fromkeys(["0", "0#2", "0#3", "0#4"], "keep")
+
+
+def test_many_equal_keys_are_named_in_time() -> None:
+    named: dict[str, int] = {}
+    assert [_unique("a", named) for _ in range(100_000)][-1] == "a#100000"
 
 
 def test_column_names_that_are_no_utf8(tmp_path: Path, images: list[bytes]) -> None:

@@ -35,7 +35,8 @@ _BATCH_ROWS, _BATCH_BYTES = 128, 64 << 20  # held at once, the second as far as 
 class ParquetShard:
     """A Parquet file with one image a row.
 
-    The key is img2dataset's ``key`` where the file is img2dataset's, else the row number, eight digits wide.
+    The key is img2dataset's ``key`` where the file is img2dataset's, else the row number, eight digits wide. A key that
+    comes again, where files of several runs were joined, is named ``KEY#2`` and so on.
 
     Attributes:
         path: Path of the file.
@@ -78,12 +79,13 @@ class ParquetShard:
             wanted = READ_COLUMNS | {column, "key", "status", "error_message"}
             names = [name for name in schema.names if name in wanted]
             others = self._others([name for name in schema.names if name not in wanted]) if extra else repeat({})
+            named: dict[str, int] = {}
             number = 0
             for batch in _batches(file, names, range(file.num_row_groups)):
                 for row in as_rows(batch):
                     key = clean_text(row["key"]) if keyed else None
                     key = f"{number:08d}" if key is None else key
-                    sample = _sample(key, row, column, number, states=states)
+                    sample = _sample(_unique(key, named) if keyed else key, row, column, number, states=states)
                     yield replace(sample, extra=row | next(others, {})) if extra else sample
                     number += 1
 
@@ -223,6 +225,22 @@ def _holds_bytes(kind: Any) -> bool:
     return any(
         is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     )
+
+
+def _unique(key: str, named: dict[str, int]) -> str:
+    """The key, or ``KEY#2`` and so on where it came before.
+
+    Args:
+        key: A key of the file.
+        named: The names that came before, with the last number that each was given; it is added to.
+    """
+    if key not in named:
+        named[key] = 1
+        return key
+    named[key] += 1
+    while f"{key}#{named[key]}" in named:
+        named[key] += 1
+    return _unique(f"{key}#{named[key]}", named)
 
 
 def _sample(key: str, row: dict[str, Any], column: str, number: int, *, states: bool) -> Sample:
