@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import encode
+from helpers import encode, snapshot
 from PIL import Image
 
 import dedupkit as dk
@@ -87,6 +87,26 @@ def test_with_out_the_run_stays(scratch, pictures, tmp_path):
     gc.collect()
     assert list(scratch.iterdir()) == []
     assert verdicts(dk.Run(tmp_path / "out")) == ["keep", "remove", "keep", "remove"]
+
+
+def test_the_same_images_again_go_on_with_the_run(scratch, pictures, tmp_path):
+    """As where a cell of a notebook is run again."""
+    out = tmp_path / "out"
+    first = dk.dedup(pictures, out, rule="exact", workers=0)
+    before, made = snapshot(out / "samples"), first.manifest
+    assert dk.dedup(pictures, rule="exact", workers=0).manifest == made  # wherever images and run lie
+    again = dk.dedup(iter(pictures), out, rule="exact or pdq<=31", workers=0)
+    assert snapshot(out / "samples") == before  # nothing is read again
+    assert verdicts(again) == ["keep", "remove", "keep", "remove"]
+    del first
+    gc.collect()
+    assert again.apply(tmp_path / "clean")["samples"] == 2
+    for other in (pictures[::-1], dk.Images(pictures, captions=list("abcd"))):
+        with pytest.raises(dk.DedupkitError, match=r"a run over other sources \(images-in-memory-[0-9a-f]{16}\)"):
+            dk.dedup(other, out, rule="exact", workers=0)
+    del again
+    gc.collect()
+    assert list(scratch.iterdir()) == []
 
 
 def test_missing_values_of_pandas_are_no_text(scratch, pictures):

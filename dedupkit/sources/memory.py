@@ -2,11 +2,15 @@
 
 The images are laid down as Parquet files in a temporary folder that goes away with the run. So every later step (many
 processes, verification, thumbnails, cleaned shards) works as it does on shards, and no step holds all images at once.
+The shards are named by a digest of what is in them, and not by where they lie, so that a run goes on when it is given
+the same images again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -18,9 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from dedupkit.errors import DedupkitError
+from dedupkit.sources.around import AroundShard
 from dedupkit.sources.columns import ALIASES, as_text, clean_text
+from dedupkit.sources.keys import text_of
+from dedupkit.sources.parquet import ParquetShard
+from dedupkit.sources.sample import PassedOver, Sample, Shard
 
-__all__ = ["Images", "TemporaryFolder", "file_of", "images_in", "lay_down"]
+__all__ = ["Images", "TemporaryFolder", "file_of", "images_in", "laid_down", "lay_down"]
 
 _IMAGES_PER_FILE, _BYTES_PER_FILE = 256, 64 << 20
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -82,15 +90,18 @@ def images_in(sources: Any) -> Images | None:
     return Images(sources)
 
 
-def lay_down(images: Images, folder: Path) -> None:
-    """Write images as Parquet files, a few hundred in each.
+def lay_down(images: Images, above: Path) -> Path:
+    """Write images as Parquet files, a few hundred in each, into a folder that is named by a digest of all of them.
 
     PIL images and arrays are stored as PNG, those of 32 bits as TIFF, which loses nothing, with their EXIF orientation
     applied; of modes that neither has (CMYK, YCbCr, …) as RGB. Bytes are stored as they are.
 
     Args:
         images: The images.
-        folder: Where the files go; it is made.
+        above: Where that folder is made.
+
+    Returns:
+        The folder.
 
     Raises:
         DedupkitError: An object that is no image, keys that repeat, or lists of different lengths.
@@ -101,6 +112,7 @@ def lay_down(images: Images, folder: Path) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     texts = ("key", "status", "error_message", "caption", *_CARRIED)
     schema = pa.schema([*((name, pa.string()) for name in texts), ("image", kind)])
+    folder, digest = above / "images", hashlib.sha256()
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     held, numbers = 0, count()
@@ -111,7 +123,9 @@ def lay_down(images: Images, folder: Path) -> None:
 
     for row in _rows(images):
         rows.append(row)
-        held += len((row["image"] or {}).get("bytes") or b"")
+        data = (row["image"] or {}).get("bytes") or b""
+        digest.update(json.dumps([*(row.get(name) for name in texts), len(data)]).encode() + data)
+        held += len(data)
         if len(rows) == _IMAGES_PER_FILE or held >= _BYTES_PER_FILE:
             write()
             rows, held = [], 0
@@ -119,6 +133,39 @@ def lay_down(images: Images, folder: Path) -> None:
         write()
     if not next(numbers):
         raise DedupkitError("no image given: the collection is empty")
+    return folder.rename(above / f"images-in-memory-{digest.hexdigest()[:16]}")
+
+
+def laid_down(folder: Path) -> list[Shard]:
+    """The shards in a folder of :func:`lay_down`, in the order of the images; they are named from the one above."""
+    return [_ImagesShard(ParquetShard(str(path)), text_of(str(folder.parent))) for path in sorted(folder.iterdir())]
+
+
+@dataclass(frozen=True, slots=True)
+class _ImagesShard(AroundShard):
+    """A file of images, with a name that says what they are wherever it lies.
+
+    Attributes:
+        shard: The file.
+        above: The path that the name is relative to, as text.
+    """
+
+    shard: Shard
+    above: str
+
+    @property
+    def source(self) -> str:
+        """Name of the folder and of the file."""
+        return self.shard.source.removeprefix(self.above + "/")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """None: other images would have another name."""
+        return ()
+
+    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+        """The file's samples; see :meth:`dedupkit.sources.Shard.read`."""
+        return self.shard.read(extra=extra, passed_over=passed_over)
 
 
 def _rows(images: Images) -> Iterator[dict[str, Any]]:

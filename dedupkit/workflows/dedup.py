@@ -22,7 +22,8 @@ from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import SIGNALS, requested_signals
 from dedupkit.sources import find_shards
 from dedupkit.sources.keys import text_of
-from dedupkit.sources.memory import TemporaryFolder, images_in, lay_down
+from dedupkit.sources.memory import TemporaryFolder, images_in, laid_down, lay_down
+from dedupkit.sources.sample import Shard
 from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.run import match_samples, scan_samples, verify_samples
 from dedupkit.stages.scan_task import load_scan
@@ -71,7 +72,7 @@ def dedup(
             of files, one array, a Hugging Face ``Dataset``, or :class:`dedupkit.Images` with keys and captions.
         out: Run folder, or its URL in an object store. An interrupted run continues where it stopped; the same call
             with another rule or policy decides again and computes only what is missing. Images in memory need none: the
-            run then lies in a temporary folder, which goes away with the run object.
+            run then lies in a temporary folder, which goes away with the run object, as the images do in any case.
         rule: A preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
         embed: One or more embedders; each is a signal that the rule can name. A specification
             (:data:`dedupkit.embedding.FORMS`), an object (:class:`dedupkit.embedding.Embedder`, or what
@@ -131,8 +132,7 @@ def dedup(
     requested = hashes_to_scan(parsed, [*hashes, *references.hashes])
     if sets:
         requested = hashes_to_scan(compared, requested)
-    shards = find_shards(sources)
-    named = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
+    shards, named, directory = _found(sources, keeper)
     refuse_inside(
         folder.shown,
         [*named, *(shard.source for shard in shards), *(reference.path for reference in references.named)],
@@ -156,7 +156,7 @@ def dedup(
         beside = sum(references.rows.values())
         job = Job(folder, shards, parsed, requested, embedders, computing, given, policy, beside)
         config = replace(
-            _config(listed, job, policy),
+            _config(listed, directory, job, policy),
             captions=str(mode),
             templates=str(family_policy),
             references=references.named,
@@ -186,11 +186,18 @@ def _on_disk(sources: Any, out: str | Path | None, engine: str) -> tuple[Any, st
                 f"engine {engine!r} takes shards or folders that every machine can read, not images in memory"
             )
         keeper = TemporaryFolder()
-        lay_down(images, keeper.path / "images")
-        sources, out = keeper.path / "images", keeper.path / "run" if out is None else out
+        sources, out = lay_down(images, keeper.path), keeper.path / "run" if out is None else out
     if out is None:
         raise DedupkitError("name a folder for the run: dedup(sources, out)")
     return sources, out, keeper
+
+
+def _found(sources: Any, keeper: TemporaryFolder | None) -> tuple[list[Shard], list[str], str]:
+    """The shards, the sources as the run names them, and the folder in which relative ones are found again."""
+    if keeper is not None:
+        return laid_down(sources), [sources.name], str(keeper.path)
+    named = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
+    return find_shards(sources), named, str(Path.cwd())
 
 
 def _projected(
@@ -212,11 +219,11 @@ def _open(path: str | Path, keeper: TemporaryFolder | None) -> Run:
     return Run(path, keeper=keeper)
 
 
-def _config(sources: Sequence[str], job: Job, policy: Policy) -> RunConfig:
+def _config(sources: Sequence[str], directory: str, job: Job, policy: Policy) -> RunConfig:
     """What was asked of this run."""
     return RunConfig(
         sources=tuple(sources),
-        directory=str(Path.cwd()),  # where relative sources are found again
+        directory=directory,
         shards=tuple(shard.source for shard in job.shards),
         rule=job.rule.text,
         rule_expanded=str(job.rule),
