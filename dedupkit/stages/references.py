@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dedupkit.embedding.fitted import fitted_specs
 from dedupkit.embedding.keys import embedder_key
 from dedupkit.embedding.spec import parse_spec
-from dedupkit.engine import Engine, Task, ThisProcess
+from dedupkit.engine import Engine, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import Reference, RunConfig, RunFolder
@@ -126,11 +126,12 @@ def write_list(job: Job, number: int, reference: Reference, found: Blocklist) ->
     """Put the entries of a list into the layout of a run: a row for each, with the fingerprints that it states."""
     folder = RunFolder(job.folder.reference(number).path)
     call = partial(_write_entries, folder.samples(0), found)
-    task = Task("reference", f"{number:03d}", call, reference.digest, reference.name, (str(folder.samples(0)),))
+    key = cache_key([reference.digest, reference.reads])
+    task = Task("reference", f"{number:03d}", call, key, reference.name, (str(folder.samples(0)),))
     ThisProcess().run([task], job.folder.path)
     rows = Scanned(folder, 1)
     names = ("exact", "pdq", "phash", "url", "domain")
-    return Opened(reference, rows, np.ones(len(found.entries), bool), dict.fromkeys(names, reference.digest))
+    return Opened(reference, rows, np.ones(len(found.entries), bool), dict.fromkeys(names, key))
 
 
 def _write_entries(path: Path, found: Blocklist) -> dict[str, Any]:
