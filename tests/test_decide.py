@@ -1,5 +1,6 @@
 """The keep-set and the decision, against definitions written out as loops (promises 2, 3 and 4)."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dedupkit.clustering import Matches, components, decide, keep_set, parse_rule
+from dedupkit.clustering import Matches, components, decide, edges, keep_set, pairs_of_clauses, parse_rule
 
 KINDS = {"exact": "identity", "pixels": "identity", "pdq": "distance", "phash": "distance", "caption": "distance"}
 ORIGINS = {"exact": "bytes", "caption": "sample"}
@@ -149,10 +150,12 @@ def clause_that_holds(rule, values, x, y):
 
 
 @settings(max_examples=400, deadline=None)
-@given(fingerprints(), st.sampled_from(RULES))
-def test_the_decision_is_the_greedy_walk_over_all_pairs(data, text):
+@given(fingerprints(), st.sampled_from(RULES), st.sampled_from([1, 3, edges._BLOCK]))
+def test_the_decision_is_the_greedy_walk_over_all_pairs(data, text, block):
     values, usable, order = data
-    check_decision(values, usable, order, text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edges, "_BLOCK", block)
+        check_decision(values, usable, order, text)
 
 
 def check_decision(values, usable, order, text):
@@ -221,3 +224,32 @@ def test_a_photo_with_a_hundred_thousand_copies_is_one_vertex():
     assert decision.edges == 0
     assert (decision.witness[:-1] == count - 1).all()
     assert decision.witness[-1] == -1
+
+
+def test_an_image_under_many_captions_and_a_caption_on_many_images_take_no_room_for_their_pairs():
+    half = 2_000
+    image = np.append(np.zeros(half, np.int32), np.arange(half, 2 * half, dtype=np.int32))
+    caption = np.append(np.arange(half, dtype=np.int32), np.full(half, half, np.int32))
+    signals = {"pdq": Matches.identity(image), "caption": Matches.identity(caption, "sample")}
+    rule = parse_rule("pdq<=31 and caption<=1", KINDS)
+    tracemalloc.start()
+    try:
+        decision = decide(rule, signals, np.arange(2 * half), np.ones(2 * half, bool))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (decision.witness == -1).all()
+    assert peak < 100e6  # with all pairs of one fingerprint at once, 176 MB
+
+
+def test_without_shared_fingerprints_only_scored_pairs_are_pairs():
+    count = 100_000
+    first = np.append(np.zeros(count, np.int32), np.int32(count))
+    ends = np.zeros(1, np.int32), np.full(1, count, np.int32)
+    scored = Matches(first, *ends, np.full(1, 7, np.float32))
+    clause = parse_rule("pdq<=31 and phash<=5", KINDS).clauses[0]
+    for phash, found in ((scored, 0), (replace(scored, score=np.full(1, 5, np.float32)), count)):
+        everything = np.arange(count + 1, dtype=np.int32)
+        a, b = pairs_of_clauses([clause], {"pdq": scored, "phash": phash}, everything, shared=False)
+        assert a.tolist() == list(range(found))
+        assert (b == count).all()

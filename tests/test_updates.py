@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -21,8 +22,11 @@ from dedupkit.clustering.policy import DEFAULT_POLICY
 from dedupkit.clustering.rules import reason_of
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, known_signals, requested_signals
-from dedupkit.signals.columns import Scanned, read_column
+from dedupkit.signals.across import Across
+from dedupkit.signals.columns import Scanned, read_column, write_edges
 from dedupkit.sources.blocklist import read_blocklist
+from dedupkit.stages.crossing import Crossing
+from dedupkit.stages.outside import across_files, write_labels
 from dedupkit.stages.whole import keep_order
 
 CAPTIONED = "pdq<=31 and caption>=0.5"
@@ -309,6 +313,23 @@ def test_an_update_follows_a_run_that_was_decided_again(tmp_path, pictures):
             act()
     new = dk.update(old.path, [parts[1]], tmp_path / "new", workers=0)
     assert new.decide("exact").summary["keep"] == 1
+
+
+def test_candidates_of_copies_of_one_new_image_take_no_room_for_the_pairs_among_these(tmp_path):
+    count, folder = 2_000, RunFolder(tmp_path)
+    files = across_files(folder, 0, "pdq")
+    join = Across(np.zeros(count, np.int32), np.zeros(1, np.int32), iter(()))
+    write_edges(files.pairs, iter([(np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, 9.0))]), across=True)
+    write_labels(files, join)
+    exact = Across(np.arange(count, dtype=np.int32), np.zeros(1, np.int32), iter(()))
+    tracemalloc.start()
+    try:
+        found = Crossing.of(folder, 0, parse_rule("pdq<=31 and verified", known_signals()), exact, {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.pairs.tolist() == list(range(count))
+    assert peak < 5e6  # with the two million pairs of new images, 176 MB
 
 
 def test_an_update_writes_and_applies_the_new_part_alone_and_leaves_the_old_run_untouched(tmp_path, pictures, finished):

@@ -111,7 +111,7 @@ def decide(
 
 
 def pairs_of_clauses(
-    clauses: Sequence[Clause], signals: Mapping[str, Matches], leaders: NDArray[np.int32]
+    clauses: Sequence[Clause], signals: Mapping[str, Matches], leaders: NDArray[np.int32], *, shared: bool = True
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Pairs of samples that satisfy any of some clauses.
 
@@ -119,11 +119,13 @@ def pairs_of_clauses(
         clauses: alternatives.
         signals: One entry for each signal that they name.
         leaders: (k,) int32 ascending, the samples to pair.
+        shared: Whether samples with the same fingerprint are a pair under it; else those of scored pairs alone are.
 
     Returns:
         Two int32 arrays, a < b, sorted, each pair once.
     """
-    views = {name: View(signals[name], leaders) for name in {atom.signal for clause in clauses for atom in clause}}
+    names = {atom.signal for clause in clauses for atom in clause}
+    views = {name: View(signals[name], leaders, shared=shared) for name in names}
     keys = [np.zeros(0, np.int64)]
     for clause in clauses:
         a, b, _ = clause_edges(clause, views)

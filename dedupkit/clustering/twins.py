@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dedupkit.clustering.rules import Rule
 from dedupkit.signals.matches import Matches
 
-__all__ = ["collapse", "first_by_rank", "twin_reason"]
+__all__ = ["collapse", "first_by_rank", "firsts", "twin_reason"]
 
 Ints = NDArray[np.int64]
 
@@ -53,6 +53,16 @@ def _holds_for_twins(rule: Rule, signals: Mapping[str, Matches], equal: Sequence
             every &= (signals[atom.signal].first >= 0) if atom.signal in equal else np.False_
         held |= every
     return held
+
+
+def firsts(labels: Iterable[NDArray[np.int32]], candidates: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The candidates that no earlier one agrees with in all of some labels, ascending."""
+    combined = np.zeros(len(candidates), np.int64)
+    for label in labels:
+        combined = _pair_labels(combined, label)
+    taking = np.flatnonzero(candidates).astype(np.int32)
+    _, first = np.unique(combined[taking], return_index=True)
+    return np.sort(taking[first])
 
 
 def _pair_labels(left: Ints, right: NDArray[np.int32]) -> Ints:

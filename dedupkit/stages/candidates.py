@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import Matches, pairs_of_clauses
 from dedupkit.clustering.rules import Clause
+from dedupkit.clustering.twins import firsts
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages.plan import Job
@@ -51,7 +52,7 @@ class Candidates:
         first = find_signal("exact").labels(scanned)  # equal bytes are looked at once
         leaders = np.flatnonzero(first == np.arange(len(first))).astype(np.int32)
         if any(matches.origin == "sample" for matches in signals.values()):
-            leaders = np.flatnonzero(first >= 0).astype(np.int32)
+            leaders = firsts([first, *(matches.first for matches in signals.values())], first >= 0)
         count = len(first)
 
         def keys_of(clauses: list[Clause]) -> Ints:

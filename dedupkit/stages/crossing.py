@@ -104,9 +104,9 @@ class _Pairs:
 
     def of(self, clauses: Sequence[Clause]) -> tuple[Ints, Ints]:
         """The pairs that satisfy any of some clauses, sorted: of a sample and a row, and of their contents."""
-        a, b = pairs_of_clauses(clauses, self._placed.signals, self._everything)
-        mine = (a < self.count) & (b >= self.count)
-        a, row = a[mine].astype(np.int64), self._placed.row[b[mine] - self.count]
+        # Only scored pairs are of a sample and a row: all that have a fingerprint in common are on one side.
+        a, b = pairs_of_clauses(clauses, self._placed.signals, self._everything, shared=False)
+        a, row = a.astype(np.int64), self._placed.row[b - self.count]
         return a * self.rows + row, self._exact.own[a].astype(np.int64) * self.rows + self._exact.other[row]
 
     def sample_of(self, pairs: Ints) -> Ints:
