@@ -336,7 +336,7 @@ def test_an_update_looks_further_down_a_list_only_where_nothing_held(tmp_path, s
     seen = finished.summary["verification"]["references"]
     # In the first round the nearest, and the two above the score from which on all pairs are listed; then the second
     # (or third) of the three that are open, then the rest.
-    assert seen == {"candidates": 16, "looked_at": 5 + 3 + 5, "verified": 3, "capped": 1, "rounds": 3}
+    assert seen == {"candidates": 16, "looked_at": 5 + 3 + 5, "verified": 3, "unseen": 0, "capped": 1, "rounds": 3}
     assert "looked at in 3 rounds" in dict(finished.rows())["verification with references"]
     with pytest.raises(dk.DedupkitError, match="pairs that were not verified"):
         finished.decide("exact or (vectors>=0.5 and verified)")
@@ -385,14 +385,15 @@ def test_candidates_that_a_new_background_lets_through_are_looked_at(tmp_path, f
         assert finished.summary["keep"] == keep
 
 
-def test_images_of_a_shard_of_an_earlier_run_that_is_gone_are_not_looked_at(tmp_path, files):
+def test_images_of_a_shard_of_an_earlier_run_that_is_gone_are_looked_at_once_it_is_back(tmp_path, files, monkeypatch):
     (tmp_path / "old").mkdir()
     old, embed, _ = made(tmp_path / "old", [("astronaut", "as it is")], files, [0])
     before = run(old, tmp_path / "before", rule="exact", embed=embed)
     source, embed, keys = made(tmp_path, [("astronaut", "as it is"), ("astronaut", "crop")], files, [0, 5])
-    Path(old).unlink()
-    after = manifest(
-        dk.update(
+    Path(old).rename(tmp_path / "away.tar")
+
+    def updated():
+        return dk.update(
             before.path,
             source,
             tmp_path / "after",
@@ -400,5 +401,27 @@ def test_images_of_a_shard_of_an_earlier_run_that_is_gone_are_not_looked_at(tmp_
             embed=embed,
             workers=0,
         )
-    )
-    assert [after[key]["verdict"] for key in keys] == ["remove", "keep"]
+
+    after = updated()
+    assert [manifest(after)[key]["verdict"] for key in keys] == ["remove", "keep"]
+    assert after.summary["verification"]["references"]["unseen"] == 1
+    assert dict(after.rows())["  not looked at"] == "1, as an image could not be read again"
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs_stage.PairVerifier, "verify", None)
+        updated()  # while it is gone, there is nothing to look at
+    (tmp_path / "away.tar").rename(old)
+    after = updated()
+    assert [manifest(after)[key]["verdict"] for key in keys] == ["remove", "remove"]
+    assert after.summary["verification"]["references"]["unseen"] == 0
+    assert "  not looked at" not in dict(after.rows())
+
+
+def test_images_that_could_not_be_read_again_are_looked_at_by_the_next_call(tmp_path, files, monkeypatch):
+    source, embed, _ = made(tmp_path, [("astronaut", "as it is"), ("astronaut", "crop")], files, [0, 5])
+    with monkeypatch.context() as patch:
+        patch.setattr(features_stage, "read_images", lambda *_, **__: iter(()))
+        first = run(source, tmp_path / "out", rule=RULE, embed=embed)
+    assert (first.summary["keep"], first.summary["verification"]["unseen"]) == (2, 1)
+    assert dict(first.rows())["  not looked at"] == "1, as an image could not be read again"
+    second = run(source, tmp_path / "out", rule=RULE, embed=embed)
+    assert (second.summary["keep"], second.summary["verification"]["unseen"]) == (1, 0)

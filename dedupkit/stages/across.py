@@ -17,7 +17,7 @@ from dedupkit.signals.columns import Scanned, write_edges
 from dedupkit.stages.addresses import ADDRESSES
 from dedupkit.stages.outside import across_files, write_labels
 from dedupkit.stages.plan import Job, loosest_unranked, ranked_conditions
-from dedupkit.stages.references import Opened
+from dedupkit.stages.references import Opened, gone_shards
 from dedupkit.store import remove_tree
 
 __all__ = ["join_references"]
@@ -64,7 +64,7 @@ def _join(
     own = Scanned(job.folder, len(job.shards))
     if name == _VERIFIED:
         key = cache_key([key, sorted(done.items()), str(rule)])
-        if not _is_done(job.folder, number, key):
+        if not _is_done(job.folder, number, key, opened):
             from dedupkit.stages.verify_across import verify_across
 
             verify_across(job, number, opened, rule, key)
@@ -96,9 +96,12 @@ def _reach(rule: Rule, name: str, signal: Any) -> tuple[float, float | None]:
     return inf if atom is None else atom.bound or 0.0, None if nearest is None else nearest.bound
 
 
-def _is_done(folder: RunFolder, number: int, key: str) -> bool:
+def _is_done(folder: RunFolder, number: int, key: str, opened: Opened) -> bool:
+    """Whether the pairs were looked at, and no image may be there now that was not there then."""
     marker = read_marker(folder.across_marker(number, _VERIFIED))
-    return marker is not None and marker.key == key and marker.holds(folder.path)
+    if marker is None or marker.key != key or marker.result.get("retry") or not marker.holds(folder.path):
+        return False
+    return not marker.result["unseen"] or marker.result.get("gone") == gone_shards(opened.find_shards())
 
 
 def _remove_others(folder: RunFolder, wanted: Sequence[tuple[int, str]]) -> None:

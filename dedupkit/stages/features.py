@@ -34,13 +34,14 @@ MOST_BYTES, _SHARE_FREE = 64 << 30, 3
 _EXPECTED = 90_000  # bytes of an image's features, until some are known
 _IMAGES_PER_TASK = 128
 _MIN_SIDE = 320
-_FORMAT = 4  # raise it when features change
+_FORMAT = 5  # raise it when features change
 _HEAD = struct.Struct("<5I4d")
 _PLACE = np.dtype([("file", "<i4"), ("offset", "<i8"), ("nbytes", "<i4")])
+_UNREAD, _GONE = -1, -2  # in place of a file: the image could not be read again; its shard was gone already
 
 
 class Record(NamedTuple):
-    """Where the features of an image lie."""
+    """Where the features of an image lie; no bytes where there is nothing to find them in."""
 
     path: str
     offset: int
@@ -52,7 +53,7 @@ class FeatureFiles:
 
     Args:
         folder: Folder of the run.
-        shards: Its shards; images of one that is None count as some that could not be read again.
+        shards: Its shards; images of one that is None have no features.
         home: Folder for the files.
         out: Where the tasks leave their markers.
         key: Digest of what the images depend on.
@@ -74,7 +75,7 @@ class FeatureFiles:
         self._index = RowIndex(folder, len(shards))
         self._most = min(MOST_BYTES, shutil.disk_usage(out).free // _SHARE_FREE)
         self._samples, self._files = np.empty(0, np.int64), list[str]()  # samples ascend
-        self._places = np.empty(0, _PLACE)  # of no bytes where an image could not be read again
+        self._places = np.empty(0, _PLACE)
 
     @property
     def room(self) -> int:
@@ -90,9 +91,12 @@ class FeatureFiles:
             self.clear()
             new = samples
         tasks = []
+        found = np.zeros(len(new), _PLACE)
+        found["file"] = _UNREAD
         for number, here in self._index.by_shard(new):
             shard, start = self._shards[number], int(self._index.starts[number])
-            if shard is None:  # of an earlier run, and gone
+            if shard is None:  # of an earlier run
+                found["file"][np.searchsorted(new, here)] = _GONE
                 continue
             for first in range(0, len(here), _IMAGES_PER_TASK):
                 some = here[first : first + _IMAGES_PER_TASK].tolist()
@@ -103,11 +107,7 @@ class FeatureFiles:
                 call = partial(write_features, str(path), shard, scanned, start, some)
                 label = f"features of {len(some)} images"
                 tasks.append(Task("features", name, call, asked, label, (str(path),), (scanned,)))
-        if not tasks:
-            return
-        with Progress("features", len(tasks), "img") as progress:
-            results = self._engine.run(tasks, self._out, on_done=lambda _, result: progress.advance(result["images"]))
-        found = np.zeros(len(new), _PLACE)
+        results = self._run(tasks) if tasks else []
         for task, result in zip(tasks, results, strict=True):
             if result["records"]:
                 sample, offset, nbytes = np.array(result["records"], np.int64).T
@@ -119,19 +119,27 @@ class FeatureFiles:
         self._samples, self._places = known[order], places[order]
 
     def records(self, samples: Iterable[int]) -> dict[int, Record]:
-        """Where the features of some samples lie; those whose image could not be read again are left out."""
+        """Where the features of some samples lie; those whose image should be there and was not are left out."""
         wanted = np.unique(np.fromiter(samples, np.int64))
         at = np.searchsorted(self._samples, wanted)
         at[at == len(self._samples)] = 0
         known = np.flatnonzero(self._samples[at] == wanted) if len(self._samples) else wanted[:0]
         found = zip(wanted[known].tolist(), self._places[at[known]].tolist(), strict=True)
-        return {sample: Record(self._files[file], offset, size) for sample, (file, offset, size) in found if size}
+        return {
+            sample: Record(self._files[file] if size else "", offset, size)
+            for sample, (file, offset, size) in found
+            if file != _UNREAD
+        }
 
     def clear(self) -> None:
         """Remove the files and what the tasks left."""
         self._samples, self._places, self._files = np.empty(0, np.int64), np.empty(0, _PLACE), []
         remove_tree(self._home)
         remove_tree(done_folder(self._out) / "features")
+
+    def _run(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+        with Progress("features", len(tasks), "img") as progress:
+            return self._engine.run(tasks, self._out, on_done=lambda _, result: progress.advance(result["images"]))
 
 
 def write_features(path: str, shard: Shard, file: str, start: int, samples: Sequence[int]) -> dict[str, Any]:
@@ -145,17 +153,19 @@ def write_features(path: str, shard: Shard, file: str, start: int, samples: Sequ
         samples: Samples of this shard.
 
     Returns:
-        ``images`` asked for; ``records``: sample, offset and number of bytes of each that could be read again.
+        ``images`` asked for; ``records``: sample, offset and number of bytes of each that could be read again, no bytes
+        where it could not be decoded.
     """
     records: list[tuple[int, int, int]] = []
     places = places_of(Path(file), 0, start, samples)
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream, one_math_thread():
         for place, data in read_images({0: shard}, places, failed=lambda _place, _error: None):
+            packed = b""
             with suppress(ImageError, OSError):
                 luma = decode_luma(data, min_side=_MIN_SIDE)
                 packed = _pack(local_features(luma.plane, size=(luma.width, luma.height)))
-                records.append((place.sample, stream.tell(), len(packed)))
-                stream.write(packed)
+            records.append((place.sample, stream.tell(), len(packed)))
+            stream.write(packed)
     return {"images": len(samples), "records": sorted(records)}
 
 

@@ -32,7 +32,7 @@ from dedupkit.stages.run import scan_and_embed
 from dedupkit.stages.scan import sample_schema
 from dedupkit.store import digest_of, read_columns, write_table
 
-__all__ = ["Opened", "lacking", "open_reference", "write_list"]
+__all__ = ["Opened", "gone_shards", "lacking", "open_reference", "write_list"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ class Opened:
     part: NDArray[np.bool_]
     keys: Mapping[str, str]
     find_shards: Callable[[], Sequence[Shard | None]] = tuple
+
+
+def gone_shards(shards: Sequence[Shard | None]) -> list[int]:
+    """Numbers of those of a reference's shards that are gone."""
+    return [number for number, shard in enumerate(shards) if shard is None]
 
 
 def open_reference(

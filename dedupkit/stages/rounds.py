@@ -44,16 +44,15 @@ class Seen:
 
     Attributes:
         table: The pairs that hold, sorted: ``a``, ``b``, ``score``, ``a_is``, ``b_is``.
-        unseen: Number of pairs of which an image could not be read again.
         found: By signal the scored pairs that rounds found beside those of its join.
-        counts: ``candidates``, those ``looked_at``, those ``verified`` of them, ``capped``: kept images of which the
+        counts: ``candidates``, those ``looked_at``, those ``verified`` of them, ``unseen``, those of them of which an
+            image could not be read again; ``capped``: kept images of which the
             list of nearest neighbours was full in the end, so that images behind it were not looked at; ``rounds``;
             ``by_sift``, the pairs that corners and pixels left to SIFT.
         listed: By signal the samples that are kept, the first of their bytes, and have a vector, (m,) int64.
     """
 
     table: pa.Table
-    unseen: int
     found: Mapping[str, pa.Table]
     counts: Mapping[str, int]
     listed: Mapping[str, Ints] = field(default_factory=dict)
@@ -79,7 +78,8 @@ def look_in_rounds(
     if not full:
         table, unseen = verifier.verify(candidates.a, candidates.b)
         counts = {"candidates": len(candidates.a), "looked_at": len(candidates.a), "verified": table.num_rows}
-        return Seen(table, unseen, {}, {**counts, "capped": 0, "rounds": 1, "by_sift": verifier.by_sift})
+        rest = {"unseen": unseen, "capped": 0, "rounds": 1, "by_sift": verifier.by_sift}
+        return Seen(table, {}, {**counts, **rest})
     lists = [NeighborLists(name, facts, job, candidates.signals[name]) for name, facts in full.items()]
     state = _State(job, candidates, lists, settled)
     rounds = 0
@@ -92,13 +92,14 @@ def look_in_rounds(
         "candidates": len(state.a),
         "looked_at": int(state.looked.sum()),
         "verified": state.table.num_rows,
+        "unseen": state.unseen,
         "capped": int(np.logical_or.reduce([lists.capped(state.kept) for lists in state.lists]).sum()),
         "rounds": rounds,
         "by_sift": verifier.by_sift,
     }
     table = state.table.sort_by([("a", "ascending"), ("b", "ascending")])
     listed = {lists.name: np.flatnonzero(state.kept & lists.has_vector) for lists in state.lists}
-    return Seen(table, state.unseen, state.found(), counts, listed)
+    return Seen(table, state.found(), counts, listed)
 
 
 def _best_first(fresh: Ints, priority: NDArray[np.float32], samples: int) -> Iterator[Ints]:

@@ -60,7 +60,9 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
             asked.append(np.flatnonzero(settled).tolist())
     key = cache_key(asked)
     parts = folder.parts("verified")
-    if all(folder.joined(name, key) is not None for name in ("template", "verified")):
+    before = folder.joined("verified") or {}
+    tries = int(before.get("retry", before.get("unseen", 0)))  # of an earlier version, not apart
+    if not tries and all(folder.joined(name, key) is not None for name in ("template", "verified")):
         remove_tree(parts)  # of a run that was killed after it had written its marker
         return
     require("cv2", "verify")
@@ -72,7 +74,7 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
         len(candidates.a) / max(candidates.images, 1), f"{candidates.images:,}",
     )  # fmt: skip
     engine = engine or local_engine(job.computing.threads)
-    verifier = PairVerifier(folder, job.shards, parts=parts, out=parts, key=key, engine=engine)
+    verifier = PairVerifier(folder, job.shards, parts=parts, out=parts, key=f"{key}-{tries}", engine=engine)
     with engine.lasting():
         seen = look_in_rounds(job, candidates, {name: ranks[name] for name in full}, verifier, settled)
     write_table(folder.edges("verified"), seen.table)
@@ -84,7 +86,8 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
         "pairs": seen.counts["looked_at"],
         "edges": seen.table.num_rows,
         "templates": verifier.templates.num_rows,
-        "unseen": seen.unseen,
+        "unseen": seen.counts["unseen"],
+        "retry": tries + 1 if verifier.lost else 0,  # images that should be there: the next call looks again
         "tested": [as_json(clause) for clause in complete_clauses(tested, bounds)],
         "settled": [as_json(clause) for clause in spared],
         "verification": seen.counts,

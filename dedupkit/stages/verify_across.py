@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dedupkit.clustering.rules import Rule
-from dedupkit.engine import local_engine
+from dedupkit.engine import cache_key, local_engine
 from dedupkit.engine.marker import write_marker
 from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import require
@@ -27,7 +27,7 @@ from dedupkit.stages.clauses import as_json, candidate_clauses, complete_clauses
 from dedupkit.stages.crossing import Crossing
 from dedupkit.stages.outside import across_files, write_labels
 from dedupkit.stages.plan import Job
-from dedupkit.stages.references import Opened
+from dedupkit.stages.references import Opened, gone_shards
 from dedupkit.stages.verify_pairs import NO_COPIES, PairVerifier
 from dedupkit.store import remove_tree, write_table
 
@@ -61,9 +61,11 @@ def verify_across(job: Job, number: int, opened: Opened, rule: Rule, key: str) -
         opened.reference.name, len(crossing.pairs) / max(images, 1), f"{images:,}",
     )  # fmt: skip
     parts = folder.across(number, _VERIFIED) / "parts"
-    both, shards = _SideBySide(folder, len(job.shards), opened.rows), [*job.shards, *opened.find_shards()]
+    again = opened.find_shards()
+    both, shards = _SideBySide(folder, len(job.shards), opened.rows), [*job.shards, *again]
+    gone, tries = gone_shards(again), int((folder.joined_across(number, _VERIFIED) or {}).get("retry", 0))
     engine = local_engine(job.computing.threads)
-    verifier = PairVerifier(both, shards, parts=parts, out=parts, key=key, engine=engine)
+    verifier = PairVerifier(both, shards, parts=parts, out=parts, key=cache_key([key, gone, tries]), engine=engine)
     looking = _Looking(crossing, len(exact.own), verifier)
     with engine.lasting():
         if full:
@@ -77,6 +79,8 @@ def verify_across(job: Job, number: int, opened: Opened, rule: Rule, key: str) -
     result = {
         "pairs": looking.held.num_rows,
         "unseen": looking.unseen,
+        "gone": gone,
+        "retry": tries + 1 if verifier.lost else 0,  # images that should be there: the next call looks again
         "rows": int(opened.part.sum()),
         "tested": [as_json(clause) for clause in complete_clauses(candidate_clauses(rule), bounds)],
         "settled": [as_json(clause) for clause in settled_clauses(rule)],
@@ -152,6 +156,7 @@ class _Looking:
             "candidates": len(self._looked),
             "looked_at": int(self._looked.sum()),
             "verified": self.held.num_rows,
+            "unseen": self.unseen,
             "capped": int((self._crossing.full & ~self._duplicates()).sum()),
             "rounds": self._rounds,
         }

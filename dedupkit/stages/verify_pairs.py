@@ -34,7 +34,7 @@ NO_COPIES = _COPIES.empty_table()
 
 _TEMPLATES = pa.schema([*_COPIES, ("a_differs", _BOX), ("b_differs", _BOX)])  # score: the share that is the same
 _SCHEMA = pa.schema([*_TEMPLATES, ("relation", pa.string())])
-_FORMAT = 7  # raise it when these columns or the verdicts change
+_FORMAT = 8  # raise it when these columns or the verdicts change
 
 
 class PairVerifier:
@@ -65,6 +65,7 @@ class PairVerifier:
         self._features = FeatureFiles(folder, shards, parts / "features", out, key=key, engine=engine)
         self._batches = 0
         self.by_sift = 0  # pairs so far that SIFT had to decide
+        self.lost = 0  # pairs so far of which an image should be there and could not be read
         self._templates = [_TEMPLATES.empty_table()]
 
     @property
@@ -80,8 +81,8 @@ class PairVerifier:
         """Look at a batch of pairs, (m,) samples each.
 
         Returns:
-            The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), in the order given, and how many could
-            not be read again.
+            The pairs that hold (``a``, ``b``, ``score``, ``a_is``, ``b_is``), in the order given, and of how many an
+            image could not be read again.
         """
         chunks = []
         size = min(_PAIRS_PER_TASK, max(_LEAST_PER_TASK, -(-len(a) // _TASKS)))
@@ -119,13 +120,14 @@ class PairVerifier:
         self._templates.append(found.filter(pc.equal(found["relation"], "template")).select(_TEMPLATES.names))
         copies = found.filter(pc.equal(found["relation"], "copy")).select(_COPIES.names)
         self.by_sift += sum(result["by_sift"] for result in results)
+        self.lost += sum(result["lost"] for result in results)
         return copies, sum(result["unseen"] for result in results)
 
     def _task(self, name: str, left: list[int], right: list[int], records: Mapping[int, Record]) -> Task:
         path = str(self._parts / f"{name}.parquet")
         call = partial(verify_chunk, path, (left, right), records)
         key = cache_key([_FORMAT, self._key, left, right])
-        read = tuple(sorted({record.path for record in records.values()}))
+        read = tuple(sorted({record.path for record in records.values() if record.nbytes}))
         return Task("verify", name, call, key, f"{len(left)} pairs", (path,), read)
 
 
@@ -157,17 +159,20 @@ def verify_chunk(
     Args:
         path: The Parquet file to write: the pairs that are copies or of one template, and what connects them.
         pairs: The samples, a and b.
-        records: By sample where its features lie; those that have none could not be read again.
+        records: By sample where its features lie; those that are missing should be there and could not be read.
 
     Returns:
-        ``pairs`` looked at, ``verified`` among them, ``unseen``: those with an image that could not be read again;
-        ``by_sift``: those that corners and pixels left open.
+        ``pairs`` asked for, ``verified`` among them, ``unseen``: those with an image that has no features, ``lost``:
+        those of them with one that should be there; ``by_sift``: those that corners and pixels left open.
     """
     found: list[dict[str, Any]] = []
-    unseen = by_sift = 0
+    unseen = lost = by_sift = 0
     with one_math_thread():
         for left, right in zip(*pairs, strict=True):
             if left not in records or right not in records:
+                lost += 1
+                continue
+            if not (records[left].nbytes and records[right].nbytes):
                 unseen += 1
                 continue
             verdict = verify_pair(features_at(records[left]), features_at(records[right]))
@@ -176,7 +181,9 @@ def verify_chunk(
                 found.append({"a": left, "b": right, **_row(verdict)})
     write_table(Path(path), pa.Table.from_pylist(found, schema=_SCHEMA))
     verified = sum(row["relation"] == "copy" for row in found)
-    return {"pairs": len(pairs[0]), "verified": verified, "unseen": unseen, "by_sift": by_sift}
+    return {
+        "pairs": len(pairs[0]), "verified": verified, "unseen": unseen + lost, "lost": lost, "by_sift": by_sift,
+    }  # fmt: skip
 
 
 def _row(verdict: Verification) -> dict[str, Any]:

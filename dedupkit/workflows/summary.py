@@ -50,7 +50,7 @@ def _verification(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any
     across = [found["verification"] for found in joins if found and "verification" in found]
     if not across:
         return {"verification": within} if within else {}
-    total = {name: sum(counts[name] for counts in across) for name in across[0]}
+    total = {name: sum(counts.get(name, 0) for counts in across) for name in across[0]}
     return {"verification": {**within, "references": {**total, "rounds": max(counts["rounds"] for counts in across)}}}
 
 
@@ -122,7 +122,7 @@ def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
     """How many pairs were looked at again, within the run and with references."""
-    shown = [("verification", _looked(seen))] if "candidates" in seen else []
+    shown = [("verification", _looked(seen)), *_unseen_rows(seen)] if "candidates" in seen else []
     if seen.get("capped"):
         shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
     for name, share in seen.get("planted", {}).items():
@@ -130,8 +130,13 @@ def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
             interval = f"{share['estimate']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
             shown.append((f"  in the lists of {name}", f"{interval} of {share['above_floor']:,} planted copies"))
     if "references" in seen:
-        shown.append(("verification with references", _looked(seen["references"])))
+        shown += [("verification with references", _looked(seen["references"])), *_unseen_rows(seen["references"])]
     return shown
+
+
+def _unseen_rows(seen: Mapping[str, Any]) -> list[tuple[str, str]]:
+    count = seen.get("unseen", 0)
+    return [("  not looked at", f"{count:,}, as an image could not be read again")] if count else []
 
 
 def _looked(seen: dict[str, Any]) -> str:
