@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedupkit.neighbors.cosine import join as cosine
+from dedupkit.neighbors.cosine import sample
 from dedupkit.neighbors.cosine.join import Join, cosine_pairs, iter_cosine_pairs
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores
 from dedupkit.neighbors.cosine.overlap import Overlap
@@ -253,6 +255,19 @@ def test_too_many_pairs_proposes_a_floor_that_works():
         cosine_pairs(np.ones((2000, 4), np.float16), 0.9, memory=2**20)
     with pytest.raises(ValueError, match="room for 10;"):
         iter_cosine_pairs(x, 0.8, max_pairs=10)
+
+
+def test_a_floor_that_is_far_too_low_is_noticed_by_a_few_rows(monkeypatch):
+    monkeypatch.setattr(sample, "MOST_OF_FEW", 1 << 14)
+    x = clustered(3000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="try a floor of"):
+            iter_cosine_pairs(x, -0.99, max_pairs=1000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6  # with the three million pairs of the whole sample, more than 100 MB
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Join:
         if arrays[0].shape[1] != arrays[-1].shape[1]:
             raise ValueError(f"vectors have {arrays[0].shape[1]} dimensions, other has {arrays[-1].shape[1]}")
         from dedupkit.neighbors.cosine.overlap import make_plan
-        from dedupkit.neighbors.cosine.sample import LEAST_SAMPLE, take_sample
+        from dedupkit.neighbors.cosine.sample import FEW, LEAST_SAMPLE, MOST_OF_FEW, take_sample
         from dedupkit.neighbors.cosine.tiles import Engine, Sets
 
         self.settings, self.floor, max_pairs = settings, float(np.float32(settings.floor)), settings.max_pairs
@@ -130,9 +130,13 @@ class Join:
             cells = settings.method == "cells" or (settings.method == "auto" and products > EXACT_PAIRS)
             need = 2 * max(1000.0, 10 / (1 - settings.target_recall)) if cells else 0
             rows = LEAST_SAMPLE if cells or (max_pairs is not None and products > max_pairs) else 0
+            if max_pairs is not None and rows:  # where a floor is far too low, the pairs of a whole sample would not fit
+                self.sample = take_sample(self.sets, self.floor, FEW, 0, settings.seed)
+                if len(self.sample.i) > MOST_OF_FEW:
+                    self._check_room(max_pairs)
             self.sample = take_sample(self.sets, self.floor, rows, need, settings.seed)
-            if max_pairs is not None and self.expected() > max_pairs:
-                raise ValueError(f"about {self.expected():,.0f} pairs reach {settings.floor}: {self.advice()}")
+            if max_pairs is not None:
+                self._check_room(max_pairs)
             self.plan = None
             if cells and len(self.sample.queries):
                 target, seed = settings.target_recall, settings.seed
@@ -169,6 +173,10 @@ class Join:
     def expected(self) -> float:
         """Estimate the number of pairs."""
         return float(self.weights().sum()) + self.equal_pairs()
+
+    def _check_room(self, max_pairs: int) -> None:
+        if self.expected() > max_pairs:
+            raise ValueError(f"about {self.expected():,.0f} pairs reach {self.settings.floor}: {self.advice()}")
 
     def advice(self) -> str:
         """Propose a floor at which there should be half as many pairs as there is room for."""

@@ -11,10 +11,13 @@ from dedupkit.neighbors.cosine.pairs import NO_PAIRS
 from dedupkit.neighbors.cosine.rows import Floats, Ints
 from dedupkit.neighbors.cosine.tiles import Sets, join_tiles
 
-__all__ = ["LEAST_SAMPLE", "Sample", "take_sample", "thin"]
+__all__ = ["FEW", "LEAST_SAMPLE", "MOST_OF_FEW", "Sample", "take_sample", "thin"]
 
 SAMPLE_SHARE, LEAST_SAMPLE = 1 / 200, 1024  # of the rows, for measuring recall
 MOST_PAIRS = 50_000  # of the sample, to choose by
+FEW, MOST_OF_FEW = 16, 1 << 20
+"""Rows by which a floor that is far too low is noticed, and the pairs that they have then: the least sample would have
+more than a gigabyte of them."""
 
 
 class Sample(NamedTuple):
