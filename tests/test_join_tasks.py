@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from dedupkit.errors import DedupkitError
 from dedupkit.hashing.pdq import CROP_VIEWS
 from dedupkit.neighbors.cosine import join, neighbors, overlap, pieces
 from dedupkit.neighbors.cosine.list_pieces import COLUMNS, pairs_between, pairs_of_range, rows_between
 from dedupkit.neighbors.cosine.settings import Settings
+from dedupkit.neighbors.hamming import ranges
 from dedupkit.neighbors.hamming.crops import iter_crop_pairs, nearest_views
 from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_pairs, transpose
 from dedupkit.neighbors.hamming.join import Pairs, as_words, hamming_pairs
@@ -173,6 +176,19 @@ def _grouped(pieces: list[Any]) -> list[list[Any]]:
     for piece in pieces:
         groups.setdefault((piece.half, piece.chunk), []).append(piece)
     return list(groups.values())
+
+
+def test_a_file_of_hashes_may_be_larger_than_memory(tmp_path: Path) -> None:
+    """Its pages are only read, so the system need not have room for copies of them."""
+    count = 4 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 32
+    with (tmp_path / "codes.npy").open("wb") as stream:
+        header = {"descr": "<u8", "fortran_order": False, "shape": (count, 4)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.truncate(stream.tell() + 32 * count)
+    with ranges._Mapped(tmp_path / "codes.npy") as mapped:
+        assert mapped.rows.shape == (count, 4)
+        assert not mapped.rows[-1].any()
+        mapped.release()
 
 
 def test_the_digest_of_pairs_depends_on_no_order_and_on_every_value(tmp_path: Path) -> None:
@@ -349,6 +365,14 @@ def test_a_join_in_fewer_tasks_leaves_no_pairs_of_the_one_before(
     run(shards, out, rule=RULE)
     assert len(RunFolder(out).edge_files("pdq")) == 1
     assert outcome(out) == outcome(one)
+
+
+def test_more_hashes_than_a_join_can_number_are_refused_with_what_to_do(
+    small: None, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hash_tasks, "MOST_ROWS", 2)
+    with pytest.raises(DedupkitError, match=r"pdq has .* and one run joins at most 2: .* dedupkit update"):
+        run(shards, tmp_path / "out", rule="pdq<=31")
 
 
 def test_what_a_stopped_join_has_done_is_not_done_again(

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.engine import Task, cache_key
+from dedupkit.errors import DedupkitError
 from dedupkit.neighbors.hamming.crops import nearest_views
 from dedupkit.neighbors.hamming.dihedral import transpose
+from dedupkit.neighbors.hamming.join import MOST_ROWS
 from dedupkit.neighbors.hamming.ranges import (
     HashFiles,
     KeyRange,
@@ -50,7 +52,11 @@ _COPIED = 1 << 18  # rows at a time
 
 
 def hash_steps(signal: HashSignal, scanned: Scanned, settings: JoinSettings, key: str, samples: int) -> Steps:
-    """The tasks of a join; see :meth:`dedupkit.signals.Signal.steps`."""
+    """The tasks of a join; see :meth:`dedupkit.signals.Signal.steps`.
+
+    Raises:
+        DedupkitError: There are more distinct hashes than a join can number.
+    """
     folder, name, stage = scanned.folder, signal.name, f"match-{signal.name}"
     home, key = folder.parts(name), cache_key([_FORMAT, key])
     parts = _parts(signal, samples)
@@ -61,7 +67,12 @@ def hash_steps(signal: HashSignal, scanned: Scanned, settings: JoinSettings, key
         call = partial(write_distinct, made, signal, str(folder.path), scanned.shards, (part, parts))
         about = f"{name}: distinct hashes, part {part + 1} of {parts}"
         distinct.append(Task(stage, f"distinct-{part:05d}", call, cache_key([key, part, parts]), about, made, read))
-    yield distinct
+    rows = signal.hashes * sum(made["distinct"] for made in (yield distinct))
+    if rows > MOST_ROWS:
+        raise DedupkitError(
+            f"{name} has {rows:,} distinct hashes here, and one run joins at most {MOST_ROWS:,}: run a part of the "
+            "shards, and add the others with dedupkit update, one part after the other"
+        )
 
     pieces = [task.outputs for task in distinct]
     whole = [str(home / "codes.npy"), str(home / "samples.npy"), *([str(home / "turned.npy")] if signal.turned else [])]

@@ -130,7 +130,7 @@ class Join:
             cells = settings.method == "cells" or (settings.method == "auto" and products > EXACT_PAIRS)
             need = 2 * max(1000.0, 10 / (1 - settings.target_recall)) if cells else 0
             rows = LEAST_SAMPLE if cells or (max_pairs is not None and products > max_pairs) else 0
-            if max_pairs is not None and rows:  # where a floor is far too low, the pairs of a whole sample would not fit
+            if max_pairs is not None and rows:  # at a floor that is far too low, a whole sample would not fit
                 self.sample = take_sample(self.sets, self.floor, FEW, 0, settings.seed)
                 if len(self.sample.i) > MOST_OF_FEW:
                     self._check_room(max_pairs)

@@ -254,7 +254,7 @@ class _Mapped:
     """A mapped file of hashes; a context manager.
 
     Attributes:
-        rows: uint64 (n, words), never written to. The kernels are compiled for arrays that could be.
+        rows: uint64 (n, words), which must not be written to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -262,9 +262,9 @@ class _Mapped:
         np.lib.format.read_magic(self._file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(self._file)
         self._begin = self._file.tell()
-        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)  # a copy would count as memory
         flat = np.frombuffer(self._map, dtype, offset=self._begin)
-        self.rows: NDArray[np.uint64] = flat.reshape(shape)
+        self.rows: NDArray[np.uint64] = np.asarray(_Writable(flat)).reshape(shape)
 
     def blocks(self) -> Iterator[tuple[int, NDArray[np.uint64]]]:
         """The rows block by block, read and not mapped; the number of the first, and a buffer that is used again."""
@@ -285,3 +285,11 @@ class _Mapped:
 
     def __exit__(self, *_: Any) -> None:
         self._file.close()  # the map goes with the last array over it
+
+
+class _Writable:
+    """An array that says it can be written to, as those do that the kernels are compiled for."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array  # holds the memory
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
