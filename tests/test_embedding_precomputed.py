@@ -13,6 +13,9 @@ from dedupkit.embedding import embedder_key, load_embedder, load_precomputed
 from dedupkit.embedding.embedder import unit_rows
 from dedupkit.embedding.given import as_given
 from dedupkit.errors import DedupkitError
+from dedupkit.neighbors.cosine import join, overlap
+from dedupkit.neighbors.cosine.recall import EXACT, Recall
+from dedupkit.signals import vector_join
 from dedupkit.stages.embed import embed_shard
 
 DIM = 6
@@ -269,6 +272,27 @@ def test_images_without_a_vector_are_counted_and_named_wherever_recall_is(partly
     assert "3 images of 12 without a vector of clip" in page
     assert "000000007" in page
     assert "3 of 12 readable images have no vector of clip" in card
+
+
+@pytest.mark.parametrize("tasks", ["1", "1000"])
+def test_a_recall_that_could_not_be_measured_is_not_known(partly, tmp_path, monkeypatch, tasks):
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", tasks)
+    monkeypatch.setattr(join, "EXACT_PAIRS", 0)  # in cells, whose recall is measured on a sample
+    monkeypatch.setattr(overlap, "WORTHWHILE", 1e9)
+    embed = f"precomputed:{tmp_path / 'clip'}"
+    found = run(str(tmp_path / "in"), partly.path, rule="exact or clip>=0.85", embed=embed)
+    assert found.summary["recall"]["clip"] == {"estimate": None, "low": 0.0, "high": 1.0, "without_vector": 3}
+    assert dict(found.rows())["recall of clip"].startswith("not known")
+    json.dumps(found.summary, allow_nan=False)
+
+
+def test_the_lower_of_two_recalls_stands_and_one_that_is_not_known_is_the_lowest():
+    recall = {"estimate": 1.0, "low": 1.0, "high": 1.0}
+    known, unknown = Recall(0.9, 0.8, 0.95), Recall(np.nan, 0.0, 1.0)
+    for found, estimate in ((known, 0.9), (EXACT, 0.9), (unknown, None), (EXACT, None)):
+        vector_join.lower(recall, found)
+        assert recall["estimate"] == estimate
+    assert (recall["low"], recall["high"]) == (0.0, 1.0)
 
 
 def test_an_array_is_known_by_every_one_of_its_identifiers():

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.embedding.spec import parse_spec
-from dedupkit.neighbors.cosine.join import iter_cosine_pairs
+from dedupkit.neighbors.cosine.join import Join
 from dedupkit.neighbors.cosine.neighbors import Neighbors
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores
 from dedupkit.neighbors.cosine.recall import Recall
-from dedupkit.neighbors.cosine.settings import MEMORY
+from dedupkit.neighbors.cosine.settings import MEMORY, Settings
 from dedupkit.signals.columns import Edges
 from dedupkit.signals.signal import JoinSettings
 
 __all__ = [
     "LEAST_PLACES", "MAX_EDGES", "MOST_RECALL", "bound_of_lists", "facts_before", "join_vectors", "list_length",
-    "lower", "nearest",
+    "lower", "nearest", "stated",
 ]  # fmt: skip
 
 Vectors = NDArray[np.float16]
@@ -55,9 +55,9 @@ def facts_before(images: int, settings: JoinSettings) -> dict[str, Any]:
         settings: The bound, the floor and the search.
 
     Returns:
-        The ``bound`` at or above which all pairs are there, and the measured ``recall``. Where nearest neighbours are
-        sought, ``ranks``: their ``floor``, the length ``k`` of a list, and the number of lists that are ``full``, so
-        that more neighbours may reach the floor.
+        The ``bound`` at or above which all pairs are there, and the measured ``recall``, as :func:`stated` has it.
+        Where nearest neighbours are sought, ``ranks``: their ``floor``, the length ``k`` of a list, and the number of
+        lists that are ``full``, so that more neighbours may reach the floor.
     """
     facts: dict[str, Any] = {"bound": settings.bound, "recall": {"estimate": 1.0, "low": 1.0, "high": 1.0}}
     if settings.floor is not None:
@@ -92,7 +92,7 @@ def join_vectors(spec: str, sets: Sequence[Vectors], settings: JoinSettings, fac
         yield found.a[new], found.b[new], found.score[new]
 
 
-def _within(spec: str, sets: Sequence[Vectors], settings: JoinSettings, recall: dict[str, float]) -> Iterator[Edges]:
+def _within(spec: str, sets: Sequence[Vectors], settings: JoinSettings, recall: dict[str, Any]) -> Iterator[Edges]:
     options: dict[str, Any] = {"seed": settings.seed, "device": settings.device, "max_pairs": MAX_EDGES}
     options |= {"method": "exact"} if settings.target_recall >= 1 else {"target_recall": settings.target_recall}
     floor = least = settings.bound
@@ -101,8 +101,9 @@ def _within(spec: str, sets: Sequence[Vectors], settings: JoinSettings, recall: 
     if left is not None and right is not None:
         least = min(1.0, max(-0.999, floor + float(min(left.min(), right.min()))))
     other = None if len(sets) == 1 else sets[1]
-    for pairs in iter_cosine_pairs(sets[0], least, other, **options):
-        recall.update(estimate=pairs.recall.estimate, low=pairs.recall.low, high=pairs.recall.high)
+    join = Join(sets[0], other, Settings(least, **options))
+    recall.update(stated(join.facts[0]))
+    for pairs in join.blocks():
         score = pairs.score
         if left is not None and right is not None:
             score = normalise_scores(score, pairs.a, pairs.b, left, right)
@@ -140,10 +141,16 @@ def bound_of_lists(settings: JoinSettings, last: float) -> float:
     return min(settings.bound, float(np.nextafter(np.float32(last), np.float32(2))))  # others may have the same cosine
 
 
-def lower(recall: dict[str, float], found: Recall) -> None:
-    """Let the lower of two recalls stand."""
-    if found.estimate < recall["estimate"]:
-        recall.update(estimate=found.estimate, low=found.low, high=found.high)
+def stated(recall: Recall) -> dict[str, float | None]:
+    """The ``estimate`` with its interval ``low`` to ``high``; None where the sample had no pair to measure it by."""
+    estimate = None if np.isnan(recall.estimate) else recall.estimate
+    return {"estimate": estimate, "low": recall.low, "high": recall.high}
+
+
+def lower(recall: dict[str, Any], found: Recall) -> None:
+    """Let the lower of two recalls stand, as which one counts that could not be measured."""
+    if recall["estimate"] is not None and not found.estimate >= recall["estimate"]:
+        recall.update(stated(found))
 
 
 def _bias(spec: str, vectors: Vectors) -> NDArray[np.float32] | None:

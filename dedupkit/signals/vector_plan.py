@@ -26,7 +26,7 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.vector_files import gather_joined
-from dedupkit.signals.vector_join import MAX_EDGES, MOST_RECALL, facts_before, lower
+from dedupkit.signals.vector_join import MAX_EDGES, MOST_RECALL, facts_before, lower, stated
 from dedupkit.store import atomic_path
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def write_plan(files: PlanFiles, name: str, out: str, shards: int, settings: Joi
             if settings.floor is None:
                 join = Join(vectors, None, how)
                 found, cells, recall = join.distinct[0], join.plan, join.facts[0]
-                facts["recall"].update(estimate=recall.estimate, low=recall.low, high=recall.high)
+                facts["recall"].update(stated(recall))
             else:
                 found, cells, recall = planned_search(vectors, facts["ranks"]["k"], how)
                 lower(facts["recall"], recall)

@@ -87,7 +87,9 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     for name, recall in summary["recall"].items():
         if recall["low"] < 1 or recall["without_vector"]:
-            interval = f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]"
+            interval = "not known, as no image of the sample has a pair"
+            if recall["estimate"] is not None:
+                interval = f"{recall['estimate']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]"
             among = " among images that have a vector" if recall["without_vector"] else ""
             shown.append((f"recall of {name}", interval + among))
     shown += projection_rows(summary.get("projections", {}))
