@@ -210,6 +210,17 @@ def test_samples_with_frequent_captions_can_be_dropped_and_what_they_stood_for_g
     assert found.report().exists()
 
 
+def test_captions_that_come_over_the_bound_once_others_were_dropped_are_dropped_too(tmp_path, photos):
+    samples = [(f"a{image}", image, "stock photo") for image in range(3)]
+    samples += [(f"b{image}", image, "sale") for image in range(3)]
+    source = write_tar(tmp_path / "in.tar", members(photos, [*samples, ("c", 0, "rare")]))
+    found = run(source, tmp_path / "run", "template>2:drop")
+    rows = {row["key"]: row["verdict"] for row in found.manifest.to_pylist()}
+    assert rows == {**dict.fromkeys(["a0", "a1", "a2", "b0", "b1", "b2"], "blocked"), "c": "keep"}
+    templates = pq.read_table(found.path / "templates.parquet").to_pylist()
+    assert templates == [{"caption": "stock photo", "count": 3}, {"caption": "sale", "count": 3}]
+
+
 def cleaned_keys(found, tmp_path):
     found.apply(tmp_path / "clean")
     return cleaned(tmp_path / "clean")

@@ -238,12 +238,19 @@ def _decide(
     before = earlier_uses(config, len(part)) if mode.kind == "template" else None
     templates = None
     if mode.kind == "template" and mode.action == "drop":
-        templates, samples = template_samples(scanned, part & (decision.witness < 0), mode.uses, before)
-        samples = samples[part[samples]]
-        blocked = blocked | dict.fromkeys(samples.tolist(), f"caption of more than {mode.uses} kept samples")
-        part[samples] = False
-        if len(samples):  # what a blocked sample would have stood for needs another witness
+        tables = []
+        while True:
+            table, samples = template_samples(scanned, part & (decision.witness < 0), mode.uses, before)
+            tables.append(table)
+            samples = samples[part[samples]]
+            if not len(samples):
+                break
+            blocked = blocked | dict.fromkeys(samples.tolist(), f"caption of more than {mode.uses} kept samples")
+            part[samples] = False
+            # What a blocked sample would have stood for needs another witness, or is kept with a caption of its own.
             decision = whole.decide(part, restrict=True)
+        templates = pa.concat_tables(tables)
+        templates = templates.take(np.argsort(-templates["count"].to_numpy(), kind="stable"))
     decision, families = with_families(whole, decision, scanned, part)
     if templates is None:
         taking = part if families is None else part & ~families.gone
