@@ -35,7 +35,7 @@ from dedupkit.stages import group_captions, parts
 from dedupkit.stages.group_captions import captions_of_groups, in_groups
 from dedupkit.store import write_table
 
-POLICIES = ["sample", "-sample", "-pixels, nbytes, sample", "nbytes, -sample"]
+POLICIES = ["sample", "-sample", "-pixels, nbytes, sample", "nbytes, -sample", "-pixels, nbytes, -pixels"]
 
 
 def in_parts(home, rule, policy, signals, masks, columns, *, size, shards):

@@ -36,8 +36,8 @@ class Policy:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The columns whose values ``order`` must be given."""
-        return tuple(name for name, _ in self.columns if name != "sample")
+        """The columns whose values ``order`` must be given, each once."""
+        return tuple(dict.fromkeys(name for name, _ in self.columns if name != "sample"))
 
     def order(self, values: Mapping[str, NDArray[np.generic]], count: int) -> NDArray[np.int64]:
         """Row numbers from the most to the least worth keeping.
