@@ -76,6 +76,7 @@ def test_the_same_command_again_only_decides(tmp_path, source):
         (["run", "SOURCE", "--out", "OUT", "--keep", "-beauty"], 2, "unknown column"),
         (["run", "SOURCE"], 2, "--out"),
         (["run", "SOURCE", "--out", "OUT", "--engine", "abacus"], 2, "abacus"),
+        (["run", "SOURCE", "--out", "OUT", "--seed", "-1"], 2, "--seed"),
         (["run", "missing.tar", "--out", "OUT"], 1, "no such source"),
         (["run", "SOURCE", "--out", "OUT", "--hash", "md6"], 1, "unknown hash"),
         (["apply", "missing", "--to", "OUT"], 1, "holds no run"),

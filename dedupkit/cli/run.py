@@ -71,7 +71,7 @@ def run(
         bool,
         typer.Option("--plan", help="Only say what the run would take: tasks, bytes, time, memory; write nothing."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for all random choices.")] = 0,
     device: Device = None,
     target_recall: Annotated[
         float | None,

@@ -38,7 +38,7 @@ def update(
     workers: Workers = None,
     engine: Engine = "local",
     address: Address = None,
-    seed: Annotated[int, typer.Option(help="Seed for all random choices.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for all random choices.")] = 0,
     device: Device = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 3 if a shard could not be read to its end.")

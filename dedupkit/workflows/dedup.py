@@ -140,8 +140,8 @@ def dedup(
     listed = [text_of(name) for name in named]
     workers = (os.cpu_count() or 1) if workers is None else workers
     recall = _RECALL if target_recall is None else target_recall
-    if workers < 0 or not 0 < recall <= 1:
-        raise DedupkitError("workers is at least 0, and target_recall lies above 0 and is at most 1")
+    if workers < 0 or seed < 0 or not 0 < recall <= 1:
+        raise DedupkitError("workers and seed are at least 0, and target_recall lies above 0 and is at most 1")
     place = make_engine(Where(engine, workers, address), folder.path)
     if isinstance(place, Helper):
         place.help()
