@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+import dedupkit as dk
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing.pdq import CROP_VIEWS
 from dedupkit.neighbors.cosine import join, neighbors, overlap, pieces
@@ -261,6 +262,25 @@ def test_samples_with_equal_vectors_are_one_in_a_join(
     assert [row["kept_sample"] for row in rows] == [None, None, 1, None, *[3] * 20]
     assert {row["group"] for row in rows[1:]} == {1}
     assert {row["score"] for row in rows[4:]} == {1.0}
+
+
+@pytest.mark.parametrize("tasks", ["1", "1000"])
+def test_an_image_has_the_vector_that_any_of_its_files_has(
+    photos: dict[str, Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: str
+) -> None:
+    """Vectors that were made elsewhere may cover some of the files alone."""
+    monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", tasks)
+    one, near, other = jpegs(photos, 3)
+    files = {"a": one, "b": other, "c": one, "d": near, "e": one}
+    source = write_tar(tmp_path / "in.tar", [(f"{key}.jpg", data) for key, data in files.items()])
+    vectors = np.array([[0, 1], [1, 0], [1, 0.1]], np.float32)
+    np.savez(tmp_path / "v.npz", embedding=vectors, key=np.array(["b", "c", "d"]))
+    options = {"rule": "exact or mine>=0.9", "keep": "sample", "embed": f"precomputed:{tmp_path / 'v.npz'}?name=mine"}
+    first = run(source, tmp_path / "out", **options)
+    assert first.manifest["kept_key"].to_pylist() == [None, None, "a", "a", "a"]
+    write_tar(tmp_path / "new.tar", [("d.jpg", near)])
+    second = dk.update(first.path, tmp_path / "new.tar", tmp_path / "new", workers=0, **options)
+    assert second.manifest["kept_key"].to_pylist() == ["a"]  # which has no vector itself
 
 
 def test_two_processes_give_the_bytes_of_one(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,15 @@ def test_rounds_end_where_the_score_of_a_passed_on_pair_was_rounded_otherwise(
     assert searched
 
 
+def test_an_image_seeks_its_neighbours_by_the_vector_of_any_of_its_files(tmp_path, short_lists, files):
+    short_lists(1)
+    chosen = [("astronaut", edit) for edit in ("as it is", "as it is", "small", "crop")]
+    source, (vectors, keys), _ = made(tmp_path, chosen, files, [0, 0, 5, 12])
+    finished = run(source, tmp_path / "out", rule=RULE, embed=(vectors[1:], keys[1:]))
+    assert finished.manifest["kept_key"].to_pylist() == [None, *[keys[0]] * 3]
+    assert finished.summary["verification"]["rounds"] > 1
+
+
 def test_lists_that_are_not_full_leave_nothing_out(tmp_path, files):
     chosen = [choice for choice in files if choice[0] != "coffee"]
     source, embed, _ = made(tmp_path, chosen, files, np.arange(len(chosen)))

@@ -37,7 +37,7 @@ __all__ = ["PlanFiles", "PlannedJoin", "cell_groups", "planned_steps", "save", "
 CELLS = 64
 """Cells of a task."""
 
-_FORMAT = 3  # raise it when what these tasks write changes
+_FORMAT = 4  # raise it when what these tasks write changes
 
 
 @dataclass(frozen=True, slots=True)

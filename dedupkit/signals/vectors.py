@@ -104,9 +104,9 @@ def across_vectors(
     """
     labels, leaders = [], []
     for scanned, mask in ((own, None), (other, part)):
-        first = Exact("exact").labels(scanned)
-        first = first if mask is None else restricted(first, mask)
-        leaders.append(leaders_of(scanned, signal.name, first))
+        contents = Exact("exact").labels(scanned)
+        first = contents if mask is None else restricted(contents, mask)
+        leaders.append(leaders_of(scanned, signal.name, contents, first))
         labels.append(with_vector(first, leaders[-1]))
     facts = facts_before(len(leaders[0]) + len(leaders[1]), settings)
 

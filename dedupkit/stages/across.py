@@ -22,7 +22,7 @@ from dedupkit.store import remove_tree
 
 __all__ = ["join_references"]
 
-_FORMAT = 2  # raise it when what these tasks write changes
+_FORMAT = 3  # raise it when what these tasks write changes
 _VERIFIED = "verified"
 
 
