@@ -8,6 +8,7 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browsing import evaluate, opened
@@ -16,6 +17,7 @@ from PIL import Image, ImageFilter, ImageOps
 from test_guard import Colours
 
 import dedupkit as dk
+from dedupkit.memorization.deciding import first_in
 from dedupkit.memorization.extraction import Filter, adaptive_distance
 from dedupkit.workflows.audit import AuditOptions, AuditResult, audit
 
@@ -102,6 +104,12 @@ def test_a_held_out_set_that_overlaps_is_refused_and_its_images_are_listed(train
     with pytest.raises(dk.DedupkitError, match="2 of 3 real images"):
         audit(generated, with_vectors.path, tmp_path / "out2", real=real, embed=Colours())
     assert (tmp_path / "out2" / "overlap.txt").read_text() == "x\nz\n"
+
+
+def test_equal_bytes_are_sought_in_columns_of_several_pieces():
+    # texts of more than 2 GiB, of 33 million training images, do not fit into one
+    trained = pa.chunked_array([["a", "b"], [None, "b", "c"], []], pa.string())
+    assert first_in(pa.chunked_array([["c", "x"], ["b", "a"]]), trained).tolist() == [4, -1, 1, 0]
 
 
 def test_vectors_find_crops_by_a_threshold_that_real_images_choose(train, photos, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,10 +15,13 @@ from PIL import Image, ImageOps
 import dedupkit as dk
 from dedupkit.images import ImageError
 from dedupkit.memorization import CopyCheck
+from dedupkit.memorization.deciding import candidate_bound, stated_threshold
+from dedupkit.memorization.guard import cosine_bound
 from dedupkit.memorization.queries import embed_one
 from dedupkit.neighbors import dihedral_distance
 from dedupkit.neighbors.cosine.lookup import VectorLookup
 from dedupkit.neighbors.hamming.lookup import HashLookup
+from dedupkit.runfolder import RunConfig
 from dedupkit.workflows.search import Search
 
 
@@ -32,6 +36,18 @@ class Colours:
     def encode(self, batch):
         flat = batch.reshape(len(batch), -1).astype(np.float32) - 128
         return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
+class Shuffled(Colours):
+    """The same with its values in another order."""
+
+    key = "shuffled-1"
+
+    def __init__(self, name="shuffled"):
+        self.name = name
+
+    def encode(self, batch):
+        return super().encode(batch)[:, ::-1]
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +142,26 @@ def test_vectors_decide_only_where_a_threshold_is_known(training, tmp_path, phot
     assert not dk.CopyGuard(finished, embedder=False).check(crop)
 
 
+def test_the_vectors_of_the_model_that_is_given_are_compared(training, tmp_path, photos):
+    crop = photos["coffee"].crop((20, 20, 560, 370))
+    finished = run(training, tmp_path / "run", embed=[Colours(), Shuffled()])
+    for model in (Colours(), Shuffled()):
+        found = dk.CopyGuard(finished, embedder=model, min_cosine=0.9).check(crop)
+        assert found.copy
+        assert (found.nearest.signal, found.nearest.group_size) == (model.name, 4)
+    with pytest.raises(dk.DedupkitError, match="no vectors of other; it has those of colours, shuffled"):
+        dk.CopyGuard(finished, embedder=Shuffled("other"))
+
+
+def test_a_bound_for_normalised_scores_is_no_cosine():
+    specs = {"colours": "onnx:model.onnx?name=colours", "normal": "onnx:model.onnx?name=normal&background=other.npy"}
+    rule = "exact or colours>=0.8 or normal>=0.3 or (colours>=0.6 and verified) or (normal>=0.1 and verified)"
+    config = RunConfig(("a",), ("a",), rule, rule, "sample", embedders=specs)
+    assert [cosine_bound(config, name) for name in specs] == [0.8, None]
+    assert [stated_threshold(config, name) is None for name in specs] == [False, True]
+    assert [candidate_bound(config, name) for name in specs] == [0.6, 0.5]
+
+
 def test_images_of_any_mode_are_asked_by_vector(training, tmp_path, photos):
     finished = run(training, tmp_path / "run", embed=Colours())
     guard = dk.CopyGuard(finished, embedder=Colours(), min_cosine=0.9)
@@ -139,6 +175,18 @@ def test_images_of_any_mode_are_asked_by_vector(training, tmp_path, photos):
         assert guard.check(image).nearest.signal == "colours"
     with pytest.raises(ImageError, match="La"):
         embed_one(Colours(), Image.new("La", (64, 64)))
+
+
+def test_an_opened_image_has_the_vector_of_its_file(photos):
+    turned, tag = Image.Exif(), 0x0112
+    turned[tag] = 6
+    photo = photos["coffee"].convert("RGB")
+    cut = photo.copy()
+    cut.paste((1, 2, 3), (100, 100, 400, 300))
+    for data in (encode(photo, quality=95, exif=turned), encode(cut, "PNG", transparency=(1, 2, 3))):
+        image = Image.open(io.BytesIO(data))
+        assert image.mode == "RGB"
+        assert embed_one(Colours(), image) @ embed_one(Colours(), data) > 0.999
 
 
 def test_many_threads_get_the_answers_that_one_gets(training, tmp_path, photos):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -12,7 +13,7 @@ from dedupkit.clustering.grammar import parse_rule
 from dedupkit.memorization.again import Again, Seen
 from dedupkit.memorization.audited import AtLeast, Floor, Threshold, share_of
 from dedupkit.memorization.floor import choose_threshold
-from dedupkit.memorization.guard import SSCD_COPY, cosine_bound
+from dedupkit.memorization.guard import SSCD_COPY, cosine_bound, rule_bound
 from dedupkit.memorization.nearest import Nearest
 from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunConfig
@@ -20,8 +21,8 @@ from dedupkit.signals import known_signals
 from dedupkit.store import read_columns
 
 __all__ = [
-    "CANDIDATE", "Conditions", "calibrated_threshold", "candidate_bound", "floor_of", "overlap", "sscd_shares",
-    "stated_threshold",
+    "CANDIDATE", "Conditions", "calibrated_threshold", "candidate_bound", "first_in", "floor_of", "overlap",
+    "sscd_shares", "stated_threshold",
 ]  # fmt: skip
 
 CANDIDATE = 0.5
@@ -58,12 +59,11 @@ class Conditions:
 
 def stated_threshold(config: RunConfig, name: str) -> Threshold | None:
     """The least cosine of a copy that the rule, or a publication, states; None where nothing does."""
-    bound = cosine_bound(config, name)
-    if bound is None:
-        return None
-    published = bound == SSCD_COPY and f"{name}>=" not in config.rule_expanded
-    origin = "as published for SSCD (arXiv 2202.10261)" if published else "as the rule of the run states"
-    return Threshold(bound, origin)
+    stated = rule_bound(config, name)
+    if stated is not None:
+        return Threshold(stated, "as the rule of the run states")
+    published = cosine_bound(config, name)
+    return None if published is None else Threshold(published, "as published for SSCD (arXiv 2202.10261)")
 
 
 def calibrated_threshold(real: Nearest, rate: float) -> Threshold:
@@ -83,11 +83,13 @@ def sscd_shares(config: RunConfig, name: str | None, images: Nearest) -> tuple[A
 
 
 def candidate_bound(config: RunConfig, name: str) -> float:
-    """The cosine from which the rule of a run verifies pairs, 0.5 where it verifies none."""
-    clauses = parse_rule(config.rule_expanded, known_signals(config.embedders)).clauses
+    """The cosine from which the rule of a run verifies pairs, 0.5 where it verifies none or goes by other scores."""
+    known = known_signals(config.embedders)
+    if not known[name].ranks:  # scores that a background normalises are no cosines
+        return CANDIDATE
     bounds = [
         atom.bound
-        for clause in clauses
+        for clause in parse_rule(config.rule_expanded, known).clauses
         if any(atom.signal == "verified" for atom in clause)
         for atom in clause
         if atom.signal == name and atom.bound is not None
@@ -122,8 +124,7 @@ def overlap(real: Nearest, near: Neighbours, again: Again) -> dict[int, int]:
         again: What reads both.
     """
     trained = read_columns(near.folder.manifest, ["sha256"])["sha256"]
-    bytes_at = pc.index_in(real.images["sha256"], trained.combine_chunks()).fill_null(-1).to_numpy()
-    bytes_at = np.where(real.readable, bytes_at, -1)
+    bytes_at = np.where(real.readable, first_in(real.images["sha256"], trained), -1)
     same = ((real.bits <= _OVERLAP) | (bytes_at >= 0)) & real.readable
     at = np.where(bytes_at >= 0, bytes_at, real.sample)
     found = {row: int(at[row]) for row in np.flatnonzero(same).tolist()}
@@ -132,3 +133,16 @@ def overlap(real: Nearest, near: Neighbours, again: Again) -> dict[int, int]:
     nearest = rest[np.argsort(-nearness[rest], kind="stable")[:_LOOKED_AT]].tolist()
     seen = again.look([(row, int(real.sample[row])) for row in nearest])
     return found | {row: sample for (row, sample), pair in seen.items() if pair.verified}
+
+
+def first_in(values: pa.ChunkedArray, texts: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Where each value occurs first in a column of any size, (n,) int64; -1 where it does not.
+
+    Piece by piece, because one array of texts holds at most 2 GiB.
+    """
+    found, start = np.full(len(values), -1, np.int64), 0
+    for part in texts.chunks:
+        at = pc.index_in(values, part).fill_null(-1).to_numpy().astype(np.int64)
+        found = np.where((found < 0) & (at >= 0), at + start, found)
+        start += len(part)
+    return found

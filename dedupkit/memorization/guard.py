@@ -14,7 +14,7 @@ from dedupkit.memorization.queries import FLAT, ImageLike, embed_one, hash_of, m
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import known_signals
 
-__all__ = ["MAX_DISTANCE", "SSCD_COPY", "CopyCheck", "CopyGuard", "cosine_bound", "without_vectors"]
+__all__ = ["MAX_DISTANCE", "SSCD_COPY", "CopyCheck", "CopyGuard", "cosine_bound", "rule_bound", "without_vectors"]
 
 MAX_DISTANCE = 31
 """PDQ's published match radius, in bits."""
@@ -67,11 +67,13 @@ class CopyGuard:
         min_cosine: Least cosine of the vectors of a copy. By default the bound that the rule of the run states for the
             embedder alone, or 0.75 for SSCD; other models have none, and their vectors decide nothing until you
             give one (``dedupkit audit --real`` measures its false-alarm rate).
-        embedder: The model behind the run's vectors, where it was given to the run as an object; False for hashes only.
+        embedder: The model behind the run's vectors, where it was given to the run as an object: of several embedders
+            of the run it takes the one of its name. False for hashes only.
         device: Device for torch, e.g. ``cuda``.
 
     Raises:
-        DedupkitError: There is no finished run, or ``max_distance`` or ``min_cosine`` is out of range.
+        DedupkitError: There is no finished run, the run has no vectors of the embedder, or ``max_distance`` or
+            ``min_cosine`` is out of range.
 
     Example::
 
@@ -97,7 +99,7 @@ class CopyGuard:
         self._near = Neighbours(path)
         self._max_distance = max_distance
         config = self._near.config
-        self._name = next(iter(config.embedders), None) if embedder is not False else None
+        self._name = None if embedder is False else _name_of(config, embedder)
         self._model: Embedder | None = None
         self._min_cosine: float | None = None
         if self._name is not None:
@@ -143,15 +145,34 @@ class CopyGuard:
         return CopyCheck(copy, nearest, self._min_cosine, "; ".join(notes) or None)
 
 
+def _name_of(config: RunConfig, embedder: Embedder | bool | None) -> str | None:
+    """Whose vectors are asked, None where the run has none."""
+    names = list(config.embedders)
+    if isinstance(embedder, Embedder) and len(names) > 1:  # a single one may have been given under another name
+        if embedder.name not in names:
+            raise DedupkitError(f"the run has no vectors of {embedder.name}; it has those of {', '.join(names)}")
+        return embedder.name
+    return names[0] if names else None
+
+
+def rule_bound(config: RunConfig, name: str) -> float | None:
+    """The cosine from which the rule of a run takes two images for copies; None where it states none for it alone."""
+    known = known_signals(config.embedders)
+    if not known[name].ranks:  # bounds of scores that a background normalises are no cosines
+        return None
+    alone = [
+        clause[0].bound
+        for clause in parse_rule(config.rule_expanded, known).clauses
+        if len(clause) == 1 and clause[0].signal == name
+    ]  # with other signals, such as a verification, a bound says less
+    return min((bound for bound in alone if bound is not None), default=None)
+
+
 def cosine_bound(config: RunConfig, name: str) -> float | None:
     """The cosine from which a run takes two images for copies, None where nothing states one."""
-    rule = parse_rule(config.rule_expanded, known_signals(config.embedders))
-    alone = [
-        clause[0].bound for clause in rule.clauses if len(clause) == 1 and clause[0].signal == name
-    ]  # with other signals, such as a verification, a bound says less
-    stated = [bound for bound in alone if bound is not None]
-    if stated:
-        return min(stated)
+    stated = rule_bound(config, name)
+    if stated is not None:
+        return stated
     spec = config.embedders[name]
     return SSCD_COPY if "sscd" in f"{name} {spec}".lower() and "project=" not in spec else None
 

@@ -13,6 +13,7 @@ from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing import pdq
 from dedupkit.images import ImageError
+from dedupkit.images.orientation import UPRIGHT, turn_of
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
 from dedupkit.sources.memory import file_of
@@ -54,7 +55,8 @@ def embed_one(model: Embedder, image: ImageLike) -> NDArray[np.float32]:
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
-        if image.mode != "RGB":  # as a file would be read: transparency over white, 16 bits to 8
+        if image.mode != "RGB" or "transparency" in image.info or turn_of(image) != UPRIGHT:
+            # as a file would be read: turned upright, transparency over white, 16 bits to 8
             image = decode_rgb(_stored(image), model.min_side)
     else:
         image = decode_rgb(image, model.min_side)
