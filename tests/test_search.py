@@ -10,13 +10,17 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 from browsing import evaluate, opened
 from helpers import command, encode, one_line, run, write_tar
 from PIL import Image
 from test_calibrate import ask
+from test_guard import Colours
 
 import dedupkit as dk
+from dedupkit.memorization.queries import first_model
+from dedupkit.runfolder import RunConfig
 from dedupkit.serving import Body
 from dedupkit.workflows.search import Search, SearchResult
 from dedupkit.workflows.search_page import search_page, serve_search
@@ -49,6 +53,8 @@ def test_a_file_a_key_and_an_address_find_the_same_group_once(finished, photos, 
         assert search.find(f"{address}/query.png").found == found.found
         with pytest.raises(dk.DedupkitError, match="cannot be fetched"):
             search.find(f"{address}/missing.png")
+        with pytest.raises(dk.DedupkitError, match="cannot be fetched"):
+            search.find(f"{address}/my image.png")
         server.shutdown()
     assert search.find("small").found[0].signal == "key"
 
@@ -77,33 +83,63 @@ def test_the_command_prints_rows_and_one_line_for_what_it_cannot_find(finished, 
         Search(finished.path).find(str(tmp_path / "text.jpg"))
 
 
+class Words:
+    """An embedder for tests: the mean colour, with words for red alone."""
+
+    name, dim, key, min_side, precision, device = "words", 3, "words-1", 8, "float32", "cpu"
+
+    def preprocess(self, image):
+        return np.asarray(image.convert("RGB").resize((1, 1)))
+
+    def encode(self, batch):
+        rows = batch.reshape(len(batch), 3).astype(np.float32) + 1
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def encode_text(self, texts):
+        return np.array([[1, 0, 0]], np.float32)
+
+
 def test_words_are_searched_with_the_text_side_of_the_embedder(photos, tmp_path):
-    import numpy as np
-
-    class Words:
-        name, dim, key, min_side, precision, device = "words", 3, "words-1", 8, "float32", "cpu"
-
-        def preprocess(self, image):
-            return np.asarray(image.convert("RGB").resize((1, 1)))
-
-        def encode(self, batch):
-            rows = batch.reshape(len(batch), 3).astype(np.float32) + 1
-            return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-        def encode_text(self, texts):
-            return np.array([[1, 0, 0]], np.float32)
-
-    members = [(f"{name}.png", encode(photos[name].convert("RGB"), "PNG")) for name in ("retina", "rocket")]
+    small = {name: photos[name].convert("RGB").resize((200, 150)) for name in ("retina", "rocket")}
+    members = [(f"{name}.png", encode(image, "PNG")) for name, image in small.items()]
+    members += [(f"retina{number:02d}.png", members[0][1]) for number in range(20)]  # nearer than any other image
     done = run(write_tar(tmp_path / "in.tar", members), tmp_path / "run", embed=Words())
     search = Search(done.path, embedder=Words())
-    found = search.find("red")
-    assert [each.key for each in found.found] == ["retina", "rocket"]
+    found = search.find("red", top=2)
+    assert [each.kept_key for each in found.found] == ["retina", "rocket"]
     assert found.found[0].signal == "words"
     assert search.find("red and so on " * 400).found == found.found  # longer than a path may be
     page = search_page(search)
     assert b"A key of the run, or words" in page.get("").body
     answer = json.loads(page.post("search", Body("application/json", b'{"text": "red"}')).body)
-    assert [each["key"] for each in answer["found"]] == ["retina", "rocket"]
+    assert [each["kept_key"] for each in answer["found"]] == ["retina", "rocket"]
+
+
+def test_a_run_whose_vectors_were_given_is_searched_by_hash(finished, photos, tmp_path):
+    keys = [row["key"] for row in finished.manifest.to_pylist()]
+    vectors = np.eye(len(keys), 8, dtype=np.float32)
+    given = run(finished.config["sources"], tmp_path / "run", embed=(vectors, keys))
+    search = Search(given.path)
+    search.load()  # as the page does
+    found = search.image(photos["coffee"])
+    assert found.found[0].kept_key == "coffee"
+    assert "the vectors of vectors were given to the run" in found.notes[0]
+    assert search.find("rocket").found[0].signal == "key"
+    config = RunConfig((), (), "exact", "exact", "sample", embedders={"given": "precomputed:a.npz", "copy": "copy"})
+    assert first_model(config) == "copy"
+
+
+def test_each_model_is_loaded_once(photos, tmp_path, monkeypatch):
+    members = [(f"{name}.jpg", encode(photos[name].convert("RGB"))) for name in ("retina", "rocket")]
+    done = run(write_tar(tmp_path / "in.tar", members), tmp_path / "run", embed=[Colours(), Words()])
+    search = Search(done.path, embedder=Colours())
+    search._near.config = replace(search._near.config, embedders={"colours": "python:colours", "words": "openclip:x"})
+    loaded = []
+    monkeypatch.setattr("dedupkit.workflows.search.model_of", lambda _, name, __: loaded.append(name) or Words())
+    for _ in range(2):
+        assert search.find("red").found[0].signal == "words"
+        assert search.image(photos["moon"]).found[0].signal == "colours"
+    assert loaded == ["words"]
 
 
 @pytest.fixture

@@ -177,10 +177,20 @@ def cosine_bound(config: RunConfig, name: str) -> float | None:
     return SSCD_COPY if "sscd" in f"{name} {spec}".lower() and "project=" not in spec else None
 
 
-def without_vectors(config: RunConfig) -> str:
-    """What a run that has no vectors cannot see, and what to add."""
-    if config.embedders:
+def without_vectors(config: RunConfig, remedy: str = "") -> str:
+    """What is not seen where no vectors are asked, and what to add.
+
+    Args:
+        config: What was asked of the run.
+        remedy: How to give a model whose vectors the run has; empty where the caller asked for none.
+    """
+    if config.embedders and not remedy:
         return "vectors were not asked, so crops and heavy edits are not seen"
+    if config.embedders:
+        return (
+            f"the vectors of {next(iter(config.embedders))} were given to the run, so the model behind them is not "
+            f"known and crops and heavy edits are not seen; {remedy}"
+        )
     return (
         "the run has no vectors, so crops and heavy edits are not seen; add them with: dedupkit run "
         f"{' '.join(config.sources[:1])}{' …' if len(config.sources) > 1 else ''} --out DIR --embed "

@@ -18,11 +18,13 @@ from dedupkit.runfolder import RunConfig
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
 from dedupkit.sources.memory import file_of
 
-__all__ = ["FLAT", "ImageLike", "embed_one", "hash_of", "model_of"]
+__all__ = ["FLAT", "ImageLike", "embed_one", "first_model", "hash_of", "model_of"]
 
 ImageLike = bytes | Image.Image | NDArray[np.uint8]
 
 FLAT = "the image is too flat for a perceptual hash (a single colour, a gradient)"
+
+_GIVEN = ("precomputed:", "python:")  # specifications of vectors, or of a model that only its owner has
 
 _one_at_a_time = threading.Lock()  # the limit of the math libraries' threads belongs to the whole process
 
@@ -72,6 +74,11 @@ def _stored(image: Image.Image) -> bytes:
     return data
 
 
+def first_model(config: RunConfig) -> str | None:
+    """The first embedder of a run whose model is known, by name; None where all vectors were given to the run."""
+    return next((name for name, spec in config.embedders.items() if not spec.startswith(_GIVEN)), None)
+
+
 def model_of(config: RunConfig, name: str, device: str | None = None) -> Embedder:
     """The model that made the vectors of a run.
 
@@ -80,7 +87,7 @@ def model_of(config: RunConfig, name: str, device: str | None = None) -> Embedde
         MissingExtraError: A package is missing.
     """
     spec = config.embedders[name]
-    if spec.startswith(("precomputed:", "python:")):
+    if spec.startswith(_GIVEN):
         raise DedupkitError(
             f"the vectors of {name} were given to the run ({spec}), so the model behind them is not known; give it as "
             "embedder="

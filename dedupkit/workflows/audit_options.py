@@ -11,6 +11,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.memorization.extraction import Filter
 from dedupkit.memorization.guard import without_vectors
 from dedupkit.memorization.neighbours import Neighbours
+from dedupkit.memorization.queries import first_model
 
 __all__ = ["AuditOptions", "embedder_of", "no_vectors"]
 
@@ -59,17 +60,10 @@ def embedder_of(near: Neighbours, embed: str | Embedder | None) -> tuple[str | N
             has = f"its vectors are of {', '.join(embedders)}" if embedders else "it has no vectors"
             raise DedupkitError(f"the run has no vectors of {name}; {has}. Name the model that made them (?name=…)")
         return name, embed
-    for name, spec in embedders.items():
-        if not spec.startswith(("precomputed:", "python:")):
-            return name, spec
-    return None, None
+    first = first_model(near.config)
+    return first, None if first is None else embedders[first]
 
 
 def no_vectors(near: Neighbours) -> str:
     """What an audit without vectors cannot see, and what to add."""
-    if not near.config.embedders:
-        return without_vectors(near.config)
-    return (
-        f"the vectors of {next(iter(near.config.embedders))} were given to the run, so the model behind them is not "
-        "known and crops and heavy edits are not seen; name it with --embed"
-    )
+    return without_vectors(near.config, "name it with --embed")

@@ -6,10 +6,14 @@ import html
 import os
 import urllib.request
 from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 
 from dedupkit.embedding import Embedder
@@ -17,7 +21,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError, open_image, thumbnail
 from dedupkit.memorization.guard import without_vectors
 from dedupkit.memorization.neighbours import Neighbour, Neighbours
-from dedupkit.memorization.queries import FLAT, ImageLike, embed_one, hash_of, model_of
+from dedupkit.memorization.queries import FLAT, ImageLike, embed_one, first_model, hash_of, model_of
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.runfolder import RunFolder
 from dedupkit.sources.again import Moved
@@ -28,6 +32,9 @@ __all__ = ["Search", "SearchResult"]
 _RADIUS = 63  # of hashes that are shown; what a rule takes for a copy is nearer
 _MOST_BYTES = 64 << 20
 _SECONDS = 30
+
+_Found = tuple[int, str, float]
+"""A sample, the signal that found it, and its score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +89,13 @@ class Search:
 
     Args:
         run: The run folder.
-        embedder: The model behind the run's vectors, where it was given to the run as an object.
+        embedder: The model behind the run's vectors, where it was given to the run as an object. By default the first
+            embedder of the run whose model is known; where none is, hashes alone are compared.
         device: Device for torch.
         source: Where the data lies now, if it moved since the run.
 
     Raises:
-        DedupkitError: There is no finished run.
+        DedupkitError: There is no finished run, or it has no vectors of the embedder.
 
     Example::
 
@@ -106,8 +114,9 @@ class Search:
         self._near = Neighbours(run)
         self._device, self._moved = device, source
         self._originals: Originals | None = None
-        self._name = embedder.name if embedder is not None else next(iter(self._near.config.embedders), None)
-        self._model = embedder
+        self._name = embedder.name if embedder is not None else first_model(self._near.config)
+        self._given = embedder
+        self._models: dict[str, Embedder] = {} if embedder is None else {embedder.name: embedder}
         if embedder is not None and embedder.name not in self._near.vectors:
             raise DedupkitError(f"the run has no vectors of {embedder.name}")
 
@@ -154,11 +163,10 @@ class Search:
         notes = [] if code is not None else [FLAT]
         found = [] if code is None else [(at, "pdq", float(bits)) for at, bits in self._near.by_hash(code, _RADIUS)]
         if self._name is None:
-            notes.append(without_vectors(self._near.config))
-        else:
-            vector = embed_one(self._loaded(self._name), image)
-            found += [(at, self._name, score) for at, score in self._near.by_vector(self._name, vector, 8 * top)]
-        return self._result(query, found, notes, top)
+            notes.append(without_vectors(self._near.config, "in Python, Search(run, embedder=…) takes it"))
+            return self._result(query, self._first_of_groups(found, top), notes)
+        vector = embed_one(self._loaded(self._name), image)
+        return self._result(query, self._by_vector(self._name, vector, found, top), notes)
 
     def text(self, text: str, top: int = 10) -> SearchResult:
         """Search for what words describe, with the text side of a CLIP.
@@ -174,8 +182,7 @@ class Search:
             )
         model: Any = self._loaded(names[0])
         vector = np.asarray(model.encode_text([text])[0], np.float32)
-        found = [(at, names[0], score) for at, score in self._near.by_vector(names[0], vector, 8 * top)]
-        return self._result(text, found, [], top)
+        return self._result(text, self._by_vector(names[0], vector, [], top), [])
 
     @property
     def path(self) -> Path:
@@ -212,15 +219,15 @@ class Search:
         return data
 
     def _text_names(self) -> list[str]:
-        if self._model is not None and hasattr(self._model, "encode_text"):
-            return [self._model.name]
+        if self._given is not None and hasattr(self._given, "encode_text"):
+            return [self._given.name]
         embedders = self._near.config.embedders
         return [n for n, spec in embedders.items() if spec.startswith("openclip:") and "project=" not in spec]
 
     def _loaded(self, name: str) -> Embedder:
-        if self._model is None or self._model.name != name:
-            self._model = model_of(self._near.config, name, self._device)
-        return self._model
+        if name not in self._models:
+            self._models[name] = model_of(self._near.config, name, self._device)
+        return self._models[name]
 
     def _like(self, query: str, named: list[int], top: int) -> SearchResult:
         """The samples that a key names, and their neighbours."""
@@ -230,20 +237,26 @@ class Search:
         others = tuple(each for each in near.found if each.sample not in named)
         return replace(near, found=(itself + others)[:top])
 
-    def _result(self, query: str, found: list[tuple[int, str, float]], notes: list[str], top: int) -> SearchResult:
-        chosen: list[Neighbour] = []
-        groups: set[int] = set()
-        for sample, signal, score in found:
-            each = self._near.describe(sample, signal, score)
-            if each.group is not None and each.group in groups:
-                continue
-            if each.group is not None:
-                groups.add(each.group)
-            chosen.append(each)
-            if len(chosen) == top:
-                break
+    def _by_vector(self, name: str, vector: NDArray[np.float32], before: list[_Found], top: int) -> list[_Found]:
+        """The nearest of each duplicate group: those found before, then those near by vector."""
+        count = 8 * top
+        while True:
+            near = self._near.by_vector(name, vector, count)
+            chosen = self._first_of_groups([*before, *((at, name, score) for at, score in near)], top)
+            if len(chosen) == top or len(near) < count:  # of a group of very many, all may be nearer than the next
+                return chosen
+            count *= 2
+
+    def _first_of_groups(self, found: list[_Found], top: int) -> list[_Found]:
+        samples = pa.array([at for at, *_ in found], pa.int64())
+        groups = self._near.column("group").take(samples)
+        _, first = np.unique(pc.coalesce(groups, pc.subtract(-1, samples)).to_numpy(), return_index=True)
+        return [found[row] for row in np.sort(first)[:top].tolist()]
+
+    def _result(self, query: str, found: list[_Found], notes: list[str]) -> SearchResult:
+        chosen = tuple(self._near.describe(*each) for each in found)
         folder = self._near.folder
-        return SearchResult(query, tuple(chosen), tuple(notes), folder.shown, folder.path, self._moved)
+        return SearchResult(query, chosen, tuple(notes), folder.shown, folder.path, self._moved)
 
 
 def _line(each: Neighbour) -> str:
@@ -257,7 +270,7 @@ def _fetched(url: str) -> bytes:
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as reply:  # noqa: S310
             data: bytes = reply.read(_MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise DedupkitError(f"{url} cannot be fetched: {error}; download the image and name its file") from error
     if len(data) > _MOST_BYTES:
         raise DedupkitError(f"{url} is larger than {_MOST_BYTES >> 20} MiB; download the image and name its file")
