@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -18,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
+import typer.main
 from PIL import Image
 
+from dedupkit.cli.main import app
 from dedupkit.errors import DedupkitError
 from dedupkit.images import thumbnail
 from dedupkit.manifest.shown import clip
@@ -30,7 +33,10 @@ from dedupkit.report.facts import ReportFacts
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.tables import Removed
 from dedupkit.report.thumbnails import Thumbnails
+from dedupkit.report.words import command as repeating_command
 from dedupkit.report.words import policy_words, read_rule, rule_words, score_words
+from dedupkit.runfolder import RunConfig
+from dedupkit.runfolder.references import Reference
 from dedupkit.workflows.dedup import dedup
 from dedupkit.workflows.run import Run
 from dedupkit.workflows.update import update
@@ -172,13 +178,14 @@ class TestNumbers:
             ReportFacts.from_json({"format": 1})
 
     def test_report_follows_another_rule(self, source: Path, tmp_path: Path) -> None:
-        again = dedup(source, tmp_path / "run", workers=1)
+        again = dedup(source, tmp_path / "run", workers=1, target_recall=0.95)
         again.rethreshold("exact")
         again.report()
         facts = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
         assert facts["removed_by_reason"] == {"exact": 1}
         assert facts["borderline"] == facts["scores"] == []
         assert "--rule exact" in facts["command"]
+        assert "--target-recall 0.95" in facts["command"]
 
     def test_blocked_samples_frequent_captions_and_what_is_no_sample(self, tmp_path: Path) -> None:
         """A caption of many different images blocks them; a file that is no sample is counted."""
@@ -212,13 +219,16 @@ class TestNumbers:
         run = update(earlier.path, tmp_path / "new.tar", tmp_path / "new", workers=0)
         facts = collect(run.path)
         assert (facts.kept, facts.removed, facts.groups.count, facts.groups.singles) == (1, 1, 0, 1)
-        assert "1 kept sample resembles no other" in run.report().read_text("utf-8")
+        page = run.report().read_text("utf-8")
+        assert "1 kept sample resembles no other" in page
+        assert "None between samples of this run" in page  # the hash of what was removed is not identical
 
     def test_nothing_removed_and_nothing_read(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "s" / "0.tar", [("one", b"no image", None)])
         facts_of = dedup(tmp_path / "s", tmp_path / "run", workers=1)
         page = facts_of.report().read_text("utf-8")
         assert "No two samples satisfied the rule" in page
+        assert "nothing was removed as a duplicate" in page
         assert json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))["groups"]["count"] == 0
 
     def test_refuses_a_folder_without_a_finished_run(self, tmp_path: Path) -> None:
@@ -273,6 +283,22 @@ class TestPage:
         assert "\n\n\n" not in card
         assert facts["command"].startswith("dedupkit run ")
         assert "--rule 'exact or pdq<=31'" in facts["command"]
+
+    @pytest.mark.parametrize("name", ["run", "update"])
+    def test_the_command_that_makes_it_again_can_be_given(self, name: str) -> None:
+        references = (Reference("earlier", "run", "runs/old", "runs/old"),) if name == "update" else ()
+        references += (Reference("against", "list", "hashes.txt", "hashes.txt"),)
+        rule = "exact or pdq<=20 or phash<=4 or (copy>=0.4 and verified)"
+        config = RunConfig(
+            ("in.tar",), ("in.tar",), rule, rule, "sample", hashes=("phash",), embedders={"copy": "copy"},
+            templates="cap:2", target_recall=0.999, references=references, against_rule="exact", captions="merge",
+        )  # fmt: skip
+        program, given, *words = shlex.split(repeating_command(config, Path("out")))
+        assert (program, given) == ("dedupkit", name)
+        asked = typer.main.get_command(app).commands[given].make_context(given, words).params
+        assert (asked["rule"], asked["embed"], asked["against"]) == (rule, ["copy"], ["hashes.txt"])
+        if name == "run":
+            assert (asked["hashes"], asked["templates"], asked["target_recall"]) == (["phash"], "cap:2", 0.999)
 
     def test_in_a_browser(self, run: Run, page: str, tmp_path: Path) -> None:
         chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -241,11 +241,14 @@ def test_a_run_of_an_older_layout_is_made_anew_and_never_misread(tmp_path: Path,
     st.text(),
     st.dictionaries(st.text(), st.text()),
     st.integers(),
+    st.none() | st.floats(0, 1, exclude_min=True),
 )
 def test_a_configuration_survives_being_written(
-    sources: list[str], shards: list[str], rule: str, embedders: dict[str, str], seed: int
+    sources: list[str], shards: list[str], rule: str, embedders: dict[str, str], seed: int, recall: float | None
 ) -> None:
-    config = RunConfig(tuple(sources), tuple(shards), rule, rule, "sample", embedders=embedders, seed=seed)
+    config = RunConfig(
+        tuple(sources), tuple(shards), rule, rule, "sample", embedders=embedders, seed=seed, target_recall=recall
+    )
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 

@@ -17,7 +17,7 @@ def nearest_bound(removed: Removed, rule: Mapping[str, tuple[Atom, ...]], count:
     """The removed samples whose score is nearest to the bound of their reason, each with its witness.
 
     Each alternative with a bound gets its share, and each kept sample appears once. Identical pairs are left out:
-    there is nothing to judge.
+    there is nothing to judge. So are samples whose witness lies in an earlier run: its images are not shown.
 
     Args:
         removed: All removed samples.

@@ -164,10 +164,12 @@ def command(config: RunConfig, out: Path) -> str:
     words += ["--rule", config.rule_expanded, "--keep", config.keep]
     for spec in config.embedders.values():
         words += ["--embed", spec]
-    for name in config.hashes:
+    for name in config.hashes if not earlier else ():  # an update takes those of the run that it updates
         words += ["--hash", name]
     if config.captions != "ignore" and not config.captions.startswith("pair"):  # the rule has the condition of a pair
         words += ["--captions", config.captions]
-    if config.templates != "keep":
+    if config.templates != "keep" and not earlier:
         words += ["--templates", config.templates]
+    if config.target_recall is not None and not earlier:
+        words += ["--target-recall", repr(config.target_recall)]
     return shlex.join([*words, "--seed", str(config.seed)])

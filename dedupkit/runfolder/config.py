@@ -32,6 +32,7 @@ class RunConfig:
         hashes: Signals that the scan computes on request.
         embedders: Specification by signal name.
         seed: Seed for all random choices.
+        target_recall: Recall of clustered searches; None where the default was left.
         templates: What becomes of families of one template, as :class:`dedupkit.clustering.TemplatePolicy` writes it.
         references: Earlier runs and reference sets.
         against_rule: What makes a sample duplicate a reference set, written out; empty without one.
@@ -57,6 +58,7 @@ class RunConfig:
     seed: int = 0
     captions: str = "ignore"
     templates: str = "keep"
+    target_recall: float | None = None
     references: tuple[Reference, ...] = ()
     against_rule: str = ""
     dedupkit: str = "unknown"
@@ -68,8 +70,9 @@ class RunConfig:
         """The content of ``run.json``."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["references"] = tuple(reference.to_json() for reference in self.references)
-        if self.templates == "keep":  # as runs before there was a choice have it
-            del values["templates"]
+        for name, default in (("templates", "keep"), ("target_recall", None)):
+            if values[name] == default:  # as runs before there was a choice have it
+                del values[name]
         return {
             name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
             for name, value in values.items()
@@ -93,6 +96,9 @@ class RunConfig:
                 _texts([given[name]])
             _texts([given.get(name, "") for name in ("captions", "templates", "against_rule")])
             given["references"] = tuple(map(Reference.from_json, given.get("references", [])))
+            recall = given.get("target_recall")
+            if recall is not None and not (isinstance(recall, int | float) and 0 < recall <= 1):
+                raise ValueError("a target recall that is no share")
             if not given["sources"] or not isinstance(given["layout"], int) or not isinstance(given["seed"], int):
                 raise ValueError("no sources, layout or seed")
             return cls(**given)

@@ -159,6 +159,7 @@ def dedup(
             _config(listed, directory, job, policy),
             captions=str(mode),
             templates=str(family_policy),
+            target_recall=target_recall,
             references=references.named,
             against_rule=str(compared) if sets else "",
         )
