@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -17,8 +18,10 @@ from PIL import Image, ImageFilter, ImageOps
 from test_guard import Colours
 
 import dedupkit as dk
+from dedupkit.memorization.copied import CopiedGroups
 from dedupkit.memorization.deciding import first_in
 from dedupkit.memorization.extraction import Filter, adaptive_distance
+from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.workflows.audit import AuditOptions, AuditResult, audit
 
 HOSTILE = "<script>alert(1)</script>"
@@ -119,8 +122,10 @@ def test_vectors_find_crops_by_a_threshold_that_real_images_choose(train, photos
     real = write_tar(tmp_path / "real.tar", [(f"{name}.jpg", encode(photos[name].convert("RGB"))) for name in names])
     finished = run(train.config["sources"], tmp_path / "run", embed=Colours())
     undecided = audit(made, finished.path, tmp_path / "out", embed=Colours())
-    assert undecided.copies.count == 0
+    assert undecided.copies.count == undecided.takedown == 0
     assert "--real" in " ".join(undecided.notes)
+    spared = run(train.config["sources"], tmp_path / "next", against=tmp_path / "out" / "takedown.txt")
+    assert (spared.summary["blocked"], spared.summary["references"][0]["rows"]) == (0, 0)
     verified = audit(made, finished.path, tmp_path / "out", embed=Colours(), options=AuditOptions(verify=True))
     assert verified.copies.count == verified.verified == 1
     assert "crop" in rows(tmp_path / "out")["crop"]["relation"]
@@ -252,6 +257,16 @@ def test_the_takedown_list_blocks_the_copied_images_in_a_run(train, generated, t
     }
     assert {key for key, verdict in verdicts.items() if verdict == "blocked"} == {"coffee", "coffee0", "coffee1"}
     assert {verdict for key, verdict in verdicts.items() if not key.startswith("coffee")} == {"keep"}
+
+
+def test_copied_images_are_listed_by_what_a_run_compares(photos, tmp_path):
+    flat = encode(Image.new("RGB", (300, 200), (40, 60, 80)))  # its PDQ hash is compared with none
+    sources = write_tar(tmp_path / "in.tar", [("coffee.jpg", encode(photos["coffee"])), ("flat.jpg", flat)])
+    near = Neighbours(run(sources, tmp_path / "run").path)
+    listed = CopiedGroups(near, np.array([0, 1])).hashes(near.folder)
+    assert hashlib.sha256(flat).hexdigest() in listed
+    (tmp_path / "takedown.txt").write_text("\n".join(listed))
+    assert run(sources, tmp_path / "again", against=tmp_path / "takedown.txt").summary["blocked"] == 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dedupkit.memorization.audited import Left
 from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunFolder
+from dedupkit.signals.pdq import MIN_PDQ_QUALITY
 from dedupkit.store import read_columns
 
 __all__ = ["KS", "CopiedGroups", "group_facts"]
@@ -52,11 +53,17 @@ class CopiedGroups:
         return Left(len(self._singles), int((kept <= 1).sum()), int((kept > 1).sum()))
 
     def hashes(self, folder: RunFolder) -> list[str]:
-        """The PDQ hashes of all their samples, in hex, each once."""
-        table = read_columns(folder.manifest, ["sample", "group", "pdq"])
+        """Hashes of all their samples in hex, each once.
+
+        The PDQ hash, or the SHA-256 of a sample that is too flat for a PDQ hash to be compared.
+        """
+        table = read_columns(folder.manifest, ["sample", "group", "sha256", "pdq", "pdq_quality"])
         group = table["group"].fill_null(-1).to_numpy()
         chosen = np.isin(group, self._groups) | np.isin(table["sample"].to_numpy(), self._singles)
-        return sorted({_hex(code) for code in table["pdq"].filter(pa.array(chosen)).drop_null().to_pylist()})
+        rows = table.filter(pa.array(chosen))
+        hashed = pc.fill_null(pc.greater_equal(rows["pdq_quality"], MIN_PDQ_QUALITY), False)
+        parts = (rows["pdq"].filter(hashed), rows["sha256"].filter(pc.invert(hashed)))
+        return sorted({_hex(code) for part in parts for code in part.drop_null().to_pylist()})
 
 
 def group_facts(folder: RunFolder, groups: NDArray[np.int64]) -> dict[int, dict[str, Any]]:

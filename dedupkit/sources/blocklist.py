@@ -86,7 +86,7 @@ def read_blocklist(path: str, reads: str = "") -> Blocklist:
         reads: One of :data:`LIST_KINDS`, where the lines are all of one kind.
 
     Raises:
-        DedupkitError: The file cannot be read, or no line of it can be used.
+        DedupkitError: The file cannot be read, or no line of it can be used, and not because all are comments.
 
     >>> import tempfile, pathlib
     >>> folder = tempfile.TemporaryDirectory()
@@ -111,11 +111,16 @@ def read_blocklist(path: str, reads: str = "") -> Blocklist:
             found.flat += 1
         else:
             found.entries.append(entry)
-    if not found.entries:
+    if not found.entries and not _says_that_nothing_is_listed(text):
         looked = reads or "SHA-256, PDQ or pHash in hex, a URL or a domain"
         such = f", such as {found.examples[0]}" if found.examples else ""
         raise DedupkitError(f"the list {path} has no usable line (looked for {looked}){such}")
     return found
+
+
+def _says_that_nothing_is_listed(text: str) -> bool:
+    lines = [line.lstrip() for line in text.splitlines() if line.strip()]
+    return bool(lines) and all(line.startswith("#") for line in lines)
 
 
 def _lines(text: str, reads: str) -> Iterator[tuple[int, str, Entry | None, float | None]]:

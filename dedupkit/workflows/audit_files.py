@@ -48,7 +48,7 @@ class AuditFiles:
             result: The counts.
             found: What is known of the images.
             shown: The pairs on the page.
-            hashes: The lines of ``takedown.txt``.
+            hashes: The lines of ``takedown.txt``; a comment takes their place where there are none.
         """
         table = audit_table(self.near, found, MAX_DISTANCE, result.embedder)
         write_table(self.home / "audit.parquet", table)
@@ -58,7 +58,8 @@ class AuditFiles:
         if found.prompted.prompts:
             write_table(self.home / "prompts.parquet", prompt_table(self.near, found.made, found.prompted))
         with atomic_path(self.home / "takedown.txt") as temporary:
-            temporary.write_text("".join(f"{code}\n" for code in hashes), "utf-8")
+            lines = hashes or ["# no training image is copied"]
+            temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         of = 0 if result.floor is None else result.floor.images
         cliques = found.prompted.cliques[:_CLIQUES]
         middles = pairs_of(table, [(each.middle, each.sample) for each in cliques], cliques, of)
