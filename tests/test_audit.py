@@ -18,6 +18,7 @@ from PIL import Image, ImageFilter, ImageOps
 from test_guard import Colours
 
 import dedupkit as dk
+from dedupkit.errors import MissingExtraError
 from dedupkit.memorization.copied import CopiedGroups
 from dedupkit.memorization.deciding import first_in
 from dedupkit.memorization.extraction import Filter, adaptive_distance
@@ -96,7 +97,13 @@ def test_only_the_training_images_on_the_page_are_read(train, generated, tmp_pat
     assert any("cannot be looked at" in note or "could be looked at" in note for note in moved.notes)
 
 
-def test_a_held_out_set_that_overlaps_is_refused_and_its_images_are_listed(train, generated, photos, tmp_path):
+def without_opencv(_):
+    raise MissingExtraError("verification needs OpenCV")
+
+
+def test_a_held_out_set_that_overlaps_is_refused_and_its_images_are_listed(
+    train, generated, photos, tmp_path, monkeypatch
+):
     crop = photos["astronaut"].crop((60, 40, 470, 440))  # too much for the hash; local features know it
     members = [("x.jpg", encode(crop)), ("y.jpg", encode(photos["moon"])), ("z.jpg", encode(photos["rocket"]))]
     real = write_tar(tmp_path / "real.tar", members)
@@ -107,6 +114,10 @@ def test_a_held_out_set_that_overlaps_is_refused_and_its_images_are_listed(train
     with pytest.raises(dk.DedupkitError, match="2 of 3 real images"):
         audit(generated, with_vectors.path, tmp_path / "out2", real=real, embed=Colours())
     assert (tmp_path / "out2" / "overlap.txt").read_text() == "x\nz\n"
+    monkeypatch.setattr("dedupkit.memorization.again.features_of", without_opencv)
+    write_tar(real, members[:2])
+    notes = audit(generated, with_vectors.path, tmp_path / "out2", real=real, embed=Colours()).notes
+    assert any("by hash and bytes alone: verification needs OpenCV" in note for note in notes)
 
 
 def test_equal_bytes_are_sought_in_columns_of_several_pieces():
@@ -219,6 +230,10 @@ def test_small_images_are_compared_by_the_adaptive_distance(photos, tmp_path):
     assert found.adaptive.generated.count == 1
     assert rows(tmp_path / "out")["copy"]["adaptive_key"] == key
     assert rows(tmp_path / "out")["noise"]["adaptive"] > 1
+    tar, lost = tmp_path / "train.tar", dict(members)[f"{kept[0]}.png"]
+    tar.write_bytes(tar.read_bytes().replace(lost, bytes(len(lost))))
+    found = audit(made, finished.path, tmp_path / "out", options=AuditOptions(adaptive=True))
+    assert "1 kept training images cannot be read again" in " ".join(found.notes)
     large = write_tar(tmp_path / "large.tar", [("a.png", encode(photos["coffee"], "PNG"))])
     with pytest.raises(dk.DedupkitError, match="--adaptive"):
         audit(large, finished.path, tmp_path / "out2", options=AuditOptions(adaptive=True))
@@ -312,10 +327,11 @@ def test_prompts_that_fit_no_image_are_said_and_images_of_any_size_and_mode_are_
         image.save(folder / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}")
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     coffee.resize((2000, 30)).save(folder / "wide.png")
-    (folder / "captions.csv").write_text("file_name,text\nL.png,a cup\ngone.png,a dog\n")
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "captions.csv").write_text("file_name,text\nL.png,a cup\ngone.png,a dog\nbroken.png,a cup\nwide.png,  \n")
     (folder / "lost.txt").write_text("no image has this name")
     found = audit(folder, train.path, tmp_path / "out")
-    assert (found.generated, found.copies.count, found.unreadable, found.without_prompt) == (6, 5, 0, 5)
+    assert (found.generated, found.copies.count, found.unreadable, found.without_prompt) == (6, 5, 1, 5)
     notes = " ".join(found.notes)
     assert "lost.txt" in notes
     assert "5 generated images have no prompt" in notes

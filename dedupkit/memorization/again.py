@@ -45,7 +45,8 @@ class Again:
     Attributes:
         generated: The generated images.
         training: The training images.
-        missing: Why the last image that could not be read could not; None where all could.
+        missing: Why the last pair that could not be looked at could not: an image cannot be read, or OpenCV is not
+            installed. None where all could.
     """
 
     def __init__(self, generated: Originals, training: Originals) -> None:
@@ -65,7 +66,7 @@ class Again:
             made, trained = ({pair[side] for pair in part} for side in (0, 1))
             bytes_of = [self._read(self.generated, made), self._read(self.training, trained)]
             with ThreadPoolExecutor(_THREADS) as pool:
-                features = [dict(zip(side, pool.map(_features, side.values()), strict=True)) for side in bytes_of]
+                features = [dict(zip(side, pool.map(self._features, side.values()), strict=True)) for side in bytes_of]
                 seen = [_compare(features[0].get(a), features[1].get(b)) for a, b in part]
                 distances: Sequence[float | None] = [None] * len(part)
                 if tiles is not None:
@@ -85,15 +86,15 @@ class Again:
 
         return {place.sample: data for place, data in originals.read(samples, failed)}
 
-
-def _features(data: bytes) -> Features | str:
-    """Features of an image, or why there are none."""
-    try:
-        return features_of(data)
-    except MissingExtraError:
-        return "not looked at: verification needs OpenCV, pip install 'dedupkit-vision[verify]'"
-    except ImageError as error:
-        return f"not looked at: {error}"
+    def _features(self, data: bytes) -> Features | str:
+        """Features of an image, or why there are none."""
+        try:
+            return features_of(data)
+        except MissingExtraError:
+            self.missing = "verification needs OpenCV, pip install 'dedupkit-vision[verify]'"
+            return f"not looked at: {self.missing}"
+        except ImageError as error:
+            return f"not looked at: {error}"
 
 
 def _compare(a: Features | str | None, b: Features | str | None) -> tuple[bool | None, str]:

@@ -54,10 +54,12 @@ class SmallTraining:
     Attributes:
         samples: (m,) int64, the samples.
         images: (m, h, w, 3) uint8.
+        unreadable: Number of kept training images that cannot be read again, and are not among them.
     """
 
     samples: NDArray[np.int64]
     images: NDArray[np.uint8]
+    unreadable: int = 0
 
     @classmethod
     def read(cls, near: Neighbours, originals: Originals, size: tuple[int, int]) -> SmallTraining:
@@ -86,7 +88,7 @@ class SmallTraining:
         found = _at_size(((place.sample, data) for place, data in originals.read(kept, lambda *_: None)), size)
         if len(found) < 2:
             raise DedupkitError("fewer than two training images can be read again, so none can be compared")
-        return cls(np.array(list(found), np.int64), np.stack(list(found.values())))
+        return cls(np.array(list(found), np.int64), np.stack(list(found.values())), len(kept) - len(found))
 
     def compare(self, images: Nearest, originals: Originals) -> Small:
         """The adaptive distance of some images to these."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from dedupkit.embedding import Embedder
 from dedupkit.errors import DedupkitError, import_optional
@@ -57,7 +58,8 @@ def audit(
 
     Generated and real images become runs of their own below ``out``, so that a second audit computes only what is
     missing. Each is searched for among the hashes and vectors of the training set's run. No training image is read but
-    those on the page, unless verification or the distance for small images is asked for.
+    those on the page, the one nearest to each clique of generations, and the 50 nearest to real images, unless
+    verification or the distance for small images is asked for.
 
     Args:
         generated: Folders or shards of generated images, with their prompts as captions where there are any.
@@ -169,7 +171,7 @@ class _Audit:
             samples=self.near.samples,
             generated=readable,
             unreadable=len(made.readable) - readable,
-            without_prompt=int((made.images["caption"].is_null().to_numpy() & made.readable).sum()),
+            without_prompt=readable - _prompted(made),
             copies=share_of(int(copy.sum()), readable),
             by_hash=int((copy & (made.hash_sample >= 0)).sum()),
             embedder=self.name,
@@ -216,18 +218,29 @@ class _Audit:
             return None, None
         widths, heights = (made.images[name].drop_null().to_pylist() for name in ("width", "height"))
         training = SmallTraining.read(self.near, self.training, (min(widths), min(heights)))
+        if training.unreadable:
+            self.notes.append(
+                f"{training.unreadable:,} kept training images cannot be read again, so small images are not compared "
+                "with them"
+            )
         small = training.compare(made, again.generated)
         real = None if held is None else training.compare(held[0], held[1].generated).extracted
         return small, Adaptive(small.extracted, real)
+
+
+def _prompted(made: Nearest) -> int:
+    """Number of readable generated images that have a prompt."""
+    prompts = made.images["caption"].filter(pa.array(made.readable)).to_pylist()
+    return sum(bool(prompt and prompt.strip()) for prompt in prompts)
 
 
 def _notes(made: Nearest, again: Again, extraction: Extraction | None) -> list[str]:
     notes = []
     if made.flat:
         notes.append(f"{made.flat:,} generated images are too flat for a perceptual hash")
-    prompts = [prompt for prompt in made.images["caption"].to_pylist() if prompt and prompt.strip()]
-    lacking = int(made.readable.sum()) - len(prompts)
-    if not prompts:
+    prompted = _prompted(made)
+    lacking = int(made.readable.sum()) - prompted
+    if not prompted:
         notes.append("the generated images have no prompts, so generations of one prompt are not compared")
     elif lacking > 0:
         notes.append(f"{lacking:,} generated images have no prompt and are compared with no other generation")
