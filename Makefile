@@ -49,10 +49,12 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/copies.py
 
 # What a small diffusion model copies of a training set before and after cleaning: under an hour on two cores. PHOTOS=DIR
-# names a folder of photos with captions (benchmarks/memorization/README.md); without it, made pictures take their place.
+# names a folder of photos with captions (benchmarks/memorization/README.md); without it, made pictures take their place,
+# in a folder of their own.
 PHOTOS ?=
 memorization: $(VENV)/.dev
-	PYTHONPATH=benchmarks $(BIN)/python -m memorization $(if $(PHOTOS),--photos '$(PHOTOS)') --out build/memorization
+	PYTHONPATH=benchmarks $(BIN)/python -m memorization $(if $(PHOTOS),--photos '$(PHOTOS)') \
+		--out build/memorization$(if $(PHOTOS),,-made)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -22,6 +22,7 @@ from memorization.kinds import summarise as summarise_kinds
 from memorization.metric import cluster_distances, distances, extracted, mcnemar, proportion, row_ratio
 from memorization.photos import made_photos, read_photos
 from memorization.planted import EDITS, Plan, edited, photos_needed, planted, read_rows, read_truth, write_planted
+from memorization.record import claim, digest_of_photos
 
 SMALL = Plan(((1, 14), (2, 3), (3, 1)), ((1, 2), (1, 1)))
 
@@ -158,6 +159,22 @@ def test_photos_are_read_with_flickr_captions_or_text_files(tmp_path: Path):
     ]
 
 
+def test_a_folder_holds_one_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "photos").mkdir()
+    asked = {"plan": "copies", "photos": digest_of_photos(None), "steps": 2000, "tiny": False}
+    claim(tmp_path / "out", asked | {"steps": 1})
+    claim(tmp_path / "out", asked)  # nothing was done for the other
+    (tmp_path / "out" / "data").mkdir()
+    claim(tmp_path / "out", asked)
+    for other in ({"photos": digest_of_photos(tmp_path / "photos")}, {"steps": 40}, {"plan": "kinds"}, {"tiny": True}):
+        with pytest.raises(SystemExit, match="holds another experiment; choose another --out"):
+            claim(tmp_path / "out", asked | other)
+    assert not capsys.readouterr().out
+    claim(tmp_path, asked)  # from before that was written down
+    assert "cannot be checked" in capsys.readouterr().out
+    assert not (tmp_path / "experiment.json").exists()
+
+
 def test_the_command_trains_measures_and_does_not_compute_again(tmp_path: Path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
@@ -173,6 +190,7 @@ def test_the_command_trains_measures_and_does_not_compute_again(tmp_path: Path):
             check=True,
         )
     assert "raw-0: there already" in done.stdout
+    assert json.loads((tmp_path / "experiment.json").read_text())["steps"] == 2
     assert "| oracle | 13 | 2 |" in done.stdout
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         "raw-0.json", "oracle-0.json", "summary.json", "memorization-extraction.svg",

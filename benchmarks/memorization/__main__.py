@@ -25,6 +25,7 @@ from memorization.page import write_page
 from memorization.photos import made_photos, read_photos
 from memorization.planted import Plan, photos_needed, write_planted
 from memorization.plots import write_plots
+from memorization.record import claim, digest_of_photos
 from memorization.settings import Training
 from memorization.summary import as_markdown, read_results, summarise
 
@@ -35,6 +36,7 @@ def main() -> None:
     options = _arguments()
     results: Path = options.results or options.out / "results"
     if not options.tables:
+        claim(options.out, _experiment(options))
         jobs = [job for seed in options.seed or [0] for job in _jobs(options, seed, results)]
         _run(jobs, options.workers)
     found = read_results(results)
@@ -54,16 +56,33 @@ def main() -> None:
 def _jobs(options: argparse.Namespace, seed: int, results: Path) -> list[Job]:
     """Plant, clean, and say what is to be trained with a seed."""
     out: Path = options.out
+    plan = _plan(options, seed)
     if options.plan in kinds.PLANS:  # each seed has photos of its own
-        plan, data, arms = kinds.kinds_plan(options.plan, seed), out / f"data-{seed}", ["raw"]
+        data, arms = out / f"data-{seed}", ["raw"]
     else:
-        plan, data, arms = TINY if options.tiny else Plan(), out / "data", options.arm or QUICK
+        data, arms = out / "data", options.arm or QUICK
     _plant(options.photos, plan, data)
     for arm in arms:  # one after another: each takes all processors
         clean(arm, data, out / "arms")
     said = shlex.join(["python", "-m", "memorization", *_public(sys.argv[1:])])
-    training = Training(options.steps or (40 if options.tiny else plan.rows))
+    training = Training(_steps(options))
     return [Job(arm, seed, data, out / "arms", results, training, command=said) for arm in arms]
+
+
+def _plan(options: argparse.Namespace, seed: int) -> Plan:
+    if options.plan in kinds.PLANS:
+        return kinds.kinds_plan(options.plan, seed)
+    return TINY if options.tiny else Plan()
+
+
+def _steps(options: argparse.Namespace) -> int:
+    return options.steps or (40 if options.tiny else _plan(options, 0).rows)
+
+
+def _experiment(options: argparse.Namespace) -> dict[str, object]:
+    """What decides about the results besides arm and seed, which have files of their own."""
+    photos = digest_of_photos(options.photos)
+    return {"plan": options.plan, "photos": photos, "steps": _steps(options), "tiny": options.tiny}
 
 
 def _arguments() -> argparse.Namespace:
