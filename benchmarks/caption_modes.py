@@ -2,8 +2,8 @@
 
     python benchmarks/caption_modes.py SHARDS TRUTH.csv [--rule copies]
 
-Arguments as for known_answers.py. A caption is lost if a removed sample had it and no kept sample of the same photo has
-or carries it, after folding.
+Arguments as for known_answers.py. A caption is lost if a removed or blocked sample had it and no kept sample of the
+same photo has or carries it, after folding.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def main() -> None:
                 held[origin[row["url"]]] |= {fold(text or "") for text in texts}
         removed = [row for row in rows if row["verdict"] == "remove"]
         wrong = sum(origin[row["url"]] != origin[rows[row["kept_sample"]]["url"]] for row in removed)
-        lost = {(origin[row["url"]], fold(row["caption"] or "")) for row in removed}
+        gone = [row for row in rows if row["verdict"] in ("remove", "blocked") and row["caption"]]
+        lost = {(origin[row["url"]], fold(row["caption"])) for row in gone}
         lost = {(photo, text) for photo, text in lost if text not in held[photo]}
         blocked = run.summary["blocked"]
         print(

@@ -2,9 +2,10 @@
 
     python benchmarks/captions.py --captions TEXTS [--sizes 4300000:0.5,10000000:0.8] [--peers 100000]
 
-TEXTS are files of real captions: Parquet (first column of strings), TSV (see ``read_captions``) or one caption a line.
-Larger sets are made of them, see ``synthesize``. Peers run on as many sets as ``--peers`` says, ours on the same and on
-``--sizes``. SetSimilaritySearch is optional (``pip install SetSimilaritySearch``).
+TEXTS are files of real captions: Parquet (its column ``text`` or ``caption``), TSV (of each line the longest field that
+is no address) or one caption a line. Larger sets are made of them, see ``synthesize``. Peers run on as many sets as
+``--peers`` says, ours on the same and on ``--sizes``. SetSimilaritySearch is optional (``pip install
+SetSimilaritySearch``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def read_captions(paths: list[str]) -> list[str]:
             import pyarrow.parquet as pq
 
             table = pq.read_table(path)
-            name = next(field.name for field in table.schema if field.name.lower() in ("text", "caption"))
+            name = next((name for name in table.column_names if name.lower() in ("text", "caption")), None)
+            if name is None:
+                raise SystemExit(f"{path} has no column text or caption; its columns: {', '.join(table.column_names)}")
             texts += [text for text in table[name].cast(pa.string()).to_pylist() if text]
             continue
         for line in Path(path).read_text("utf-8").splitlines():

@@ -6,15 +6,17 @@
 
 Protocol of imagededup's benchmark: each photo with five edits (10 % cropped off each side, mirrored, flipped, rotated
 by 25 degrees, squared), 6 files and 15 pairs a photo, JPEG quality 95. Where there are fewer photos than asked for,
-windows of them are photos too. The tools run in turn, on files that are in the page cache, each whole process timed
-from outside; the ratios are of the medians. Immaculate (needs Python 3.12 or later) and imagededup are installed into
-environments of their own below the work folder. SSCD is the ONNX file that Immaculate's environment holds; it is
-proprietary and used as it is there.
+windows of them are photos too. Pairs are all pairs of a group; imagededup makes no groups, so its pairs are those that
+it lists. The tools run in turn, on files that are in the page cache, each whole process timed from outside; the ratios
+are of the medians. Immaculate (needs Python 3.12 or later) and imagededup are installed into environments of their own
+below the work folder. SSCD is the ONNX file that Immaculate's environment holds; it is proprietary and used as it is
+there.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import multiprocessing
@@ -64,6 +66,15 @@ def load_photos(source: Path | None) -> Iterator[Image.Image]:
                 stream = archive.extractfile(member) if member.name.endswith((".jpg", ".jpeg")) else None
                 if stream is not None:
                     yield Image.open(io.BytesIO(stream.read())).convert("RGB")
+
+
+def name_of(source: Path | None) -> str:
+    """A name for a source of photos that is another one where the names or sizes of its files are."""
+    if source is None:
+        return "packages"
+    files = sorted(source.rglob("*.jp*g")) if source.is_dir() else [source]
+    named = [[path.name, path.stat().st_size] for path in files]
+    return f"{source.name}-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]}"
 
 
 def write_protocol(folder: Path, source: Path | None, count: int) -> None:
@@ -176,9 +187,12 @@ def main() -> None:
             "photo are crops of each other; lower --count"
         )
     work: Path = options.work.absolute()
-    folder = work / f"protocol-{options.photos.name if options.photos else 'packages'}-{options.count}"
+    folder = work / f"protocol-{name_of(options.photos)}-{options.count}"
     if not folder.exists():
-        write_protocol(folder, options.photos, options.count)
+        making = folder.with_name(f"{folder.name}-unfinished")
+        shutil.rmtree(making, ignore_errors=True)
+        write_protocol(making, options.photos, options.count)
+        making.rename(folder)
     files = len(list(folder.iterdir()))
 
     jobs: dict[str, Callable[[], Pairs]] = {

@@ -158,7 +158,8 @@ def decide(folder: RunFolder, workers: int) -> None:
         decided = time.perf_counter()
         summary = verdicts.write()
         written = time.perf_counter()
-    used = sum(resource.getrusage(who).ru_utime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = sum(usage.ru_utime + usage.ru_stime for usage in usages)
     print(f"decide              {decided - began:7.1f} s")
     print(f"write the tables    {written - decided:7.1f} s")
     print(f"processor time      {used:7.1f} s, start included")

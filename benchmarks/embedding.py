@@ -41,7 +41,7 @@ DATALOADER_WORKERS, DATALOADER_BATCH = 4, 256
 
 
 class Timer:
-    """Best wall time over the rounds, and the CPU time of that round, in seconds."""
+    """The least wall time and the least CPU time over the rounds, in seconds; they may be of two rounds."""
 
     def __init__(self) -> None:
         self.wall = self.cpu = float("inf")

@@ -15,12 +15,14 @@ Time is the processor's, of the command and its workers, start-up included, so t
 small run beforehand compiles what is compiled once. Memory is the
 largest sum, seen twice a second, of the proportional share of all its processes. The last line carries the growth of
 the last step on to a million images: that is extrapolated, not measured. With `--folder` the sets and the runs
-stay, and a run that was stopped goes on; its time is then that of the last command alone.
+stay, and a run that was stopped goes on; its time is then that of the last command alone. `SIZE.json` beside a set says
+what it was made of, and a set of other photos, seed, copies or windows is refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import math
@@ -133,6 +135,14 @@ def make_shards(
         list(pool.map(make, range(len(sizes)), parts, sizes))
 
 
+def check_set(source: Path, record: Path, made_of: dict[str, object]) -> None:
+    """End where a set that is there was made of something else."""
+    if not record.exists():
+        print(f"{source} does not say what it was made of, so it cannot be checked that it is what is asked for")
+    elif json.loads(record.read_text()) != made_of:
+        raise SystemExit(f"{source} was made of other photos or with other options; choose another --folder")
+
+
 def share_of_memory(process: int) -> int:
     """Bytes of a process and its children, pages that several have counted once."""
     total, waiting = 0, [process]
@@ -201,16 +211,25 @@ def main() -> None:
     )
     photos = [path for path in found if usable(path)]
     random.Random(options.seed).shuffle(photos)
+    named = json.dumps([[path.name, path.stat().st_size] for path in photos])
+    made_of = {
+        "photos": hashlib.sha256(named.encode()).hexdigest(), "seed": options.seed, "copies": options.copies,
+        "fit": options.fit,
+    }  # fmt: skip
     print(f"{'rule':<10}{'images':>8}{'recall':>8}{'precision':>11}{'CPU s':>8}{'ms/image':>10}{'growth':>8}", end="")
     print(f"{'GiB':>6}{'candidates':>12}{'looked at':>11}   an image")
     before: dict[str, tuple[int, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for size in [WARM_UP, *sorted(options.sizes)]:
             source = Path(options.folder or temporary, f"{size}")
-            if not source.exists():
+            record = source.with_name(f"{size}.json")
+            if source.exists():
+                check_set(source, record, made_of)
+            else:
                 making = source.with_name(f"{size}-unfinished")
                 shutil.rmtree(making, ignore_errors=True)
                 make_shards(making, photos, size, options.seed, options.workers, options.copies, options.fit)
+                record.write_text(json.dumps(made_of, indent=1) + "\n")
                 making.rename(source)
             for rule in options.rules:
                 out = source.with_name(f"{size}-{rule}")
