@@ -374,6 +374,16 @@ def test_torchscript_takes_normalised_images(tmp_path, photo):
     assert load_embedder(f"torchscript:{path}?size=64&preprocess=clip&name=x").name == "x"
 
 
+def test_a_file_that_was_exported_anew_is_loaded_anew_in_the_same_process(tmp_path):
+    net, spec = Net(), f"torchscript:{tmp_path / 'net.pt'}?size=32"
+    for _ in range(2):
+        traced(tmp_path / "net.pt", net, torch.zeros(1, 3, 32, 32))
+        model = shared_embedder(spec, "cpu")
+        assert model.key == embedder_key(spec)
+        assert model is shared_embedder(spec, "cpu")
+        net.convolve.weight.data *= -1
+
+
 @pytest.mark.parametrize("layout", ["pixels", "normalised", "half", "fixed"])
 def test_onnx_finds_out_what_its_input_wants(tmp_path, photo, layout):
     pytest.importorskip("onnx")

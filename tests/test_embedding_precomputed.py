@@ -1,6 +1,7 @@
 """Precomputed vectors in every layout, joined by identifier, and what is wrong with a set said in numbers and names."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from helpers import jpegs, run, write_tar
 from dedupkit.embedding import embedder_key, load_embedder, load_precomputed
 from dedupkit.embedding.embedder import unit_rows
 from dedupkit.embedding.given import as_given
+from dedupkit.embedding.precomputed import shared_precomputed
 from dedupkit.errors import DedupkitError
 from dedupkit.neighbors.cosine import join, overlap
 from dedupkit.neighbors.cosine.recall import EXACT, Recall
@@ -215,6 +217,15 @@ def test_another_set_has_another_key(tmp_path, vectors):
     assert key == embedder_key(f"precomputed:{tmp_path}?name=x") == load_precomputed(f"precomputed:{tmp_path}").key
     npy(tmp_path / "img_emb/img_emb_02.npy", vectors[5:].astype(np.float32))
     assert key != embedder_key(f"precomputed:{tmp_path}")
+
+
+def test_files_that_were_written_anew_are_read_anew_in_the_same_process(tmp_path):
+    spec = f"precomputed:{tmp_path / 'v.npz'}"
+    for rows in ([0, 1, 2], [1, 0, 2]):
+        np.savez(tmp_path / "v.npz", embedding=np.eye(3)[rows], key=np.array(list("abc")))
+        os.utime(tmp_path / "v.npz", (0, rows[0]))
+        for found in (load_precomputed(spec), shared_precomputed(spec)):
+            assert found.lookup(["a"], [None], [None])[0].argmax() == rows[0]
 
 
 def test_a_shard_takes_its_rows_from_the_set(tmp_path, vectors):

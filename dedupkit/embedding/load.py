@@ -43,7 +43,18 @@ def load_embedder(spec: str, *, device: str | None = None) -> Embedder:
     return embedder
 
 
+def shared_embedder(spec: str, device: str | None = None, *, key: str | None = None) -> Embedder:
+    """:func:`load_embedder`, once for a process: tasks that follow one another use the same model.
+
+    Args:
+        spec: As for :func:`load_embedder`.
+        device: As for :func:`load_embedder`.
+        key: What :func:`~dedupkit.embedding.keys.embedder_key` says of the specification; by default it is asked. A
+            model whose files were replaced is loaded anew.
+    """
+    return _loaded(spec, device, key or embedder_key(spec))
+
+
 @lru_cache(maxsize=2)
-def shared_embedder(spec: str, device: str | None = None) -> Embedder:
-    """:func:`load_embedder`, once for a process: tasks that follow one another use the same model."""
+def _loaded(spec: str, device: str | None, _key: str) -> Embedder:
     return load_embedder(spec, device=device)

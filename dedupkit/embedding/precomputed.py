@@ -24,6 +24,7 @@ __all__ = ["EXAMPLES", "Precomputed", "load_precomputed", "shared_precomputed"]
 EXAMPLES = 5
 """Samples without a vector that are named."""
 _AMBIGUOUS = -2
+_HELD = 4  # parts whose vectors stay in memory
 
 
 class Precomputed:
@@ -54,6 +55,7 @@ class Precomputed:
         self.name, self.key = name, key
         self._projection = projection
         self._parts, self._unpaired = list(parts), list(unpaired)
+        self._held: dict[int, NDArray[Any]] = {}
         self._starts = np.zeros(len(parts) + 1, np.int64)
         self._width = parts[0].shape()[1]
         self.dim = self._width if projection is None else projection.dim
@@ -176,13 +178,21 @@ class Precomputed:
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(owner).tolist():
             mine = owner == number
-            values[mine] = _vectors_of(self._parts[number])[rows[mine] - self._starts[number]]
+            values[mine] = self._vectors_of(number)[rows[mine] - self._starts[number]]
         finite = np.isfinite(values).all(axis=1)
         self._counts["not_finite"] += int((~finite).sum())
         self._counts["zero"] += int((finite & ~values.any(axis=1)).sum())
         values[~finite] = 0
         done = unit_rows(values) if self._projection is None else self._projection(values)
         return done.astype(np.float16)
+
+    def _vectors_of(self, number: int) -> NDArray[Any]:
+        """The vectors of a part; those of the last few are held."""
+        vectors = self._held.pop(number) if number in self._held else self._parts[number].read()
+        self._held[number] = vectors
+        if len(self._held) > _HELD:
+            del self._held[next(iter(self._held))]
+        return vectors
 
     def _named(self, row: int) -> str:
         names = (self._columns[kind][row].as_py() for kind in ("key", "uid", "url") if kind in self._columns)
@@ -213,15 +223,19 @@ def load_precomputed(spec: str) -> Precomputed:
     return Precomputed(parts, unpaired, parsed.name, embedder_key(parsed.text), projection)
 
 
+def shared_precomputed(spec: str, *, key: str | None = None) -> Precomputed:
+    """:func:`load_precomputed`, once for a process; files that were replaced are read anew.
+
+    Args:
+        spec: As for :func:`load_precomputed`.
+        key: What :func:`~dedupkit.embedding.keys.embedder_key` says of it; by default it is asked.
+    """
+    return _loaded(spec, key or embedder_key(spec))
+
+
 @lru_cache(maxsize=2)
-def shared_precomputed(spec: str) -> Precomputed:
-    """:func:`load_precomputed`, once for a process."""
+def _loaded(spec: str, _key: str) -> Precomputed:
     return load_precomputed(spec)
-
-
-@lru_cache(maxsize=4)
-def _vectors_of(part: Part | ArrayPart) -> NDArray[Any]:
-    return part.read()
 
 
 def _index(column: pa.ChunkedArray) -> dict[str, int]:

@@ -39,6 +39,7 @@ def embed_shard(
     batch_size: int = BATCH_SIZE,
     threads: int = 2,
     device: str | None = None,
+    key: str | None = None,
 ) -> dict[str, Any]:
     """Embed a shard's images; a task of the engine.
 
@@ -51,6 +52,7 @@ def embed_shard(
         batch_size: images a call of the model.
         threads: Number of threads that decode while the model works.
         device: Device of an embedder given by its specification.
+        key: Key of an embedder given by its specification; by default it is asked.
 
     Returns:
         ``samples`` (rows), ``embedded``, ``failed`` (readable, but without embedding), ``failure`` (the first message;
@@ -62,8 +64,8 @@ def embed_shard(
             :func:`~dedupkit.embedding.load.load_embedder`.
     """
     if isinstance(embedder, str) and embedder.startswith("precomputed:"):
-        return join_shard(path, shared_precomputed(embedder), samples_path)
-    model = shared_embedder(embedder, device) if isinstance(embedder, str) else embedder
+        return join_shard(path, shared_precomputed(embedder, key=key), samples_path)
+    model = shared_embedder(embedder, device, key=key) if isinstance(embedder, str) else embedder
     rows_scanned = read_columns(Path(samples_path), ["key", "sha256", "error"]).to_pylist()
     wanted = [Scanned(row["key"], row["sha256"]) if row["error"] is None else None for row in rows_scanned]
     matrix = _Matrix(model, [None if scanned is None else scanned.key for scanned in wanted])

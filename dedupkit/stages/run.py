@@ -208,9 +208,8 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str], engine: Engine) -
         if vectors is not None:
             call = partial(join_shard, path, vectors, samples, by=by)
         else:
-            call = partial(
-                embed_shard, shard, path, source, samples_path=samples, threads=how.threads, device=how.device
-            )
+            options: dict[str, Any] = {"threads": how.threads, "device": how.device, "key": model}
+            call = partial(embed_shard, shard, path, source, samples_path=samples, **options)
         key = cache_key([model, scanned[number], *by])
         tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,), (samples,), alone=True))
     where = engine if isinstance(source, str) else ThisProcess()  # what was given as an object stays in this process
