@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +27,18 @@ from dedupkit.embedding import (
     separation,
 )
 from dedupkit.embedding.spec import LEAST_IMAGES
+from dedupkit.engine import ThisProcess
+from dedupkit.engine.task import execute
+from dedupkit.engine.travel import bring_results, pack, unpack
 from dedupkit.errors import DedupkitError
+from dedupkit.runfolder import RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.signals import vector_join as ranking
+from dedupkit.sources import find_shards
+from dedupkit.stages.plan import Job
+from dedupkit.stages.project import fit_projections
+from dedupkit.stages.run import scan_and_embed, scan_samples
+from dedupkit.store import here
 
 
 def made(images=120, copies=4, d=24, seed=0):
@@ -257,6 +267,28 @@ def test_an_update_takes_the_projection_of_the_run_that_it_updates(fitted, photo
     assert vectors_of(after).shape == (2, 16)
     assert not (after.path / "projections").exists()
     assert sum(row["verdict"] == "remove" for row in after.manifest.to_pylist()) >= 1
+
+
+def test_a_machine_that_shares_a_bucket_alone_embeds_with_the_projection(fitted, source, net, tmp_path, monkeypatch):
+    class AnotherMachine(ThisProcess):
+        def run(self, tasks, out, **_):
+            parcels = [pack(task, out) for task in tasks]
+            (tmp_path / "here").rename(tmp_path / "out of sight")
+            with monkeypatch.context() as there:
+                there.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "there"))
+                results = [execute(*unpack(parcel)) for parcel in parcels]
+            (tmp_path / "out of sight").rename(tmp_path / "here")
+            bring_results(tasks, out)
+            return results
+
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "here"))
+    specs, engine = {"net": f"onnx:{net}?project=copies&dims=16"}, AnotherMachine()
+    folder = RunFolder(f"memory://{tmp_path.name}/run")
+    job = Job(folder, find_shards(source), parse_rule("exact", known_signals(specs)), embedders=specs)
+    specs, _ = fit_projections(job, scan_samples(job, engine), None)
+    scan_and_embed(replace(job, embedders=specs), engine)
+    (vectors,) = here([folder.embeddings("net", 0)])
+    assert np.array_equal(np.load(vectors), vectors_of(fitted))
 
 
 def test_vectors_that_exist_take_a_projection_that_is_named(fitted, net, source, tmp_path):

@@ -17,6 +17,7 @@ from dedupkit.embedding.embedder import Embedder, Pixels, Vectors
 from dedupkit.embedding.load import shared_embedder
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.embedding.precomputed import EXAMPLES, Precomputed, shared_precomputed
+from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError
 from dedupkit.sources import Shard
@@ -40,6 +41,7 @@ def embed_shard(
     threads: int = 2,
     device: str | None = None,
     key: str | None = None,
+    projection: str | None = None,
 ) -> dict[str, Any]:
     """Embed a shard's images; a task of the engine.
 
@@ -53,6 +55,8 @@ def embed_shard(
         threads: Number of threads that decode while the model works.
         device: Device of an embedder given by its specification.
         key: Key of an embedder given by its specification; by default it is asked.
+        projection: File of the projection that such an embedder gets: a path of its own, which differs between
+            machines that share an object store alone.
 
     Returns:
         ``samples`` (rows), ``embedded``, ``failed`` (readable, but without embedding), ``failure`` (the first message;
@@ -63,6 +67,8 @@ def embed_shard(
         DedupkitError: the shard is no longer the one that was scanned; see also
             :func:`~dedupkit.embedding.load.load_embedder`.
     """
+    if isinstance(embedder, str) and projection is not None:
+        embedder = parse_spec(embedder).projected(Path(projection))
     if isinstance(embedder, str) and embedder.startswith("precomputed:"):
         return join_shard(path, shared_precomputed(embedder, key=key), samples_path)
     model = shared_embedder(embedder, device, key=key) if isinstance(embedder, str) else embedder

@@ -92,7 +92,9 @@ def _fit(job: Job, name: str, text: str, scanned: Sequence[str], recall: float) 
             facts["reason"] = str(error)
             instead = "no projection" if spec.fits else "the floor that the descriptor states"
             logging.getLogger(LOGGER).warning("%s takes %s: %s", name, instead, error)
-        write_marker(marker, key, facts, folder.path, [path] if facts["fitted"] else [])
+        written = [path] if facts["fitted"] else []
+        write_marker(marker, key, facts, folder.path, written)
+        folder.push([*written, marker])  # other machines embed with it
         done = read_marker(marker)
     return None if done is None else done.result.get("floor")
 

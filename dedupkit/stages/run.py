@@ -196,22 +196,29 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str], engine: Engine) -
     """Give every sample its vector, with one model in each process that embeds; returns a digest of the vectors."""
     from dedupkit.embedding.keys import embedder_key
     from dedupkit.embedding.precomputed import Precomputed, load_precomputed
+    from dedupkit.embedding.spec import parse_spec
     from dedupkit.stages.embed import embed_shard, join_shard
 
-    how, model = job.computing, embedder_key(spec)
-    source: Any = load_precomputed(spec) if spec.startswith("precomputed:") else job.given.get(name, spec)
+    how, model, parsed = job.computing, embedder_key(spec), parse_spec(spec)
+    source: Any = load_precomputed(spec) if parsed.scheme == "precomputed" else job.given.get(name, spec)
     vectors = source if isinstance(source, Precomputed) else None
     by = _identifiers(job) if vectors is not None else []
+    projection: str | None = None
+    if isinstance(source, str) and parsed.projection is not None:  # a path of its own, which can travel
+        source, projection = parsed.projected(None), str(parsed.projection)
     tasks = []
     for number, shard in enumerate(job.shards):
         path, samples = str(job.folder.embeddings(name, number)), str(job.folder.samples(number))
+        inputs = (samples,) if projection is None else (samples, projection)
         if vectors is not None:
             call = partial(join_shard, path, vectors, samples, by=by)
         else:
-            options: dict[str, Any] = {"threads": how.threads, "device": how.device, "key": model}
-            call = partial(embed_shard, shard, path, source, samples_path=samples, **options)
+            call = partial(
+                embed_shard, shard, path, source, samples_path=samples, threads=how.threads, device=how.device,
+                key=model, projection=projection,
+            )  # fmt: skip
         key = cache_key([model, scanned[number], *by])
-        tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,), (samples,), alone=True))
+        tasks.append(Task(f"embed-{name}", f"{number:05d}", call, key, shard.source, (path,), inputs, alone=True))
     where = engine if isinstance(source, str) else ThisProcess()  # what was given as an object stays in this process
     with Progress(f"embed {name}", len(tasks), "img", path=job.folder.progress) as progress:
         results = where.run(
