@@ -658,7 +658,11 @@ def test_an_array_with_keys_is_taken_as_vectors_that_exist(tmp_path, doubled):
     finished = run(doubled, tmp_path / "out", rule="vectors>=0.9", embed=(vectors, keys))
     assert finished.summary["remove"] == 4
     assert finished.summary["without_vector"]["vectors"]["count"] == 2
+    assert run(doubled, tmp_path / "out", rule="exact").summary["remove"] == 0  # with the vectors still there
+    assert run(doubled, tmp_path / "out", rule="vectors>=0.9").summary["remove"] == 4
     with pytest.raises(DedupkitError, match="8 vectors and"):
         run(doubled, tmp_path / "few", rule="vectors>=0.9", embed=(vectors, keys[:-1]))
     with pytest.raises(DedupkitError, match="floating-point"):
         run(doubled, tmp_path / "ints", rule="vectors>=0.9", embed=(vectors.astype(int), keys))
+    with pytest.raises(DedupkitError, match="an identifier is text or a whole number, not 0.5"):
+        run(doubled, tmp_path / "floats", rule="vectors>=0.9", embed=(vectors, [0.5] * 8))

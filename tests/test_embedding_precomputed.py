@@ -323,7 +323,8 @@ def pictures(tmp_path, photos):
 
 
 def test_all_pairs_are_found_where_a_recall_of_one_is_asked_for(tmp_path, pictures):
-    options = {"rule": "vectors>=0.9", "embed": pictures, "target_recall": 1}
+    vectors, keys = pictures  # names of files that are numbers are taken as text
+    options = {"rule": "vectors>=0.9", "embed": (vectors, list(map(int, keys))), "target_recall": 1}
     assert run(str(tmp_path / "in"), tmp_path / "out", **options).summary["remove"] == 1
 
 

@@ -19,7 +19,7 @@ from dedupkit.errors import DedupkitError
 
 __all__ = ["ArrayWithIds", "Given", "as_given", "listed"]
 
-ArrayWithIds = tuple[NDArray[Any], Sequence[str] | Mapping[str, Sequence[str | None]]]
+ArrayWithIds = tuple[NDArray[Any], Sequence[str | int] | Mapping[str, Sequence[str | int | None]]]
 """Vectors (n, d) and the keys of their samples; or a mapping with ``key``, ``uid`` or ``url``, (n,) each."""
 
 _ARRAY_NAME = "vectors"
@@ -69,8 +69,11 @@ def _is_array_with_ids(embed: Any) -> bool:
     return isinstance(embed, tuple) and len(embed) == 2 and isinstance(embed[0], np.ndarray)
 
 
-def _precomputed(vectors: NDArray[Any], ids: Sequence[str] | Mapping[str, Sequence[str | None]]) -> Precomputed:
-    names = {kind: list(values) for kind, values in (ids if isinstance(ids, Mapping) else {"key": ids}).items()}
+def _precomputed(
+    vectors: NDArray[Any], ids: Sequence[str | int] | Mapping[str, Sequence[str | int | None]]
+) -> Precomputed:
+    given = ids if isinstance(ids, Mapping) else {"key": ids}
+    names = {kind: [_as_text(value) for value in values] for kind, values in given.items()}
     if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind != "f":
         raise DedupkitError(f"vectors must be floating-point (n, d), not {vectors.dtype} {vectors.shape}")
     if not names or not set(names) <= set(IDENTIFIERS):
@@ -78,3 +81,12 @@ def _precomputed(vectors: NDArray[Any], ids: Sequence[str] | Mapping[str, Sequen
     digest = hashlib.sha256(f"{vectors.dtype} {vectors.shape} {names}".encode())
     digest.update(np.ascontiguousarray(vectors).data)
     return Precomputed([ArrayPart(vectors, names)], [], _ARRAY_NAME, digest.hexdigest()[:16])
+
+
+def _as_text(value: Any) -> str | None:
+    """An identifier as samples have it: numbers as text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | np.integer):
+        return str(value)
+    raise DedupkitError(f"an identifier is text or a whole number, not {value!r} of the type {type(value).__name__}")

@@ -202,7 +202,7 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str], engine: Engine) -
     how, model, parsed = job.computing, embedder_key(spec), parse_spec(spec)
     source: Any = load_precomputed(spec) if parsed.scheme == "precomputed" else job.given.get(name, spec)
     vectors = source if isinstance(source, Precomputed) else None
-    by = _identifiers(job) if vectors is not None else []
+    by = _identifiers(job) if vectors is not None or _were_joined(job, name, source, [model, scanned[0]]) else []
     projection: str | None = None
     if isinstance(source, str) and parsed.projection is not None:  # a path of its own, which can travel
         source, projection = parsed.projected(None), str(parsed.projection)
@@ -231,6 +231,16 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str], engine: Engine) -
     if failures and not any(result["embedded"] for result in results):
         raise DedupkitError(f"{name} gave no image a vector; the first failure: {failures[0]}")
     return cache_key([[task.key, result] for task, result in zip(tasks, results, strict=True)])
+
+
+def _were_joined(job: Job, name: str, source: Any, asked: list[str]) -> bool:
+    """Whether an earlier call joined vectors by identifiers that were an object of Python, and are not given again."""
+    from dedupkit.engine.marker import read_marker
+
+    if not isinstance(source, str) or not source.startswith("python:"):
+        return False
+    marker = read_marker(job.folder.embed_marker(name, 0))
+    return marker is not None and marker.key != cache_key(asked)
 
 
 def _identifiers(job: Job) -> list[str]:
