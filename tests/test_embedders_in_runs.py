@@ -14,6 +14,7 @@ from PIL import ImageOps
 import dedupkit as dk
 from dedupkit.errors import DedupkitError
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser
+from dedupkit.workflows.audit import audit
 
 pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
@@ -97,6 +98,20 @@ def test_vectors_that_exist_are_joined_by_name_and_missing_ones_match_nothing(tm
     specs = [f"{spec.partition('?')[0]}?name={name}" for name in ("zeta", "alpha")]
     run(str(source), tmp_path / "two", rule="semdedup", embed=specs)
     assert dk.Run(tmp_path / "two").decide("semdedup").config["rule_expanded"] == "exact or zeta>=0.95"
+
+
+def test_vectors_of_a_model_that_was_replaced_are_not_compared_with_those_of_the_new_one(
+    thorough, photos, tmp_path, monkeypatch
+):
+    new = str(write_tar(tmp_path / "new.tar", [("new.jpg", encode(photos["coffee"].convert("RGB")))]))
+    assert dk.CopyGuard(thorough).check(photos["coffee"])
+    monkeypatch.setattr("dedupkit.embedding.keys._FORMAT", 0)
+    with pytest.raises(DedupkitError, match=r"vectors of copy in .* made by another model than copy is now"):
+        dk.CopyGuard(thorough)
+    with pytest.raises(DedupkitError, match=r"made by another model than copy is now"):
+        audit(new, thorough.path, tmp_path / "audit")
+    with pytest.raises(DedupkitError, match="has vectors of copy by another model"):
+        dk.update(thorough.path, new, tmp_path / "after", workers=0)
 
 
 @pytest.mark.parametrize("name", ["copy", "lite"])

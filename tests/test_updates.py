@@ -447,6 +447,17 @@ def test_vectors_of_another_model_or_length_are_refused(tmp_path, pictures):
         dk.update(old.path, sets[1][0], tmp_path / "new2")
 
 
+def test_an_update_takes_vectors_that_were_loaded_like_those_of_the_earlier_run(tmp_path, pictures):
+    made = []
+    for name in ("one", "other"):
+        source = str(write_tar(tmp_path / f"{name}.tar", [(f"{name}.jpg", pictures["coffee", "same"])]))
+        np.savez(tmp_path / f"{name}.npz", embedding=np.ones((1, 2)), key=np.array([name]))
+        made.append((source, dk.embedding.load_precomputed(f"{tmp_path / name}.npz?name=mine")))
+    old = run(made[0][0], tmp_path / "old", rule="mine>=0.9", embed=made[0][1])
+    new = dk.update(old.path, made[1][0], tmp_path / "new", embed=made[1][1], workers=0)
+    assert new.manifest["reason"].to_pylist() == ["mine"]
+
+
 def test_a_run_whose_earlier_run_is_gone_says_so_when_it_is_updated_and_is_read_as_before(tmp_path, pictures, finished):
     shutil.copytree(finished.path, tmp_path / "old")
     new = dk.update(tmp_path / "old", new_shard(tmp_path, pictures), tmp_path / "new", workers=0)

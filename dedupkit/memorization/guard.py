@@ -103,7 +103,7 @@ class CopyGuard:
         self._model: Embedder | None = None
         self._min_cosine: float | None = None
         if self._name is not None:
-            self._model = embedder if isinstance(embedder, Embedder) else model_of(config, self._name, device)
+            self._model = embedder if isinstance(embedder, Embedder) else model_of(self._near, self._name, device)
             if self._model.dim != self._near.vectors[self._name].dim:
                 raise DedupkitError(
                     f"the embedder gives vectors of {self._model.dim} values, those of {self._name} in {path} have "

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dedupkit.embedding import Embedder, load_embedder
+from dedupkit.embedding.fitted import refuse_other_model
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing import pdq
 from dedupkit.images import ImageError
 from dedupkit.images.orientation import UPRIGHT, turn_of
+from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
 from dedupkit.sources.memory import file_of
@@ -79,17 +81,18 @@ def first_model(config: RunConfig) -> str | None:
     return next((name for name, spec in config.embedders.items() if not spec.startswith(_GIVEN)), None)
 
 
-def model_of(config: RunConfig, name: str, device: str | None = None) -> Embedder:
+def model_of(near: Neighbours, name: str, device: str | None = None) -> Embedder:
     """The model that made the vectors of a run.
 
     Raises:
-        DedupkitError: It was not dedupkit that computed them, or the model cannot be loaded.
+        DedupkitError: It was not dedupkit that computed them, the model is another one by now, or it cannot be loaded.
         MissingExtraError: A package is missing.
     """
-    spec = config.embedders[name]
+    spec = near.config.embedders[name]
     if spec.startswith(_GIVEN):
         raise DedupkitError(
             f"the vectors of {name} were given to the run ({spec}), so the model behind them is not known; give it as "
             "embedder="
         )
+    refuse_other_model(near.folder, near.config, name)
     return load_embedder(spec, device=device)

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dedupkit.embedding.fitted import fitted_specs
+from dedupkit.embedding.fitted import fitted_specs, made_by_model
 from dedupkit.embedding.keys import embedder_key
+from dedupkit.embedding.precomputed import Precomputed
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine import Engine, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
@@ -32,7 +33,7 @@ from dedupkit.stages.run import scan_and_embed
 from dedupkit.stages.scan import sample_schema
 from dedupkit.store import digest_of, read_columns, write_table
 
-__all__ = ["Opened", "gone_shards", "lacking", "open_reference", "write_list"]
+__all__ = ["Opened", "gone_shards", "open_reference", "write_list"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def open_reference(
     find = partial(find_again, config.sources, config.shards, directory=config.directory)
     part = _kept(folder)
     config = replace(config, embedders=fitted_specs(folder, config.embedders))
-    lacks = lacking(config, known, signals, job.embedders)
+    lacks = _lacking(job, folder, config, known, signals)
     if lacks is None:
         keys = {"scan": reference.digest} | {name: _vectors_key(folder, config, name) for name in embedders}
         rows = Scanned(folder, len(config.shards)).holding(compared_columns(known[name] for name in signals))
@@ -111,17 +112,17 @@ def open_reference(
     return Opened(reference, rows, part, _by_signal(signals, keys), lambda: again)
 
 
-def lacking(
-    config: RunConfig, known: Mapping[str, Signal], signals: Sequence[str], embedders: Mapping[str, str]
+def _lacking(
+    job: Job, folder: RunFolder, config: RunConfig, known: Mapping[str, Signal], signals: Sequence[str]
 ) -> str | None:
     """What a finished run has not computed of some signals, as the end of a sentence; None where nothing is missing."""
     for name in signals:
-        if name in embedders:
+        if name in job.embedders:
             theirs = config.embedders.get(name)
             if theirs is None:
                 return f"has no vectors of {name}"
-            if not _same_model(embedders[name], theirs):
-                return f"has vectors of {name} by another model ({theirs}, here {embedders[name]})"
+            if not _same_model(job, folder, config, name):
+                return f"has vectors of {name} by another model ({theirs} when it was made, here {job.embedders[name]})"
         elif known[name].scan_columns and name not in config.hashes:
             return f"has not computed {name}"
     return None
@@ -192,12 +193,13 @@ def _vectors_key(folder: RunFolder, config: RunConfig, name: str) -> str:
     return digest_of(stated)
 
 
-def _same_model(spec: str, other: str) -> bool:
-    """Whether two specifications stand for comparable vectors; of vectors made elsewhere that cannot be known."""
-    if spec == other or _made_elsewhere(spec) or _made_elsewhere(other):
+def _same_model(job: Job, folder: RunFolder, config: RunConfig, name: str) -> bool:
+    """Whether the vectors of a run can be compared with the job's; of vectors made elsewhere that cannot be known."""
+    spec, other = job.embedders[name], config.embedders[name]
+    if isinstance(job.given.get(name), Precomputed) or _made_elsewhere(spec) or _made_elsewhere(other):
         return True
     try:
-        return embedder_key(spec) == embedder_key(other)
+        return (spec == other or embedder_key(spec) == embedder_key(other)) and made_by_model(folder, config, name)
     except (DedupkitError, OSError):
         return False
 

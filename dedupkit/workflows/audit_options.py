@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dedupkit.embedding import Embedder
+from dedupkit.embedding.fitted import refuse_other_model
 from dedupkit.embedding.given import as_given
 from dedupkit.errors import DedupkitError
 from dedupkit.memorization.extraction import Filter
@@ -52,16 +53,25 @@ class AuditOptions:
 
 
 def embedder_of(near: Neighbours, embed: str | Embedder | None) -> tuple[str | None, Any]:
-    """The embedder whose vectors are compared, and what computes those of the generated images; None for none."""
+    """The embedder whose vectors are compared, and what computes those of the generated images; None for none.
+
+    Raises:
+        DedupkitError: The run has no vectors of it, or the model that it names is another one by now.
+    """
     embedders = near.config.embedders
     if embed is not None:
         name = as_given(embed).name
         if name not in embedders:
             has = f"its vectors are of {', '.join(embedders)}" if embedders else "it has no vectors"
             raise DedupkitError(f"the run has no vectors of {name}; {has}. Name the model that made them (?name=…)")
+        if embed == embedders[name]:
+            refuse_other_model(near.folder, near.config, name)
         return name, embed
     first = first_model(near.config)
-    return first, None if first is None else embedders[first]
+    if first is None:
+        return None, None
+    refuse_other_model(near.folder, near.config, first)
+    return first, embedders[first]
 
 
 def no_vectors(near: Neighbours) -> str:

@@ -226,7 +226,7 @@ class Search:
 
     def _loaded(self, name: str) -> Embedder:
         if name not in self._models:
-            self._models[name] = model_of(self._near.config, name, self._device)
+            self._models[name] = model_of(self._near, name, self._device)
         return self._models[name]
 
     def _like(self, query: str, named: list[int], top: int) -> SearchResult:
