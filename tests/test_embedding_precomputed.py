@@ -159,6 +159,24 @@ def test_missing_vectors_in_a_list_column(tmp_path, vectors):
     assert agree(got[there], vectors[[0, 2, 3]])
 
 
+def test_a_part_without_vectors_is_one_without_its_counterpart(tmp_path):
+    lists = pa.list_(pa.float32())
+    parquet(tmp_path / "a.parquet", key=["a", "b"], embedding=pa.array([[1, 0], [0, 1]], lists))
+    parquet(tmp_path / "b.parquet", key=pa.array([], pa.string()), embedding=pa.array([], lists))
+    parquet(tmp_path / "c.parquet", key=["c"], embedding=pa.array([None], lists))
+    found = load_precomputed(str(tmp_path))
+    assert found.lookup(["c", "b"], [None] * 2, [None] * 2)[0].tolist() == [[0, 0], [0, 1]]
+    assert found.report()["unpaired_files"] == [str(tmp_path / "b.parquet"), str(tmp_path / "c.parquet")]
+    with pytest.raises(DedupkitError, match=r"c\.parquet holds no vector"):
+        load_precomputed(str(tmp_path / "c.parquet"))
+
+
+def test_an_empty_identifier_is_none(vectors):
+    given = as_given((vectors[:4], {"key": list("abcd"), "url": ["u", "", None, ""]}))
+    _, there = given.source.lookup(["a", "b", "x", "y"], NONE, ["u", "v", "", None])
+    assert there.tolist() == [True, True, False, False]
+
+
 def test_sets_that_are_wrong(tmp_path, vectors):
     with pytest.raises(DedupkitError, match="no such file or folder: nowhere"):
         load_precomputed("precomputed:nowhere")

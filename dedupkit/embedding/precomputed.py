@@ -30,7 +30,8 @@ _HELD = 4  # parts whose vectors stay in memory
 class Precomputed:
     """Vectors by identifier.
 
-    The identifiers are held in memory (about 150 bytes a row and kind), the vectors are read when they are asked for.
+    A part without vectors counts as one without its counterpart. The identifiers are held in memory (about 150 bytes a
+    row and kind), the vectors are read when they are asked for.
 
     Args:
         parts: blocks of vectors.
@@ -40,8 +41,8 @@ class Precomputed:
         projection: what the vectors are projected by.
 
     Raises:
-        DedupkitError: parts of different dimension, a part whose vectors and identifiers differ in number, a part
-            without identifiers, a file that cannot be read.
+        DedupkitError: no part with vectors, parts of different dimension, a part whose vectors and identifiers differ
+            in number, a part without identifiers, a file that cannot be read.
     """
 
     def __init__(
@@ -54,14 +55,18 @@ class Precomputed:
     ) -> None:
         self.name, self.key = name, key
         self._projection = projection
-        self._parts, self._unpaired = list(parts), list(unpaired)
+        shapes = {part: part.shape() for part in parts}
+        self._parts = [part for part in parts if shapes[part][1]]
+        self._unpaired = [*unpaired, *(Path(part.vectors) for part in parts if not shapes[part][1])]
+        if not self._parts:
+            raise DedupkitError(f"{parts[0].vectors} holds no vector")
         self._held: dict[int, NDArray[Any]] = {}
-        self._starts = np.zeros(len(parts) + 1, np.int64)
-        self._width = parts[0].shape()[1]
+        self._starts = np.zeros(len(self._parts) + 1, np.int64)
+        self._width = shapes[self._parts[0]][1]
         self.dim = self._width if projection is None else projection.dim
         columns: dict[str, list[pa.Array]] = {kind: [] for kind in IDENTIFIERS}
-        for number, part in enumerate(parts):
-            rows, identifiers = self._checked(part)
+        for number, part in enumerate(self._parts):
+            rows, identifiers = self._checked(part, *shapes[part])
             self._starts[number + 1] = self._starts[number] + rows
             for kind, chunks in columns.items():
                 chunks.append(identifiers.get(kind, pa.nulls(rows, pa.large_string())).cast(pa.large_string()))
@@ -142,8 +147,7 @@ class Precomputed:
             "unpaired_files": [str(path) for path in self._unpaired],
         }
 
-    def _checked(self, part: Part | ArrayPart) -> tuple[int, dict[str, pa.Array]]:
-        rows, dim = part.shape()
+    def _checked(self, part: Part | ArrayPart, rows: int, dim: int) -> tuple[int, dict[str, pa.Array]]:
         if dim != self._width:
             raise DedupkitError(
                 f"{part.vectors} holds vectors of dimension {dim}, {self._parts[0].vectors} of {self._width}; "
@@ -167,7 +171,7 @@ class Precomputed:
             theirs = self._columns[other].take(pa.array(found[at])).to_pylist()
             ours = [asked[other][i] for i in samples[at].tolist()]
             pairs = zip(ours, theirs, strict=True)
-            differ = np.array([None not in pair and pair[0] != pair[1] for pair in pairs], bool)
+            differ = np.array([all(pair) and pair[0] != pair[1] for pair in pairs], bool)
             self._counts["contradicted"] += int(differ.sum())
             found[at[differ]] = -1
             at = at[~differ]
@@ -219,7 +223,9 @@ def load_precomputed(spec: str) -> Precomputed:
     if parsed.projection is not None:
         path = projection_file(parsed)
         projection = load_projection(path)
-        check_model(projection, "", parts[0].shape()[1], parsed.name, path)
+        width = next((width for part in parts if (width := part.shape()[1])), None)
+        if width is not None:
+            check_model(projection, "", width, parsed.name, path)
     return Precomputed(parts, unpaired, parsed.name, embedder_key(parsed.text), projection)
 
 
@@ -239,9 +245,9 @@ def _loaded(spec: str, _key: str) -> Precomputed:
 
 
 def _index(column: pa.ChunkedArray) -> dict[str, int]:
-    """Row by identifier; an identifier that occurs again names none."""
+    """Row by identifier; an identifier that occurs again names none, and an empty one is none."""
     index: dict[str, int] = {}
     for row, value in enumerate(column.to_pylist()):
-        if value is not None:
+        if value:
             index[value] = row if value not in index else _AMBIGUOUS
     return index

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -72,7 +73,7 @@ class Part:
                 with pq.ParquetFile(self.ids) as file:
                     wanted = [name for name in file.schema_arrow.names if _names_ids(name)]
                     table = file.read(columns=wanted)
-                present = {name: table[name].combine_chunks().cast(pa.large_string()) for name in wanted}
+                present = {name: table[name].cast(pa.large_string()).combine_chunks() for name in wanted}
         except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
             raise DedupkitError(f"{self.ids} cannot be read: {error}") from error
         found = {
@@ -89,6 +90,8 @@ class Part:
     def shape(self) -> tuple[int, int]:
         """Rows and dimension, without reading the vectors where the format allows it.
 
+        The dimension is 0 where no row has a vector that could tell it.
+
         Raises:
             DedupkitError: No matrix, or the file is broken or cut short.
         """
@@ -101,7 +104,9 @@ class Part:
                 shape = self.read().shape
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, pa.ArrowException) as error:
             raise DedupkitError(f"{self.vectors} cannot be read: {error}") from error
-        if len(shape) != 2 or not shape[1]:
+        if shape == (0,):
+            return 0, 0
+        if len(shape) != 2:
             raise DedupkitError(f"{self.vectors} holds an array of shape {shape}, expected (rows, dimension)")
         return int(shape[0]), int(shape[1])
 
@@ -115,17 +120,20 @@ class Part:
                 matrix: NDArray[Any] = arrays[self.array]
                 return matrix
         with pq.ParquetFile(self.vectors) as file:
-            column = file.read(columns=[self.array])[self.array].combine_chunks()
-        return self._matrix(column)
+            return self._matrix(file.read(columns=[self.array])[self.array])
 
     def _matrix(self, column: Any) -> NDArray[Any]:
-        lengths = np.array([-1 if item is None else item for item in column.value_lengths().to_pylist()])
-        present = lengths >= 0
-        widths = np.unique(lengths[present])
-        if len(widths) != 1:
+        lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy()
+        widths = np.unique(lengths[lengths >= 0])
+        if len(widths) > 1:
             raise DedupkitError(f"{self.vectors}: the vectors in column {self.array} have lengths {widths.tolist()}")
-        matrix = np.full((len(column), int(widths[0])), np.nan, np.float32)
-        matrix[present] = np.asarray(column.drop_null().flatten().to_numpy(zero_copy_only=False)).reshape(-1, widths[0])
+        matrix = np.full((len(column), int(widths.sum())), np.nan, np.float32)
+        start = 0
+        for chunk in column.chunks:  # in one piece their values may be too many for Arrow
+            present = start + np.flatnonzero(lengths[start : start + len(chunk)] >= 0)
+            values = chunk.drop_null().flatten().to_numpy(zero_copy_only=False)
+            matrix[present] = values.reshape(len(present), matrix.shape[1])
+            start += len(chunk)
         return matrix
 
     def _npz_shape(self) -> tuple[int, ...]:
