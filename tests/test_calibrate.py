@@ -33,14 +33,17 @@ from dedupkit.calibration.judged import read_answers
 from dedupkit.calibration.judging import JudgingServer, Question
 from dedupkit.calibration.propose import from_answers, from_impostors
 from dedupkit.calibration.strata import Stratum, draw, interval, stratum_of, weighted
+from dedupkit.calibration.synthetic import _verified
 from dedupkit.calibration.tail import Closest, Expected, expected_pairs, fit_tail
 from dedupkit.clustering import parse_rule
 from dedupkit.hashing import pdq
 from dedupkit.images.transformations import PROTOCOL, TRANSFORMATIONS, crop_area, crop_sides
 from dedupkit.neighbors.hamming.crops import iter_crop_pairs
 from dedupkit.neighbors.hamming.dihedral import dihedral_distance
+from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, known_signals
 from dedupkit.signals.impostors import Products, hash_sides
+from dedupkit.sources import find_shards
 
 NAMES = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins")
 
@@ -424,6 +427,18 @@ class TestCalibrating:
         assert len(list((copy / "calibration" / "work" / "images").iterdir())) == 4
         assert dk.Run(copy).calibrate(sample=3, workers=1).facts.synthetic.originals == 3
         assert not (copy / "calibration" / "work").exists()
+
+    def test_verdicts_on_copies_that_were_kept_are_of_one_sample(self, photos, tmp_path):
+        pytest.importorskip("cv2")
+        image, rule = scene(photos["coffee"]), parse_rule("phash<=4 and verified", known_signals([]))
+        verdicts = []
+        for name, other in (("same", crop_area(image, 0.1)), ("other", scene(photos["rocket"]))):
+            tar = write_tar(tmp_path / f"{name}.tar", [("a.jpg", encode(image)), ("b.jpg", encode(other))])
+            folder = RunFolder(run(str(tar), tmp_path / name, rule="exact").path)
+            scores, pairs = {"phash": np.zeros(1, np.float32)}, (np.array([0]), np.array([1]))
+            kept = {"work": tmp_path / "work", "key": name, "workers": 0}
+            verdicts += _verified(rule, scores, folder, find_shards(str(tar)), pairs, **kept).tolist()
+        assert verdicts == [1, 0]
 
     def test_another_rule_of_the_same_signals_needs_no_images(self, source, tmp_path):
         moved = tmp_path / "in.tar"
@@ -815,8 +830,6 @@ class TestJudging:
         assert done.facts.to_json()["precision"]["share"] == pytest.approx(share, abs=1e-6)
 
     def test_answers_taken_back_and_answers_about_other_samples_do_not_count(self, copy):
-        from dedupkit.runfolder.folder import RunFolder
-
         keys = dk.Run(copy).manifest["key"].to_pylist()
         line = {"a": 0, "b": 1, "keys": keys[:2], "reasons": ["pdq"], "scores": {"pdq": 2}, "same": True}
         path = copy / "calibration" / "answers.jsonl"

@@ -64,6 +64,7 @@ def measure_impostors(
     images: NDArray[np.int64],
     work: Path,
     *,
+    key: str,
     seed: int,
     workers: int,
 ) -> dict[str, Impostors]:
@@ -75,6 +76,7 @@ def measure_impostors(
         signals: Names of hashes and embedders.
         images: (k,) int64 ascending, the samples to draw from, no two with the same bytes.
         work: Folder for what the tasks leave.
+        key: Cache key of what the fingerprints depend on.
         seed: Seed for all random choices.
         workers: Number of processes.
 
@@ -86,7 +88,7 @@ def measure_impostors(
     if importlib.util.find_spec("cv2") is not None:
         for signal, drawn in products.items():
             here = work / f"impostors-{signal}"
-            duplicates, looked_at[signal] = _look_again(drawn, duplicates, originals, folder, here, workers)
+            duplicates, looked_at[signal] = _look_again(drawn, duplicates, originals, folder, here, key, workers)
     contents = _contents(duplicates, originals)
     found = {}
     for signal, drawn in products.items():
@@ -121,7 +123,13 @@ def _products(folder: RunFolder, shards: int, name: str, images: NDArray[np.int6
 
 
 def _look_again(
-    drawn: _Drawn, duplicates: NDArray[np.int64], originals: Originals, folder: RunFolder, work: Path, workers: int
+    drawn: _Drawn,
+    duplicates: NDArray[np.int64],
+    originals: Originals,
+    folder: RunFolder,
+    work: Path,
+    key: str,
+    workers: int,
 ) -> tuple[NDArray[np.int64], int]:
     """Verify the closest pairs, a few hundred at a time, until hardly any is a duplicate.
 
@@ -142,9 +150,8 @@ def _look_again(
             break
         left, right = np.array(chosen, np.int64).T
         originals.places([*left.tolist(), *right.tolist()])  # says so if the source is gone
-        here = work / f"{len(seen):05d}"
-        key = cache_key(chosen)
-        table, _ = verify_pairs(left, right, folder, originals.shards, parts=here, out=here, key=key, workers=workers)
+        here, these = work / f"{len(seen):05d}", cache_key([key, chosen])
+        table, _ = verify_pairs(left, right, folder, originals.shards, parts=here, out=here, key=these, workers=workers)
         duplicates = np.concatenate([duplicates, np.column_stack([table["a"].to_numpy(), table["b"].to_numpy()])])
         seen.update(chosen)
         if table.num_rows <= _FEW * len(chosen):

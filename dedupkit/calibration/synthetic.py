@@ -113,7 +113,7 @@ def measure_synthetic(
     scores = {signal.name: pair_scores(signal, Scanned(run, len(shards)), a, b) for signal in measured}
     for name in names:
         if name not in scores:
-            scores[name] = _verified(rule, scores, run, shards, (a, b), work, workers)
+            scores[name] = _verified(rule, scores, run, shards, (a, b), work, key, workers)
     return Synthetic(original, transformation, scores)
 
 
@@ -191,6 +191,7 @@ def _verified(
     shards: Sequence[Shard],
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     work: Path,
+    key: str,
     workers: int,
 ) -> NDArray[np.float32]:
     """Look again at the pairs whose verdict depends on it: 1 verified, 0 not, NaN not looked at."""
@@ -201,8 +202,8 @@ def _verified(
     possible = holds(rule, {**scores, **dict.fromkeys(unknown, np.ones(count, np.float32))})
     asked = np.flatnonzero(possible & ~settled)
     a, b = pairs[0][asked], pairs[1][asked]
-    parts = work / "verified"
-    table, _ = verify_pairs(a, b, run, shards, parts=parts, out=work, key="synthetic", workers=workers)
+    parts, key = work / "verified", cache_key([key, "verified"])  # the pairs of another sample have the same numbers
+    table, _ = verify_pairs(a, b, run, shards, parts=parts, out=work, key=key, workers=workers)
     result = np.full(count, np.nan, np.float32)
     result[asked] = np.isin(b, table["b"].to_numpy())  # a duplicate is in one pair
     return result

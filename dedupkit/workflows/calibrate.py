@@ -156,7 +156,7 @@ def _impostors(known: Known, originals: Originals) -> dict[str, Impostors]:
     work = known.folder.work(file)
     found = read_impostors(file, key)
     if found is None:
-        options: dict[str, Any] = {"seed": known.seed, "workers": known.workers}
+        options: dict[str, Any] = {"key": key, "seed": known.seed, "workers": known.workers}
         first = find_signal("exact").labels(Scanned(known.folder, known.shards))
         images = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
         found = measure_impostors(originals, known.folder, signals, images, work, **options)
