@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -29,13 +30,14 @@ import dedupkit as dk
 from dedupkit.calibration.closest import closest_pairs
 from dedupkit.calibration.curves import curves_of, grid, steps
 from dedupkit.calibration.facts import Facts
-from dedupkit.calibration.judged import read_answers
+from dedupkit.calibration.judged import Drawn, append_answer, read_answers
 from dedupkit.calibration.judging import JudgingServer, Question
 from dedupkit.calibration.propose import from_answers, from_impostors
 from dedupkit.calibration.strata import Stratum, draw, interval, stratum_of, weighted
 from dedupkit.calibration.synthetic import _verified
 from dedupkit.calibration.tail import Closest, Expected, expected_pairs, fit_tail
 from dedupkit.clustering import parse_rule
+from dedupkit.embedding import load_precomputed
 from dedupkit.hashing import pdq
 from dedupkit.images.transformations import PROTOCOL, TRANSFORMATIONS, crop_area, crop_sides
 from dedupkit.neighbors.hamming.crops import iter_crop_pairs
@@ -523,9 +525,10 @@ class TestCalibrating:
         vectors = np.random.default_rng(0).normal(size=(len(keys), 8)).astype(np.float32)
         pq.write_table(pa.table({"key": keys, "embedding": vectors.tolist()}), tmp_path / "mine.parquet")
         spec = f"precomputed:{tmp_path / 'mine.parquet'}?name=mine"
-        finished = run(str(source), tmp_path / "out", rule="exact or mine>=0.9", embed=spec)
+        embed = [spec, load_precomputed(f"{tmp_path / 'mine.parquet'}?name=loaded")]
+        finished = run(str(source), tmp_path / "out", rule="exact or (mine>=0.9 and loaded>=0.9)", embed=embed)
         done = finished.calibrate(sample=2, workers=1)
-        assert done.facts.to_json()["synthetic"]["unmeasured"] == ["mine"]
+        assert done.facts.to_json()["synthetic"]["unmeasured"] == ["mine", "loaded"]
         assert "Without mine" in str(done)
         assert done.facts.to_json()["curves"][0]["points"][0]["recall"] is None
         kept = finished.manifest["verdict"].to_pylist().count("keep")
@@ -837,6 +840,25 @@ class TestJudging:
         lines += [{**line, "same": None}, {**line, "b": 4, "keys": [keys[0], keys[4]]}]
         path.write_text("\n".join(map(json.dumps, lines)) + "\n", "utf-8")
         assert read_answers(path, RunFolder(copy), 1) == {(0, 4): (frozenset({"pdq"}), True)}
+
+    def test_a_full_disk_costs_the_answer_that_it_cut_short(self, tmp_path, monkeypatch):
+        path, drawn = tmp_path / "answers.jsonl", Drawn(0, 1, {"pdq": 2})
+        keys = ["an\u2028other", "one"]
+        monkeypatch.setattr("dedupkit.calibration.judged.keys_of", lambda *_: dict(enumerate([*keys, "two"])))
+        append_answer(path, drawn, keys, True)
+        whole = path.read_bytes()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 9, before[1]))
+        try:
+            with pytest.raises(OSError, match="No space"):
+                append_answer(path, drawn, keys, False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert path.read_bytes() == whole
+        path.write_bytes(whole + whole[: whole.index("\u2028".encode()) + 1])
+        append_answer(path, Drawn(0, 2, {"pdq": 2}), [keys[0], "two"], False)
+        found = read_answers(path, RunFolder(tmp_path), 1)
+        assert {pair: same for pair, (_, same) in found.items()} == {(0, 1): True, (0, 2): False}
 
     def test_ctrl_c_ends_it_and_keeps_the_answers(self, copy):
         process = subprocess.Popen(

@@ -131,25 +131,27 @@ def append_answer(path: Path, drawn: Drawn, keys: Sequence[str], same: bool | No
     line = {"a": drawn.a, "b": drawn.b, "keys": list(keys), "reasons": sorted(drawn.scores)}
     text = json.dumps({**line, "scores": dict(drawn.scores), "same": same}, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        if os.write(file, text.encode()) < len(text.encode()):
+    with path.open("a+b", buffering=0) as file:
+        data, end = text.encode(), file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            data = data if file.read() == b"\n" else b"\n" + data  # after a line that was cut short
+        if file.write(data) < len(data):
+            file.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(file)
-    finally:
-        os.close(file)
+        os.fsync(file.fileno())
 
 
 def read_answers(path: Path, folder: RunFolder, shards: int) -> Answers:
     """The answers so far; those about samples that are no longer what they were do not count."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_bytes().split(b"\n")
     except OSError:
         return {}
     entries: list[dict[str, Any]] = []
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = json.loads(line.decode())
             entry["pair"], entry["reasons"] = (int(entry["a"]), int(entry["b"])), frozenset(entry["reasons"])
             entries.append(entry)
         except (ValueError, KeyError, TypeError):  # a line that a full disk cut short

@@ -103,7 +103,8 @@ def _open(path: str | Path, seed: int, workers: int) -> Known:
         signals[name].check_calibratable()
     joined = ((name, folder.joined(name)) for name in rule.signals)
     floors = {name: float(facts["bound"]) for name, facts in joined if facts and "bound" in facts}
-    models = {n: s for n, s in embedders.items() if n in rule.signals and not s.startswith("precomputed:")}
+    named = {name: spec for name, spec in embedders.items() if name in rule.signals}
+    models = {name: spec for name, spec in named.items() if not spec.startswith(("precomputed:", "python:"))}
     table = read_columns(folder.manifest, ["sample", "verdict"])
     kept = table.filter(pc.equal(table["verdict"], "keep"))
     if not kept.num_rows:
