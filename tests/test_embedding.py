@@ -183,6 +183,13 @@ def test_orientation_and_transparency(photo):
     assert np.asarray(decode_rgb(encode(deep, "PNG"), 8))[0, 0].tolist() == [156] * 3
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(np.int32, 257), (np.float32, 1 / 255), (np.float32, 1)])
+def test_thirty_two_bits_keep_their_values(photo, dtype, scale):
+    grey = np.asarray(photo.convert("L").resize((64, 64)))
+    file = encode(Image.fromarray((grey * float(scale)).astype(dtype)), "TIFF")
+    assert np.abs(np.asarray(decode_rgb(file, 64)) - grey[..., None].astype(int)).max() <= 1
+
+
 @pytest.mark.parametrize("shape", [(300, 200), (201, 333), (64, 64), (20, 90), (224, 224)])
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
 def test_preprocessing_is_that_of_open_clip(photo, shape, mode):

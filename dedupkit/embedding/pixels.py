@@ -13,7 +13,7 @@ from PIL import Image
 from dedupkit.embedding.embedder import Pixels
 from dedupkit.embedding.frame import without_frame
 from dedupkit.errors import DedupkitError
-from dedupkit.images import MAX_PIXELS, ImageError, check_scans, jpeg_turn, open_image, turn_array
+from dedupkit.images import MAX_PIXELS, ImageError, check_scans, eight_bits, jpeg_turn, open_image, turn_array
 
 __all__ = ["Preprocess", "decode_rgb"]
 
@@ -23,7 +23,7 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def decode_rgb(data: bytes, min_side: int) -> Image.Image:
-    """Decode the first frame to RGB, EXIF orientation applied, transparency over white.
+    """Decode the first frame to RGB, EXIF orientation applied, transparency over white, 16 and 32 bits as 8.
 
     A JPEG whose shorter side is at least twice (four, eight times) ``min_side`` is decoded at half (a quarter, an
     eighth) of its size, which libjpeg reads straight from the coefficients; a smaller one is decoded in full.
@@ -64,8 +64,7 @@ def _decode_jpeg(data: bytes, min_side: int) -> Image.Image | None:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = eight_bits(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)

@@ -1,6 +1,6 @@
 """Bytes to pixels (scaled, oriented, bounded), JPEGs to coefficients, images to thumbnails and transformed copies."""
 
-from dedupkit.images.decode import LUMA_MIN_SIDE, Luma, decode_luma, luma_of, open_image
+from dedupkit.images.decode import LUMA_MIN_SIDE, Luma, decode_luma, eight_bits, luma_of, open_image
 from dedupkit.images.limits import MAX_PIXELS, MAX_SCANS, ImageError, check_scans
 from dedupkit.images.orientation import jpeg_turn, turn_array
 from dedupkit.images.thumbnail import thumbnail
@@ -13,6 +13,7 @@ __all__ = [
     "Luma",
     "check_scans",
     "decode_luma",
+    "eight_bits",
     "jpeg_turn",
     "luma_of",
     "open_image",

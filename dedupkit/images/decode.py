@@ -30,6 +30,7 @@ __all__ = [
     "ImageError",
     "Luma",
     "decode_luma",
+    "eight_bits",
     "luma_of",
     "open_image",
 ]
@@ -160,6 +161,19 @@ def luma_of(image: Image.Image, *, min_side: int = LUMA_MIN_SIDE) -> Luma:
     return Luma(np.asarray(grey), block, (False, False), image.width, image.height, fmt)
 
 
+def eight_bits(image: Image.Image) -> Image.Image:
+    """An image of 16 or 32 bits a pixel's value as a grey one of 8 bits; any other as it is.
+
+    >>> eight_bits(Image.new("F", (1, 1), 0.5)).getpixel((0, 0)), eight_bits(Image.new("I", (1, 1), 65535)).mode
+    (127, 'L')
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretch(np.asarray(image)))
+    return image
+
+
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     """The formats that this Pillow reads by itself; some others start a program (EPS) and are not for unknown bytes."""
@@ -201,13 +215,10 @@ def _holds_coefficients(data: bytes) -> bool:
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
+    image = eight_bits(image)
     mode = image.mode
     if mode == "L" and "transparency" not in image.info:
         return image
-    if mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if mode in ("I", "F"):
-        return Image.fromarray(_stretch(np.asarray(image)))
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
