@@ -203,6 +203,17 @@ def test_preprocessing_is_that_of_open_clip(photo, shape, mode):
     assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (48, 64)])
+def test_of_a_long_strip_the_window_is_what_it_is_of_the_whole(photo, monkeypatch, size):
+    crop = Preprocess(*size)
+    for strip in (photo.resize((40, 900)), photo.resize((1300, 50))):
+        window = crop(strip)
+        with monkeypatch.context() as patched:
+            patched.setattr("dedupkit.embedding.pixels._LONGEST", 1e9)
+            assert np.abs(window - crop(strip).astype(int)).max() <= 1
+    assert crop(photo.resize((1, 60_000))).shape == (*size, 3)  # gigabytes, if it were resized as a whole
+
+
 def test_padding_keeps_everything(photo):
     padded = Preprocess(64, 64, "pad", fill=7)(photo.resize((128, 32)))
     assert padded.shape == (64, 64, 3)

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -324,16 +325,20 @@ def test_a_projection_of_another_model_is_refused(fitted, source, tmp_path):
         )
 
 
-@pytest.mark.parametrize("why", ["few", "small", "alike"])
-def test_where_nothing_can_be_fitted_the_run_goes_without_and_says_why(why, source, net, photos, tmp_path, caplog):
+@pytest.mark.parametrize("why", ["few", "small", "alike", "no memory"])
+def test_where_nothing_can_be_fitted_the_run_goes_without_and_says_why(
+    why, source, net, photos, tmp_path, caplog, monkeypatch
+):
     photo = photos["astronaut"].convert("RGB")
     windows = [photo.crop((4 * i, 2 * i, 4 * i + 160, 2 * i + 160)) for i in range(80)]
-    if why == "few":
+    if why in ("few", "no memory"):
         windows = windows[:5]
     elif why == "small":
         windows = [window.resize((20, 20)) for window in windows]
     else:
         windows = [photo.resize((128 + i, 128)) for i in range(80)]
+    if why == "no memory":
+        monkeypatch.setattr("dedupkit.stages.copies.decode_rgb", Mock(side_effect=MemoryError))
     tar = write_tar(tmp_path / "in.tar", [(f"{i:03d}.jpg", encode(window)) for i, window in enumerate(windows)])
     with caplog.at_level(logging.WARNING, "dedupkit"):
         finished = run(str(tar), tmp_path / "out", rule="exact or net>=0.999", embed=f"onnx:{net}?project=copies")

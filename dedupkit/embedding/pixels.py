@@ -21,6 +21,8 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
+_LONGEST = 16  # times the pixels of the input: of a longer strip the window alone is resized
+
 
 def decode_rgb(data: bytes, min_side: int) -> Image.Image:
     """Decode the first frame to RGB, EXIF orientation applied, transparency over white, 16 and 32 bits as 8.
@@ -142,5 +144,9 @@ class Preprocess:
             scale = max(scales)
             size = (max(self.width, round(width * scale)), max(self.height, round(height * scale)))
         left, top = round((size[0] - self.width) / 2), round((size[1] - self.height) / 2)
+        if size[0] * size[1] > _LONGEST * self.width * self.height:
+            across, down = width / size[0], height / size[1]
+            box = (left * across, top * down, (left + self.width) * across, (top + self.height) * down)
+            return np.asarray(image.resize((self.width, self.height), self.resample, box))
         resized = image if size == image.size else image.resize(size, self.resample)
         return np.asarray(resized.crop((left, top, left + self.width, top + self.height)))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from dedupkit.embedding import Embedder
 from dedupkit.embedding.load import shared_embedder
 from dedupkit.embedding.pixels import decode_rgb
-from dedupkit.images import ImageError
 from dedupkit.images.transformations import Transformation
 from dedupkit.runfolder.index import RowIndex
 from dedupkit.sources.reread import places_of, read_images
@@ -70,9 +69,6 @@ def _encoded(model: Embedder, data: bytes, changes: Sequence[Transformation]) ->
         image.thumbnail((2 * _SIDE, 2 * _SIDE))
         files = [data, *(change.file(image) for change in changes)]
         pixels = [model.preprocess(decode_rgb(file, model.min_side)) for file in files]
-    except (ImageError, OSError):
-        return None
-    try:
         return model.encode(np.stack(pixels))
-    except Exception:  # as in the embed stage, an image that a model fails on costs no run
+    except Exception:  # as in the embed stage, an image that asks for too much, or that a model fails on, costs no run
         return None
