@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from dedupkit.embedding import Embedder, embedder_key, load_embedder, shared_embedder
 from dedupkit.embedding.frame import without_frame
@@ -62,6 +62,27 @@ def test_only_a_frame_is_cut_off(photos, photo):
         filled = without_frame(photos["coffee"].rotate(angle, Image.Resampling.BICUBIC))
         corners = np.asarray(filled)[[1, 1, -2, -2], [1, -2, 1, -2]]
         assert (corners.max(axis=1) > 25).all()
+
+
+def test_a_card_with_rounded_corners_is_not_turned_and_a_square_by_45_degrees_is(photo):
+    for radius in (16, 40, 64):
+        card = Image.new("L", photo.size)
+        ImageDraw.Draw(card).rounded_rectangle((0, 0, photo.width - 1, photo.height - 1), radius, fill=255)
+        rounded = Image.composite(photo, Image.new("RGB", photo.size, "white"), card).reduce(3)
+        assert without_frame(rounded) is rounded
+    for expand in (False, True):
+        turned = photo.resize((400, 400)).rotate(45, Image.Resampling.BICUBIC, expand, fillcolor="white").reduce(2)
+        assert without_frame(turned) is not turned
+
+
+def test_a_long_strip_is_not_turned(photo):
+    strip = np.array(photo.resize((40, 6000)))  # turned, it took 210 MB
+    triangle = np.tri(15, dtype=bool)[::-1]
+    for down in (1, -1):
+        for right in (1, -1):
+            strip[::down, ::right][:15, :15][triangle] = 255
+    image = Image.fromarray(strip)
+    assert without_frame(image) is image
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (7, 3), (300, 2)])

@@ -18,6 +18,8 @@ _OUTLIERS = 0.01  # share of an edge line's pixels that may lie further off
 _LEAST = 0.25  # share of either side that must be left, else nothing is cut
 _SHORTEST = 3  # pixels of a corner triangle's legs
 _ALIKE = 0.1  # how far opposite triangles may differ, beside four pixels
+_LEG = 0.25  # least share of the shorter side that the longest leg takes: of a square turned by 45° it takes 0.29
+_STRIP = 8  # the longer side over the shorter one, at most: turning a strip takes room for a square of its length
 
 
 def without_frame(image: Image.Image) -> Image.Image:
@@ -92,7 +94,8 @@ class _Rotated:
     def find(cls, pixels: Pixels) -> _Rotated | None:
         """The picture, lines that are all frame cut off; None unless a rotation left the triangles.
 
-        Opposite triangles are alike, so one of the four may be hidden by content of the same colour.
+        Opposite triangles are alike, so one of the four may be hidden by content of the same colour. Smaller ones than
+        a rotation leaves are rounded or bevelled corners of a card.
         """
         corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
         colour = np.median(corners, axis=0)
@@ -104,13 +107,16 @@ class _Rotated:
             return None
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         frame = frame[box]
+        if max(frame.shape) > _STRIP * min(frame.shape):
+            return None
         found = [_triangle(frame[:: 1 - 2 * down, :: 1 - 2 * right]) for down in (0, 1) for right in (0, 1)]
         if sum(legs is None for legs in found) > 1:
             return None
         whole = [legs or found[3 - number] or (0, 0) for number, legs in enumerate(found)]
         pairs = [(one, other) for number in (0, 1) for one, other in zip(whole[number], whole[3 - number], strict=True)]
         alike = all(abs(one - other) <= 4 + _ALIKE * one for one, other in pairs)
-        return cls(pixels[box], *whole) if alike else None
+        large = max(map(max, whole)) >= _LEG * min(frame.shape)
+        return cls(pixels[box], *whole) if alike and large else None
 
     def upright(self) -> Image.Image:
         """The picture turned back, without the frame."""
