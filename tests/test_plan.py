@@ -140,7 +140,8 @@ def test_as_many_tasks_are_expected_of_a_large_join_as_its_steps_make(
     assert steps is not None
     lists = [next(steps)]
     while lists[-1][0].name != "00000":  # the pairs
-        lists.append(steps.send([facts] * len(lists[-1])))
+        each = facts | {"distinct": facts.get("distinct", 0) // len(lists[-1])}  # the tasks share the hashes
+        lists.append(steps.send([each] * len(lists[-1])))
     assert expected.tasks == sum(map(len, lists)) > 4
     assert expected.nbytes > 10**8 * 8
     assert 0 < expected.memory < 16 << 30
