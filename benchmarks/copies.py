@@ -16,7 +16,6 @@ there.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import multiprocessing
@@ -36,6 +35,7 @@ from pathlib import Path
 from PIL import Image
 
 from dedupkit.images.transformations import PROTOCOL
+from dedupkit.store import digest_of
 
 EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "original": lambda im: im,
@@ -74,7 +74,7 @@ def name_of(source: Path | None) -> str:
         return "packages"
     files = sorted(source.rglob("*.jp*g")) if source.is_dir() else [source]
     named = [[path.name, path.stat().st_size] for path in files]
-    return f"{source.name}-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]}"
+    return f"{source.name}-{digest_of(named)[:8]}"
 
 
 def write_protocol(folder: Path, source: Path | None, count: int) -> None:

@@ -22,7 +22,6 @@ what it was made of, and a set of other photos, seed, copies or windows is refus
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import math
@@ -44,6 +43,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dedupkit.images.transformations import TRANSFORMATIONS
+from dedupkit.store import digest_of, read_json, write_json
 
 COPIES, EACH = 0.3, 1000
 WARM_UP = 40  # images of a run beforehand, so that nothing is compiled while the processor's time is taken
@@ -139,7 +139,7 @@ def check_set(source: Path, record: Path, made_of: dict[str, object]) -> None:
     """End where a set that is there was made of something else."""
     if not record.exists():
         print(f"{source} does not say what it was made of, so it cannot be checked that it is what is asked for")
-    elif json.loads(record.read_text()) != made_of:
+    elif read_json(record) != made_of:
         raise SystemExit(f"{source} was made of other photos or with other options; choose another --folder")
 
 
@@ -211,11 +211,8 @@ def main() -> None:
     )
     photos = [path for path in found if usable(path)]
     random.Random(options.seed).shuffle(photos)
-    named = json.dumps([[path.name, path.stat().st_size] for path in photos])
-    made_of = {
-        "photos": hashlib.sha256(named.encode()).hexdigest(), "seed": options.seed, "copies": options.copies,
-        "fit": options.fit,
-    }  # fmt: skip
+    named = digest_of([[path.name, path.stat().st_size] for path in photos])
+    made_of = {"photos": named, "seed": options.seed, "copies": options.copies, "fit": options.fit}
     print(f"{'rule':<10}{'images':>8}{'recall':>8}{'precision':>11}{'CPU s':>8}{'ms/image':>10}{'growth':>8}", end="")
     print(f"{'GiB':>6}{'candidates':>12}{'looked at':>11}   an image")
     before: dict[str, tuple[int, float]] = {}
@@ -229,7 +226,7 @@ def main() -> None:
                 making = source.with_name(f"{size}-unfinished")
                 shutil.rmtree(making, ignore_errors=True)
                 make_shards(making, photos, size, options.seed, options.workers, options.copies, options.fit)
-                record.write_text(json.dumps(made_of, indent=1) + "\n")
+                write_json(record, made_of)
                 making.rename(source)
             for rule in options.rules:
                 out = source.with_name(f"{size}-{rule}")

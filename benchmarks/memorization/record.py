@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from dedupkit.store import digest_of, read_json, write_json
 
 __all__ = ["claim", "digest_of_photos"]
 
@@ -25,18 +24,15 @@ def claim(out: Path, asked: Mapping[str, object]) -> None:
     if out.exists() and any(path.name != _NAME for path in out.iterdir()):
         if not record.exists():
             print(f"{out} does not say which experiment it holds, so it cannot be checked that it is this one")
-        elif json.loads(record.read_text()) != asked:
+        elif read_json(record) != asked:
             sys.exit(f"{out} holds another experiment; choose another --out")
         return
     out.mkdir(parents=True, exist_ok=True)
-    temporary = record.with_suffix(f".{os.getpid()}.part")  # arms may run side by side, each in its own process
-    temporary.write_text(json.dumps(asked, indent=1) + "\n")
-    temporary.rename(record)
+    write_json(record, dict(asked))  # whole: arms may run side by side, each in its own process
 
 
 def digest_of_photos(folder: Path | None) -> str:
     """Names and sizes of the photos in a folder, as a digest; made pictures have none."""
     if folder is None:
         return "made"
-    found = [[path.name, path.stat().st_size] for path in sorted(folder.rglob("*.jp*g"))]
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    return digest_of([[path.name, path.stat().st_size] for path in sorted(folder.rglob("*.jp*g"))])

@@ -49,7 +49,7 @@ def made_by_model(folder: Layout, config: RunConfig, name: str) -> bool:
         DedupkitError: A file of the model is missing.
     """
     spec = config.embedders[name]
-    if parse_spec(spec).scheme in ("precomputed", "python"):
+    if parse_spec(spec).given:
         return True
     model, stated = embedder_key(spec), False
     for shard in range(len(config.shards)):

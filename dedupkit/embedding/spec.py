@@ -91,6 +91,11 @@ class Spec:
         return Path(self.target).expanduser()
 
     @property
+    def given(self) -> bool:
+        """Whether vectors, or an object of Python, were given to the run: then no model can be loaded by it."""
+        return self.scheme in ("precomputed", "python")
+
+    @property
     def fits(self) -> bool:
         """Whether a run fits a projection for it, to its own images."""
         return self.options.get("project") == "copies"

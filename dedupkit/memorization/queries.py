@@ -11,6 +11,7 @@ from PIL import Image
 from dedupkit.embedding import Embedder, load_embedder
 from dedupkit.embedding.fitted import refuse_other_model
 from dedupkit.embedding.pixels import decode_rgb
+from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing import pdq
 from dedupkit.images import ImageError
@@ -25,8 +26,6 @@ __all__ = ["FLAT", "ImageLike", "embed_one", "first_model", "hash_of", "model_of
 ImageLike = bytes | Image.Image | NDArray[np.uint8]
 
 FLAT = "the image is too flat for a perceptual hash (a single colour, a gradient)"
-
-_GIVEN = ("precomputed:", "python:")  # specifications of vectors, or of a model that only its owner has
 
 _one_at_a_time = threading.Lock()  # the limit of the math libraries' threads belongs to the whole process
 
@@ -78,7 +77,7 @@ def _stored(image: Image.Image) -> bytes:
 
 def first_model(config: RunConfig) -> str | None:
     """The first embedder of a run whose model is known, by name; None where all vectors were given to the run."""
-    return next((name for name, spec in config.embedders.items() if not spec.startswith(_GIVEN)), None)
+    return next((name for name, spec in config.embedders.items() if not parse_spec(spec).given), None)
 
 
 def model_of(near: Neighbours, name: str, device: str | None = None) -> Embedder:
@@ -89,7 +88,7 @@ def model_of(near: Neighbours, name: str, device: str | None = None) -> Embedder
         MissingExtraError: A package is missing.
     """
     spec = near.config.embedders[name]
-    if spec.startswith(_GIVEN):
+    if parse_spec(spec).given:
         raise DedupkitError(
             f"the vectors of {name} were given to the run ({spec}), so the model behind them is not known; give it as "
             "embedder="

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dedupkit.embedding import Embedder
 from dedupkit.embedding.load import shared_embedder
 from dedupkit.embedding.pixels import decode_rgb
+from dedupkit.embedding.spec import parse_spec
 from dedupkit.images.transformations import Transformation
 from dedupkit.runfolder.index import RowIndex
 from dedupkit.sources.reread import places_of, read_images
@@ -30,7 +31,7 @@ def model_for(job: Job, name: str) -> Embedder | None:
     if isinstance(given, Embedder):
         return given
     spec = job.embedders.get(name, "")
-    if not spec or spec.partition(":")[0] in ("precomputed", "python"):
+    if not spec or parse_spec(spec).given:
         return None
     return shared_embedder(spec, job.computing.device)
 

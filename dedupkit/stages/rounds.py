@@ -212,9 +212,7 @@ class _State:
     def _add(self, a: Ints, b: Ints, priority: NDArray[np.float32]) -> None:
         keys = a * len(self.kept) + b
         new = self.known[np.searchsorted(self.known, keys) - len(self.known)] != keys  # behind the last is the first
-        self.known = np.sort(
-            np.concatenate([self.known, keys[new]]), kind="stable"
-        )  # in linear time, as most is sorted
+        self.known = np.sort(np.append(self.known, keys[new]), kind="stable")  # in linear time, as most is sorted
         self.a, self.b = np.concatenate([self.a, a[new]]), np.concatenate([self.b, b[new]])
         self.priority = np.concatenate([self.priority, priority[new]])
         self.looked = np.concatenate([self.looked, np.zeros(int(new.sum()), bool)])

@@ -235,8 +235,6 @@ def _embed(job: Job, name: str, spec: str, scanned: list[str], engine: Engine) -
 
 def _were_joined(job: Job, name: str, source: Any, asked: list[str]) -> bool:
     """Whether an earlier call joined vectors by identifiers that were an object of Python, and are not given again."""
-    from dedupkit.engine.marker import read_marker
-
     if not isinstance(source, str) or not source.startswith("python:"):
         return False
     marker = read_marker(job.folder.embed_marker(name, 0))

@@ -19,6 +19,7 @@ from dedupkit.calibration.result import Calibration, write_calibration
 from dedupkit.calibration.synthetic import Synthetic, measure_synthetic, read_synthetic, write_synthetic
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.embedding.fitted import fitted_specs
+from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine import cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
@@ -104,7 +105,7 @@ def _open(path: str | Path, seed: int, workers: int) -> Known:
     joined = ((name, folder.joined(name)) for name in rule.signals)
     floors = {name: float(facts["bound"]) for name, facts in joined if facts and "bound" in facts}
     named = {name: spec for name, spec in embedders.items() if name in rule.signals}
-    models = {name: spec for name, spec in named.items() if not spec.startswith(("precomputed:", "python:"))}
+    models = {name: spec for name, spec in named.items() if not parse_spec(spec).given}
     table = read_columns(folder.manifest, ["sample", "verdict"])
     kept = table.filter(pc.equal(table["verdict"], "keep"))
     if not kept.num_rows:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["earlier_runs", "update"]
 
 _ON_CAPTIONS = ("caption", "uncaptioned")
-_GIVEN = ("precomputed", "python")  # vectors of these samples, not a model
 
 
 def update(
@@ -116,7 +115,7 @@ def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
     from dedupkit.embedding.spec import parse_spec
 
     specs = fitted_specs(folder, config.embedders)
-    models = {name: spec for name, spec in specs.items() if parse_spec(spec).scheme not in _GIVEN}
+    models = {name: spec for name, spec in specs.items() if not parse_spec(spec).given}
     for name in config.embedders:
         if name not in models and name in config.rule_expanded:
             raise DedupkitError(
