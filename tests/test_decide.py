@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dedupkit.clustering import Matches, components, decide, edges, keep_set, pairs_of_clauses, parse_rule
+from dedupkit.clustering import Decision, Matches, components, decide, edges, keep_set, pairs_of_clauses, parse_rule
 
 KINDS = {"exact": "identity", "pixels": "identity", "pdq": "distance", "phash": "distance", "caption": "distance"}
 ORIGINS = {"exact": "bytes", "caption": "sample"}
@@ -253,3 +253,12 @@ def test_without_shared_fingerprints_only_scored_pairs_are_pairs():
         a, b = pairs_of_clauses([clause], {"pdq": scored, "phash": phash}, everything, shared=False)
         assert a.tolist() == list(range(found))
         assert (b == count).all()
+
+
+def test_members_of_a_million_groups_are_counted_as_those_of_a_few():
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 1_000_001, 1_000_001).astype(np.int32)
+    none = np.zeros(0)
+    sizes = Decision(none, none, none, group, 0, 0).sizes()
+    assert (sizes == np.bincount(group, minlength=len(group))).all()
+    assert sizes.dtype == np.int32

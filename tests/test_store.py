@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import jpegs, run, snapshot, write_tar
 from hypothesis import given, settings
@@ -32,6 +33,7 @@ from dedupkit.store import (
     refuse_inside,
     write_sealed,
     write_table,
+    write_tables,
 )
 
 
@@ -214,3 +216,34 @@ def test_pages_of_an_array_on_disk_are_given_back() -> None:
     give_back_pages(there[5:])
     assert before - resident() > 24 << 20
     assert there[-1] == (4 << 20) - 1
+
+
+_NUMBERS = pa.schema([("n", pa.int64())], {"about": "numbers"})
+
+
+def _numbers(*values: int) -> pa.Table:
+    return pa.table([list(values)], schema=pa.schema([("n", pa.int64())]))
+
+
+def test_tables_are_written_in_order_with_the_metadata_of_the_file(tmp_path: Path):
+    path = tmp_path / "numbers.parquet"
+    tables = [_numbers(1, 2), _numbers(), _numbers(3)]
+    assert [table.num_rows for table in write_tables(path, _NUMBERS, iter(tables))] == [2, 0, 1]
+    written = pq.read_table(path)
+    assert written["n"].to_pylist() == [1, 2, 3]
+    assert written.schema.metadata[b"about"] == b"numbers"
+
+
+def test_no_file_appears_where_a_table_cannot_be_made_or_written(tmp_path: Path):
+    def breaks():
+        yield _numbers(1)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(write_tables(tmp_path / "made.parquet", _NUMBERS, breaks()))
+    other = pa.table({"m": ["text"]})
+    with pytest.raises(ValueError, match="schema"):
+        list(write_tables(tmp_path / "written.parquet", _NUMBERS, [_numbers(1), other, _numbers(2)]))
+    for _ in write_tables(tmp_path / "left.parquet", _NUMBERS, [_numbers(1), _numbers(2)]):
+        break
+    assert not list(tmp_path.iterdir())

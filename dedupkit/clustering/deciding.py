@@ -24,6 +24,8 @@ __all__ = ["Decision", "decide", "pairs_of_clauses", "scored_pairs"]
 
 Ints = NDArray[np.int64]
 
+_FEW = 1_000_000  # samples; of no more, groups are counted without numba, which takes a third of a second to load
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -47,9 +49,13 @@ class Decision:
 
     def sizes(self) -> NDArray[np.int32]:
         """(n,) int32: the number of samples in the group that each sample names, 0 at one that names none."""
+        if len(self.group) <= _FEW:
+            return np.bincount(self.group, minlength=len(self.group)).astype(np.int32)
+        from dedupkit.clustering.class_kernels import count
+
         sizes = np.zeros(len(self.group), np.int32)
         for _, block in in_blocks(self.group):
-            np.add.at(sizes, block, 1)
+            count(block, sizes)
         return sizes
 
 

@@ -32,6 +32,7 @@ from dedupkit.stages.group_table import iter_groups, write_groups
 from dedupkit.stages.manifest_table import OutsideWitnesses, iter_manifest, write_manifest
 from dedupkit.stages.parts import PartTasks
 from dedupkit.stages.whole import Whole, policy_sources
+from dedupkit.startup.memory import give_back_memory
 from dedupkit.store import write_table
 
 __all__ = ["Verdicts", "decide_and_write", "decide_run"]
@@ -124,7 +125,9 @@ class Verdicts:
             raise DedupkitError(f"samples or pairs in {folder.path} changed since these verdicts; decide again")
         folder.clear_staged()
         digest = decision_digest(self.config, self.inputs)
+        give_back_memory()
         counts = write_manifest(folder.staged / folder.manifest.name, self.tables(), digest)
+        give_back_memory()
         groups, largest = write_groups(folder.staged / folder.groups.name, self._groups(), digest)
         if self.captions.templates is not None:
             write_table(folder.staged / folder.templates.name, self.captions.templates)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
 from dedupkit.stages.manifest_table import DIGEST
-from dedupkit.store import give_back_pages, in_blocks, parquet_writer
+from dedupkit.store import give_back_pages, in_blocks, write_tables
 
 __all__ = ["GROUPS_SCHEMA", "iter_groups", "write_groups"]
 
@@ -30,7 +30,7 @@ GROUPS_SCHEMA = pa.schema(
     ]
 )
 
-_ROW_GROUP = 1 << 20  # rows of a row group
+_ROW_GROUP = 1 << 18  # rows of a row group
 
 
 def write_groups(path: Path, tables: Iterable[pa.Table], digest: str = "") -> tuple[int, int]:
@@ -45,17 +45,15 @@ def write_groups(path: Path, tables: Iterable[pa.Table], digest: str = "") -> tu
         The number of groups and the size of the largest (1 where there is none).
     """
     count, largest = 0, 1
-    with parquet_writer(path, GROUPS_SCHEMA.with_metadata({DIGEST: digest})) as writer:
-        for table in tables:
-            writer.write_table(table.replace_schema_metadata({DIGEST: digest}))
-            count, largest = count + table.num_rows, max(largest, pc.max(table["size"]).as_py() or 1)
+    for table in write_tables(path, GROUPS_SCHEMA.with_metadata({DIGEST: digest}), tables):
+        count, largest = count + table.num_rows, max(largest, pc.max(table["size"]).as_py() or 1)
     return count, largest
 
 
 def iter_groups(
     decision: Decision, readable: NDArray[np.bool_], captions: pa.Table | None = None
 ) -> Iterator[pa.Table]:
-    """The groups of two samples or more in the order of their smallest sample, a million in each table.
+    """The groups of two samples or more in the order of their smallest sample, a quarter of a million in each table.
 
     Args:
         decision: Decision about all samples.

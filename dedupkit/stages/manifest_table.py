@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision
 from dedupkit.signals.equal import bytes_of
-from dedupkit.store import give_back_pages, in_blocks, parquet_writer, read_columns, rows_by_file
+from dedupkit.store import give_back_pages, in_blocks, read_columns, rows_by_file, write_tables
 
 __all__ = [
     "DIGEST",
@@ -119,7 +119,7 @@ DIGEST = "dedupkit.decision"
 
 
 def write_manifest(path: Path, tables: Iterable[pa.Table], digest: str = "") -> Counts:
-    """Write the verdict of every sample, a row group per shard, with one shard in memory at a time.
+    """Write the verdict of every sample, a row group per shard, with two shards in memory at a time.
 
     Args:
         path: The manifest.
@@ -128,12 +128,9 @@ def write_manifest(path: Path, tables: Iterable[pa.Table], digest: str = "") -> 
     """
     verdicts: dict[str, int] = {}
     reason_counts: dict[str, int] = {}
-    schema = MANIFEST_SCHEMA.with_metadata({DIGEST: digest})
-    with parquet_writer(path, schema) as writer:
-        for table in tables:
-            writer.write_table(table.replace_schema_metadata(schema.metadata))
-            _count(table["verdict"], verdicts)
-            _count(table["reason"].filter(pc.equal(table["verdict"], "remove")), reason_counts)
+    for table in write_tables(path, MANIFEST_SCHEMA.with_metadata({DIGEST: digest}), tables):
+        _count(table["verdict"], verdicts)
+        _count(table["reason"].filter(pc.equal(table["verdict"], "remove")), reason_counts)
     return Counts(verdicts, reason_counts)
 
 

@@ -23,7 +23,15 @@ from dedupkit.store.records import (
 from dedupkit.store.remote import at_once, is_refused, retried
 from dedupkit.store.scatter import append_rows
 from dedupkit.store.staged import staged
-from dedupkit.store.tables import count_rows, iter_columns, parquet_writer, read_columns, rows_by_file, write_table
+from dedupkit.store.tables import (
+    count_rows,
+    iter_columns,
+    parquet_writer,
+    read_columns,
+    rows_by_file,
+    write_table,
+    write_tables,
+)
 from dedupkit.store.whole import atomic_path, is_temporary, remove_tree, sweep, temporary_path
 
 __all__ = [
@@ -78,4 +86,5 @@ __all__ = [
     "write_json",
     "write_sealed",
     "write_table",
+    "write_tables",
 ]

@@ -14,7 +14,15 @@ from dedupkit.store.whole import atomic_path
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["count_rows", "iter_columns", "parquet_writer", "read_columns", "rows_by_file", "write_table"]
+__all__ = [
+    "count_rows",
+    "iter_columns",
+    "parquet_writer",
+    "read_columns",
+    "rows_by_file",
+    "write_table",
+    "write_tables",
+]
 
 _FEW = 10_000  # rows; one thread reads so few before others would have begun
 
@@ -123,6 +131,29 @@ def parquet_writer(path: Path, schema: Any) -> Iterator[Any]:
         pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         yield writer
+
+
+def write_tables(path: Path, schema: Any, tables: Iterable[Any]) -> Iterator[Any]:
+    """Write tables one after the other into a Parquet file, each while the next one is made; gives them on.
+
+    The file appears when the last one was taken, and not at all when anything failed before.
+
+    Args:
+        path: The file.
+        schema: Its schema; metadata in it is written too.
+        tables: Tables of these columns, two of which are in memory at a time.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    with parquet_writer(path, schema) as writer, ThreadPoolExecutor(1) as behind:
+        writing = None
+        for table in tables:
+            if writing is not None:
+                writing.result()
+            writing = behind.submit(writer.write_table, table.replace_schema_metadata(schema.metadata))
+            yield table
+        if writing is not None:
+            writing.result()
 
 
 def _refuse_missing(table: Any, columns: Sequence[str]) -> None:
