@@ -19,7 +19,7 @@ _RULES = {
     "exact": ["--rule", "exact"],
     "copies": ["--rule", "copies"],
     "crops": ["--rule", "crops"],
-    "thorough": ["--rule", "thorough", "--embed", "lite"],
+    "thorough": ["--rule", "thorough"],
 }
 
 

@@ -102,7 +102,8 @@ def prompted(reference: Reference, singles: int) -> list[Row]:
     first: dict[int, Row] = {}
     for row in sorted(reference.rows, key=lambda row: (row.edit != "original", row.key)):
         first.setdefault(row.photo, row)
-    once = [row for row in first.values() if row.part == "train" and row.copies == 1][:singles]
+    alone = [row for row in first.values() if row.part == "train" and row.copies == 1]
+    once = [row for row in alone if row.captions != "beside"][:singles]
     others = [row for row in first.values() if row.part == "unseen" or row.copies > 1]
     return sorted([*once, *others], key=lambda row: (row.part, -row.copies, row.photo))
 

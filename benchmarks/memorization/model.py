@@ -63,7 +63,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, given: Tensor) -> Tensor:
         scale, shift = self.condition(given)[:, :, None, None].chunk(2, 1)
-        h = self.first(functional.silu(self.norm(x)))
+        h = self.first(functional.silu(_normed(self.norm, x)))
         return self.skip(x) + self.second(functional.silu(h * (1 + scale) + shift))
 
 
@@ -80,7 +80,7 @@ class UNet(nn.Module):
         self.down2, self.half2 = _Block(w, 2 * w, size), nn.Conv2d(2 * w, 2 * w, 3, 2, 1)
         self.down3, self.middle, self.up3 = (_Block(i * w, 4 * w, size) for i in (2, 4, 4))
         self.up2, self.up1 = _Block(6 * w, 2 * w, size), _Block(3 * w, w, size)
-        self.leave = nn.Sequential(nn.GroupNorm(8, w), nn.SiLU(), nn.Conv2d(w, 3, 3, padding=1))
+        self.norm, self.leave = nn.GroupNorm(8, w), nn.Conv2d(w, 3, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, codes: Tensor) -> Tensor:
         """Velocity (n, 3, h, w) at noisy images, times in [0, 1] and word codes."""
@@ -91,7 +91,12 @@ class UNet(nn.Module):
         h = self.up3(self.middle(self.down3(self.half2(b), given), given), given)
         h = self.up2(torch.cat([functional.interpolate(h, scale_factor=2.0), b], 1), given)
         h = self.up1(torch.cat([functional.interpolate(h, scale_factor=2.0), a], 1), given)
-        return self.leave(h)
+        return self.leave(functional.silu(_normed(self.norm, h)))
+
+
+def _normed(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Normalised in float32: exact, as on a GPU, and faster than PyTorch's kernel for bfloat16."""
+    return norm(x.float()).to(x.dtype)
 
 
 class Trainer:

@@ -25,8 +25,12 @@ class Photo:
     data: bytes
 
 
-def read_photos(folder: Path) -> list[Photo]:
+def read_photos(folder: Path, *, named: bool = False) -> list[Photo]:
     """Read the JPEG files of a folder that have a caption, in the order of their names.
+
+    Args:
+        folder: The photos.
+        named: Whether the name of the folder that a photo without a caption lies in is its caption.
 
     Captions stand in ``captions.txt`` (lines ``image,caption`` below a header, as Flickr8k has them, several for an
     image), or in a ``.txt`` file beside each image, one caption a line.
@@ -42,6 +46,8 @@ def read_photos(folder: Path) -> list[Photo]:
         beside = path.with_suffix(".txt")
         said = captions.get(path.name) or (beside.read_text("utf-8").splitlines() if beside.exists() else [])
         said = tuple(dict.fromkeys(caption for caption in said if caption))
+        if named and not said:
+            said = (" ".join(path.parent.name.replace("_", " ").split()),)
         if said:
             photos.append(Photo(path.name, said, path.read_bytes()))
     return photos

@@ -31,18 +31,20 @@ class Plan:
         unseen: The same for photos that nothing is trained on; they and their copies are in the reference.
         kinds: Number of photos, copies of each, and the kind of all their copies or ``all`` for each kind in turn; for
             training, with one caption.
+        beside: Number of photos of the second collection, which occur once and are never prompted for.
         seed: Seed for the choice of photos, edits and order.
     """
 
     train: tuple[tuple[int, int], ...] = ((4, 100), (6, 50), (16, 10), (16, 5), (20, 2), (1020, 1))
     unseen: tuple[tuple[int, int], ...] = ((4, 100), (44, 1))
     kinds: tuple[tuple[int, int, str], ...] = ()
+    beside: int = 0
     seed: int = 0
 
     @property
     def rows(self) -> int:
         """Number of rows for training."""
-        return sum(group[0] * group[1] for group in (*self.train, *self.kinds))
+        return sum(group[0] * group[1] for group in (*self.train, *self.kinds)) + self.beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Row:
         photo: Number of its photo, the cluster.
         copies: How often the photo occurs.
         edit: Kind of edit, or ``original``.
-        captions: ``one`` for all copies, or ``several``.
+        captions: ``one`` for all copies, or ``several``; ``beside`` for a photo of the second collection.
         part: ``train`` or ``unseen``.
     """
 
@@ -67,7 +69,7 @@ class Row:
 
 
 def photos_needed(plan: Plan) -> int:
-    """Number of photos that a plan takes."""
+    """Number of photos that a plan takes of the first collection."""
     return sum(group[0] for group in (*plan.train, *plan.kinds, *plan.unseen))
 
 
@@ -141,7 +143,7 @@ def edited(data: bytes, edit: str, rng: np.random.Generator) -> tuple[bytes, str
         return EDITS[edit](image.convert("RGB"), rng)
 
 
-def planted(photos: Sequence[Photo], plan: Plan) -> list[tuple[Row, bytes, str, str]]:
+def planted(photos: Sequence[Photo], plan: Plan, more: Sequence[Photo] = ()) -> list[tuple[Row, bytes, str, str]]:
     """The rows of the training set and of the unseen part: row, file, extension, caption, in the order of training.
 
     The photos are drawn at random. Half of the photos with copies keep one caption in all copies, the others alternate
@@ -160,6 +162,9 @@ def planted(photos: Sequence[Photo], plan: Plan) -> list[tuple[Row, bytes, str, 
                 caption = photo.captions[place % len(photo.captions) if several else 0]
                 row = Row("", which, copies, edit, "several" if several else "one", part)
                 rows.append((row, data, extension, caption))
+    for which in rng.permutation(len(more))[: plan.beside].tolist():
+        row = Row("", len(photos) + which, 1, "original", "beside", "train")
+        rows.append((row, more[which].data, "jpg", more[which].captions[0]))
     order = rng.permutation(len(rows)).tolist()
     done = []
     for place, old in enumerate(order):
@@ -184,9 +189,9 @@ def _edits(kind: str, copies: int, rng: np.random.Generator) -> list[str]:
     return ["original", *(str(name) for _ in range(rounds) for name in rng.permutation(names))][:copies]
 
 
-def write_planted(photos: Sequence[Photo], plan: Plan, out: Path) -> None:
+def write_planted(photos: Sequence[Photo], plan: Plan, out: Path, more: Sequence[Photo] = ()) -> None:
     """Write ``train/*.tar``, ``unseen/*.tar`` (WebDataset: image and ``txt``) and ``truth.csv``, which comes last."""
-    rows = planted(photos, plan)
+    rows = planted(photos, plan, more)
     for part in ("train", "unseen"):
         write_shards([row for row in rows if row[0].part == part], out / part)
     temporary = out / "truth.csv.part"

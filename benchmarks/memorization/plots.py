@@ -45,19 +45,20 @@ def _save(figure: Any, path: Path) -> None:
 
 def _extraction(summary: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 3))
+    first = next(iter(summary["arms"].values()))["reading"]
+    ks = sorted((key for key in first if key.isdigit()), key=int)
+    places = [int(k) for k in ks]
     for name in ("raw", "exact", "imagededup", "thorough"):
         if name not in summary["arms"]:
             continue
         table = summary["arms"][name]["reading"]
-        ks = sorted((key for key in table if key.isdigit()), key=int)
         shares = [table[k]["samples"] for k in ks]
-        places = [int(k) for k in ks]
         wide = {"linewidth": 4, "markersize": 9} if name == "imagededup" else {}  # seen where another line covers it
         axes.plot(places, [share["share"] for share in shares], "o-", color=_COLOURS[name], label=_LABELS[name], **wide)
         low, high = ([share[end] for share in shares] for end in ("low", "high"))
         axes.fill_between(places, low, high, color=_COLOURS[name], alpha=0.12, linewidth=0)
     axes.set_xscale("log")
-    axes.set_xticks([1, 2, 5, 10, 50, 100], ["1", "2", "5", "10", "50", "100"])
+    axes.set_xticks(places, ks)
     axes.minorticks_off()
     axes.set(xlabel="edited copies of the photo in the raw set", ylabel="samples that copy it", ylim=(-0.03, 1.03))
     axes.legend(frameon=False)

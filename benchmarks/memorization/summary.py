@@ -123,7 +123,7 @@ def _left(runs: Sequence[Result]) -> dict[str, Any]:
     return {"by_copies": {k: round(float(np.mean(v)), 2) for k, v in planted.items()}, "edits": shares}
 
 
-_LEFT = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100))
+_LEFT = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, 1000))
 
 
 def _by_left(runs: Sequence[Result], step: int) -> dict[str, Any]:
