@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import jpegs, run, write_tar
 
+import dedupkit as dk
 from dedupkit.embedding import embedder_key, load_embedder, load_precomputed
 from dedupkit.embedding.embedder import unit_rows
 from dedupkit.embedding.given import as_given
@@ -17,8 +19,10 @@ from dedupkit.embedding.precomputed import shared_precomputed
 from dedupkit.errors import DedupkitError
 from dedupkit.neighbors.cosine import join, overlap
 from dedupkit.neighbors.cosine.recall import EXACT, Recall
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import vector_join
 from dedupkit.stages.embed import embed_shard
+from dedupkit.workflows.update import _embedders
 
 DIM = 6
 NONE = [None] * 4
@@ -338,6 +342,30 @@ def pictures(tmp_path, photos):
     """A tar of three images, and vectors of these."""
     write_tar(tmp_path / "in" / "a.tar", [(f"{row}.jpg", image) for row, image in enumerate(jpegs(photos, 3, side=64))])
     return np.array([[1, 0], [1, 0.1], [0, 1]]), ["0", "1", "2"]
+
+
+def test_vectors_that_are_gone_hold_up_no_rule_but_those_that_compare_them(tmp_path, pictures, caplog):
+    vectors, keys = pictures
+    file, source, out = tmp_path / "v.npz", str(tmp_path / "in"), tmp_path / "out"
+    np.savez(file, vectors=vectors.astype(np.float32), key=np.array(keys))
+    embed = f"precomputed:{file}?name=mine"
+    assert run(source, out, rule="mine>=0.9", embed=embed).summary["remove"] == 1
+    file.unlink()
+    for options in ({"rule": "mine>=0.8"}, {"rule": "exact", "embed": embed}):
+        with pytest.raises(DedupkitError, match="no such file"):
+            run(source, out, **options)
+        assert dk.Run(out).config["rule"] == "mine>=0.9"  # it still opens
+    without = run(source, out, rule="exact")
+    assert (without.summary["remove"], without.config["embedders"]) == (0, {})
+    assert "mine is left out until it is named again: no such file" in caplog.text
+
+
+def test_an_update_does_without_a_model_that_is_gone_and_that_its_rule_does_not_need(tmp_path):
+    gone = {"gone": f"onnx:{tmp_path / 'gone.onnx'}", "copy": "copy"}
+    config = RunConfig((), (), "exact", "exact", "sample", embedders=gone)
+    assert _embedders(RunFolder(tmp_path / "old"), config) == ["copy"]
+    with pytest.raises(DedupkitError, match="no such file"):
+        _embedders(RunFolder(tmp_path / "old"), replace(config, rule_expanded="gone>=0.9"))
 
 
 def test_all_pairs_are_found_where_a_recall_of_one_is_asked_for(tmp_path, pictures):

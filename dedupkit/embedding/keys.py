@@ -10,7 +10,7 @@ from dedupkit.embedding.spec import Spec, parse_spec
 from dedupkit.errors import DedupkitError, import_optional
 
 __all__ = [
-    "background_key", "copy_weights", "embedder_key", "lite_weights", "model_file", "projection_file",
+    "background_key", "check_files", "copy_weights", "embedder_key", "lite_weights", "model_file", "projection_file",
 ]  # fmt: skip
 
 _FORMAT = 1  # raise it when the same model gives other vectors
@@ -53,6 +53,27 @@ def embedder_key(spec: str) -> str:
         if parsed.scheme == "onnx":
             parts += [_file_hash(path) for path in _files_beside(parsed.path)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def check_files(spec: str) -> None:
+    """Look whether the files that a specification names are there, without reading them.
+
+    Raises:
+        DedupkitError: unknown form, or a file is missing.
+        MissingExtraError: ``lite`` without its package.
+    """
+    parsed = parse_spec(spec)
+    parsed.background()
+    if parsed.projection is not None:
+        projection_file(parsed)
+    if parsed.scheme == "lite":
+        lite_weights()
+    elif parsed.scheme == "precomputed":
+        from dedupkit.embedding.vectors import vector_files
+
+        vector_files(parsed)
+    elif parsed.scheme in ("onnx", "torchscript"):
+        model_file(parsed)
 
 
 def background_key(spec: str) -> list[str]:

@@ -29,7 +29,7 @@ from dedupkit.stages.run import match_samples, scan_samples, verify_samples
 from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import refuse_inside
 from dedupkit.workflows.against import find_references, match_references, parse_against_rule
-from dedupkit.workflows.request import choose_embedders, hashes_to_scan, parse_run_rule
+from dedupkit.workflows.request import choose_embedders, hashes_to_scan, parse_run_rule, with_files
 
 if TYPE_CHECKING:
     from dedupkit.embedding import Embedder, Precomputed
@@ -77,7 +77,8 @@ def dedup(
         embed: One or more embedders; each is a signal that the rule can name. A specification
             (:data:`dedupkit.embedding.FORMS`), an object (:class:`dedupkit.embedding.Embedder`, or what
             :func:`dedupkit.embedding.load_precomputed` returns), or ``(vectors, keys)``: an array (n, d) and the keys
-            of its rows. A preset over an embedder takes the first, or ``copy``.
+            of its rows. A preset over an embedder takes the first, or ``copy``. Those of earlier calls stay, but for
+            one whose file is gone and that the rule does not need.
         keep: Keep policy, such as ``"-pixels, -clip_score, nbytes, sample"``.
         hashes: Further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
             ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
@@ -117,7 +118,9 @@ def dedup(
     folder = RunFolder(out, whole=not only_helps(engine))
     # What an earlier call computed stays, so that one can go back and forth between rules.
     before = folder.earlier()
-    embedders, given = choose_embedders(embed, rule, before.embedders if before else {})
+    earlier_embedders = before.embedders if before else {}
+    embedders_now, given = choose_embedders(embed, rule, earlier_embedders)
+    embedders = {**embedders_now, **earlier_embedders, **embedders_now}  # those named now come first
     mode = CaptionMode.parse(captions)
     parsed = parse_run_rule(rule, mode, embedders)
     policy, family_policy = parse_policy(keep), TemplatePolicy.parse(templates)
@@ -147,6 +150,7 @@ def dedup(
         place.help()
         return _open(out, None)
     folder.refuse_foreign(listed)
+    embedders = with_files(embedders, {*embedders_now, *parsed.signals, *compared.signals})
     with place, folder.locked(listed):
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             place.start(len(shards), load_scan)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.grammar import needs_embedder, parse_rule
 from dedupkit.clustering.rules import Rule
+from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import DedupkitError
 from dedupkit.signals import SIGNALS, known_signals, requested_signals
 
-__all__ = ["choose_embedders", "hashes_to_scan", "parse_run_rule"]
+__all__ = ["choose_embedders", "hashes_to_scan", "parse_run_rule", "with_files"]
 
 _DEFAULT_EMBEDDER = "copy"
 
 
 def choose_embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """The embedders of a run.
+    """The embedders that are named now.
 
     Args:
-        embed: Those named now, as for :func:`dedupkit.dedup`.
+        embed: As for :func:`dedupkit.dedup`.
         rule: The rule; a preset over an embedder brings the default one.
         before: Specification by signal name of those of earlier calls.
 
     Returns:
-        Specification by signal name, those named now first; and those among them that were given as objects.
+        Specification by signal name; and those among them that were given as objects.
 
     Raises:
         DedupkitError: Two signals have one name.
@@ -44,7 +46,34 @@ def choose_embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[
             embedders[given.name] = given.spec
             if given.source is not None:
                 objects[given.name] = given.source
-    return {**embedders, **{name: spec for name, spec in before.items() if name not in embedders}}, objects
+    return embedders, objects
+
+
+def with_files(embedders: Mapping[str, str], needed: Collection[str]) -> dict[str, str]:
+    """The embedders of a run whose files are there; one of an earlier call whose file is gone holds up no other rule.
+
+    Args:
+        embedders: Specification by signal name.
+        needed: Names of those that are named now, or that a rule compares.
+
+    Raises:
+        DedupkitError: A file is missing that is needed.
+    """
+    if not embedders:  # what knows their files takes a while to load
+        return {}
+    from dedupkit.embedding.keys import check_files
+
+    found = {}
+    for name, spec in embedders.items():
+        try:
+            check_files(spec)
+        except DedupkitError as error:
+            if name in needed:
+                raise
+            logging.getLogger(LOGGER).warning("%s is left out until it is named again: %s", name, error)
+        else:
+            found[name] = spec
+    return found
 
 
 def parse_run_rule(

@@ -13,6 +13,7 @@ from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.stages.covered import changed_earlier
 from dedupkit.workflows.dedup import dedup
+from dedupkit.workflows.request import with_files
 
 if TYPE_CHECKING:
     from dedupkit.workflows.run import Run
@@ -107,7 +108,7 @@ def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
     """The embedders of a run that new samples can have vectors of.
 
     Raises:
-        DedupkitError: Its rule compares vectors that were made elsewhere.
+        DedupkitError: Its rule compares vectors that were made elsewhere, or whose model is gone.
     """
     if not config.embedders:  # what reads vectors takes a while to load
         return []
@@ -122,4 +123,4 @@ def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
                 f"the run compares vectors of {name} that were made elsewhere; name those of the new samples with "
                 f"--embed precomputed:PATH?name={name}"
             )
-    return list(models.values())
+    return list(with_files(models, {name for name in models if name in config.rule_expanded}).values())
