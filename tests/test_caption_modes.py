@@ -80,6 +80,7 @@ def test_pair_keeps_one_image_under_each_caption(source, tmp_path):
     found = run(source, tmp_path / "run", "pair", rule="copies")
     assert found.kept["key"].to_pylist() == ["a0", "a2", "a3", "b0", "b1", "c0", "d0", "e0"]
     assert found.config["rule"] == "copies"
+    assert found.config == found.decide("copies").config == found.decide(keep="sample").config
     again = found.rethreshold("exact or pdq<=20")  # the mode stays
     assert again.kept["key"].to_pylist() == found.kept["key"].to_pylist()
 

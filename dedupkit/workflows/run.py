@@ -82,11 +82,12 @@ class Run(Verdicts):
         """
         embedders = fitted_specs(self._folder, self.config.get("embedders", {}))
         embedder = next(iter(embedders), None)
-        own = rule is None or rule.strip() == self.config["rule"]  # a preset's floor may come from this run
-        text = self.config["rule_expanded"] if rule is None or own else rule
-        parsed = replace(parse_rule(text, known_signals(embedders), embedder=embedder), text=rule or text)
+        rule = self.config["rule"] if rule is None else rule
+        own = rule.strip() == self.config["rule"].strip()  # a preset's floor may come from this run
+        text = self.config["rule_expanded"] if own else rule  # that has the condition on captions already
+        parsed = replace(parse_rule(text, known_signals(embedders), embedder=embedder), text=rule)
         mode = CaptionMode.parse(self.config["captions"])
-        if rule is not None and mode.kind == "pair":
+        if not own and mode.kind == "pair":
             parsed = Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
         policy = parse_policy(keep or self.config["keep"])
         self._check_covered(parsed, str(policy))
