@@ -423,6 +423,10 @@ def test_images_of_a_shard_of_an_earlier_run_that_is_gone_are_looked_at_once_it_
     assert [manifest(after)[key]["verdict"] for key in keys] == ["remove", "remove"]
     assert after.summary["verification"]["references"]["unseen"] == 0
     assert "  not looked at" not in dict(after.rows())
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(pairs_stage, "_FORMAT", 0)  # a version with other verdicts looks again
+        patch.setattr("dedupkit.stages.verify_across.verify_across", None)
+        updated()
 
 
 def test_images_that_could_not_be_read_again_are_looked_at_by_the_next_call(tmp_path, files, monkeypatch):
@@ -434,3 +438,7 @@ def test_images_that_could_not_be_read_again_are_looked_at_by_the_next_call(tmp_
     assert dict(first.rows())["  not looked at"] == "1, as an image could not be read again"
     second = run(source, tmp_path / "out", rule=RULE, embed=embed)
     assert (second.summary["keep"], second.summary["verification"]["unseen"]) == (1, 0)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(pairs_stage, "FEATURES_FORMAT", 0)  # a version with other features looks again
+        patch.setattr(pairs_stage.PairVerifier, "verify", None)
+        run(source, tmp_path / "out", rule=RULE, embed=embed)

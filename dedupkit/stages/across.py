@@ -63,7 +63,9 @@ def _join(
     key = cache_key([_FORMAT, own_key, opened.keys[name], search, str(bound), floor])
     own = Scanned(job.folder, len(job.shards))
     if name == _VERIFIED:
-        key = cache_key([key, sorted(done.items()), str(rule)])
+        from dedupkit.stages.verify_pairs import verdict_formats
+
+        key = cache_key([key, verdict_formats(), sorted(done.items()), str(rule)])
         if not _is_done(job.folder, number, key, opened):
             from dedupkit.stages.verify_across import verify_across
 

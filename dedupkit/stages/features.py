@@ -26,7 +26,7 @@ from dedupkit.store import atomic_path, remove_tree
 from dedupkit.verification.corners import BITS, Corners
 from dedupkit.verification.features import Features, local_features
 
-__all__ = ["FeatureFiles", "Record", "features_at", "write_features"]
+__all__ = ["FEATURES_FORMAT", "FeatureFiles", "Record", "features_at", "write_features"]
 
 MOST_BYTES, _SHARE_FREE = 64 << 30, 3
 """Features that are kept at a time, on disk: so much, but no more than one part in so many of what is free there."""
@@ -34,7 +34,7 @@ MOST_BYTES, _SHARE_FREE = 64 << 30, 3
 _EXPECTED = 90_000  # bytes of an image's features, until some are known
 _IMAGES_PER_TASK = 128
 _MIN_SIDE = 320
-_FORMAT = 5  # raise it when features change
+FEATURES_FORMAT = 5  # raise it when features change
 _HEAD = struct.Struct("<5I4d")
 _PLACE = np.dtype([("file", "<i4"), ("offset", "<i8"), ("nbytes", "<i4")])
 _UNREAD, _GONE = -1, -2  # in place of a file: the image could not be read again; its shard was gone already
@@ -101,7 +101,7 @@ class FeatureFiles:
             for first in range(0, len(here), _IMAGES_PER_TASK):
                 some = here[first : first + _IMAGES_PER_TASK].tolist()
                 name = f"{some[0]:010d}-{some[-1]:010d}"
-                asked = cache_key([_FORMAT, self._key, some])
+                asked = cache_key([FEATURES_FORMAT, self._key, some])
                 path = self._home / f"{name}-{asked}.bin"  # processes remember what they read by its path
                 scanned = str(self._folder.samples(number))
                 call = partial(write_features, str(path), shard, scanned, start, some)

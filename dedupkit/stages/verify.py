@@ -22,7 +22,7 @@ from dedupkit.stages.clauses import as_json, candidate_clauses, complete_clauses
 from dedupkit.stages.plan import Job
 from dedupkit.stages.planted import listed_share, plant
 from dedupkit.stages.rounds import Seen, look_in_rounds
-from dedupkit.stages.verify_pairs import PairVerifier
+from dedupkit.stages.verify_pairs import PairVerifier, verdict_formats
 from dedupkit.stages.whole import duplicates_outside
 from dedupkit.store import remove_tree, write_table
 
@@ -50,7 +50,7 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
     tested, spared = candidate_clauses(job.rule), settled_clauses(job.rule)
     ranks = {name: folder.joined(name) or {} for name in job.ranked}
     full = {name for name, facts in ranks.items() if facts.get("ranks", {}).get("full")}
-    asked: list[Any] = [key, [list(map(str, clause)) for clause in job.rule.clauses]]
+    asked: list[Any] = [key, verdict_formats(), [list(map(str, clause)) for clause in job.rule.clauses]]
     asked += [[name, facts.get("ranks"), facts.get("bound")] for name, facts in sorted(ranks.items())]
     settled = None
     if full:

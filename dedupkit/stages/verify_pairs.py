@@ -17,11 +17,11 @@ from dedupkit.engine.task import done_result
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources import Shard
-from dedupkit.stages.features import FeatureFiles, Record, features_at
+from dedupkit.stages.features import FEATURES_FORMAT, FeatureFiles, Record, features_at
 from dedupkit.store import read_columns, write_table
 from dedupkit.verification import Verification, verify_pair
 
-__all__ = ["NO_COPIES", "PairVerifier", "verify_chunk", "verify_pairs"]
+__all__ = ["NO_COPIES", "PairVerifier", "verdict_formats", "verify_chunk", "verify_pairs"]
 
 _PAIRS_PER_TASK, _TASKS_AT_ONCE = 512, 256  # a task carries where the features of its images lie
 _LEAST_PER_TASK, _TASKS = 64, 16  # tasks of a small batch, so that several processes have work
@@ -129,6 +129,11 @@ class PairVerifier:
         key = cache_key([_FORMAT, self._key, left, right])
         read = tuple(sorted({record.path for record in records.values() if record.nbytes}))
         return Task("verify", name, call, key, f"{len(left)} pairs", (path,), read)
+
+
+def verdict_formats() -> list[int]:
+    """What a verdict depends on beside the two images: part of the key of every verification."""
+    return [_FORMAT, FEATURES_FORMAT]
 
 
 def verify_pairs(
