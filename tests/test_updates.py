@@ -234,13 +234,18 @@ def test_lists_of_hashes_urls_and_domains_block_and_malformed_lines_are_counted(
     assert found.summary["by_reference"] == [1, 1]
 
 
-def test_a_list_that_is_read_another_way_blocks_what_it_then_names(tmp_path, pictures):
+def test_a_list_that_is_read_another_way_blocks_what_it_then_names(tmp_path, pictures, monkeypatch):
     shard = new_shard(tmp_path, pictures)
     plain = run(shard, tmp_path / "out").manifest.to_pylist()
     listed = tmp_path / "hashes.txt"
     listed.write_text(f"{plain[0]['sha256']}\n{plain[1]['pdq'].hex()}\n")
     for reads, keys in (("sha256:", ["coffee-worse"]), ("", ["coffee-worse", "chelsea-mirror"])):
         assert list(blocked(run(shard, tmp_path / "out", against=f"{reads}{listed}"))) == keys
+    with monkeypatch.context() as older:  # a version that took every line for a PDQ hash
+        older.setattr("dedupkit.stages.references._LIST_FORMAT", 0)
+        older.setattr("dedupkit.sources.blocklist._kinds", lambda _text, _reads: ("pdq",))
+        assert list(blocked(run(shard, tmp_path / "out", against=listed))) == ["chelsea-mirror"]
+    assert list(blocked(run(shard, tmp_path / "out", against=listed))) == keys
 
 
 def test_a_list_of_phashes_makes_the_scan_compute_them(tmp_path, pictures):

@@ -35,6 +35,8 @@ from dedupkit.store import digest_of, read_columns, write_table
 
 __all__ = ["Opened", "gone_shards", "open_reference", "write_list"]
 
+_LIST_FORMAT = 1  # raise it when lines of a list are read another way, or what is written of them changes
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -132,7 +134,7 @@ def write_list(job: Job, number: int, reference: Reference, found: Blocklist) ->
     """Put the entries of a list into the layout of a run: a row for each, with the fingerprints that it states."""
     folder = RunFolder(job.folder.reference(number).path)
     call = partial(_write_entries, folder.samples(0), found)
-    key = cache_key([reference.digest, reference.reads])
+    key = cache_key([_LIST_FORMAT, reference.digest, reference.reads])
     task = Task("reference", f"{number:03d}", call, key, reference.name, (str(folder.samples(0)),))
     ThisProcess().run([task], job.folder.path)
     rows = Scanned(folder, 1)
