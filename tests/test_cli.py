@@ -74,6 +74,7 @@ def test_the_same_command_again_only_decides(tmp_path, source):
     [
         (["run", "SOURCE", "--out", "OUT", "--rule", "pdq<=3l"], 2, "       ^"),
         (["run", "SOURCE", "--out", "OUT", "--keep", "-beauty"], 2, "unknown column"),
+        (["run", "SOURCE", "--out", "OUT", "--plan", "--captions", "pairs"], 2, "no way to treat captions"),
         (["run", "SOURCE"], 2, "--out"),
         (["run", "SOURCE", "--out", "OUT", "--engine", "abacus"], 2, "abacus"),
         (["run", "SOURCE", "--out", "OUT", "--seed", "-1"], 2, "--seed"),

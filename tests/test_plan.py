@@ -16,6 +16,7 @@ from PIL import Image
 from test_projection import write_net
 
 from dedupkit.engine import ThisProcess
+from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import JoinSettings, known_signals
 from dedupkit.signals.columns import Scanned
@@ -113,9 +114,32 @@ def test_references_ranks_and_verification_are_accounted_for(
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert plan_run(tmp_path / "a.tar", workers=2, engine="rank").workers == 8
     assert "further nodes" in plan_run(tmp_path / "a.tar", workers=2, engine="ray").left_out[0]
+    hashed = {"rule": "exact", "hashes": ["phash"], "against": against, "against_rule": "exact or phash<=2"}
+    assert plan_run(tmp_path / "a.tar", workers=1, **hashed).tasks["across"] == 2
+    paired = plan_run(tmp_path / "a.tar", workers=1, captions="pair")
+    assert paired.tasks["match"] == alone.tasks["match"] + 1  # that of the captions
     pytest.importorskip("cv2")
     said = plan_run(tmp_path / "a.tar", workers=1, rule="exact or (phash<=20 and verified)").left_out
     assert "ms a pair" in said[0]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"keep": "-beauty"},
+        {"captions": "pairs"},
+        {"templates": "cap:2"},
+        {"against_rule": "datacomp"},
+        {"embed": "precomputed:gone.npz"},
+    ],
+)
+def test_what_a_run_refuses_has_no_plan(tmp_path: Path, refused: dict[str, str]) -> None:
+    write_tar(tmp_path / "a.tar", [])
+    with pytest.raises(DedupkitError) as plan:
+        plan_run(tmp_path / "a.tar", workers=1, **refused)
+    with pytest.raises(DedupkitError) as instead:
+        run(tmp_path / "a.tar", tmp_path / "out", **refused)
+    assert str(plan.value) == str(instead.value)
 
 
 CELLS = {"rows": 10**8, "cells": 40_000, "cap": 4, "margin": 0.1}

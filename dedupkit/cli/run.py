@@ -110,8 +110,9 @@ def run(
     if plan:
         from dedupkit.workflows.plan import plan_run
 
-        given = {name: options[name] for name in ("hashes", "workers", "device", "against", "engine")}
-        planned = plan_run(source, rule=rule, embed=embed or (), **given)
+        without = ("seed", "compute_missing", "address")  # which change nothing that a plan states
+        given = {name: value for name, value in options.items() if name not in without}
+        planned = plan_run(source, rule=rule, embed=embed or (), keep=keep, **given)
         if json_output:
             say_json(planned.to_json())
         else:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from dedupkit import __version__
 from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.grammar import needs_floor
-from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
+from dedupkit.clustering.policy import DEFAULT_POLICY, Policy
 from dedupkit.clustering.rules import Rule
 from dedupkit.engine import Engine, Where, make_engine, only_helps
 from dedupkit.engine.helper import Helper
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig, RunFolder
-from dedupkit.signals import SIGNALS, requested_signals
+from dedupkit.signals import requested_signals
 from dedupkit.sources import find_shards
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.memory import TemporaryFolder, images_in, laid_down, lay_down
@@ -28,8 +28,15 @@ from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.run import match_samples, scan_samples, verify_samples
 from dedupkit.stages.scan_task import load_scan
 from dedupkit.store import refuse_inside
-from dedupkit.workflows.against import find_references, match_references, parse_against_rule
-from dedupkit.workflows.request import choose_embedders, hashes_to_scan, parse_run_rule, with_files
+from dedupkit.workflows.against import find_references, match_references
+from dedupkit.workflows.request import (
+    DEFAULT_RECALL,
+    Asked,
+    choose_embedders,
+    hashes_to_scan,
+    parse_run_rule,
+    with_files,
+)
 
 if TYPE_CHECKING:
     from dedupkit.embedding import Embedder, Precomputed
@@ -39,8 +46,6 @@ if TYPE_CHECKING:
     EmbedLike = str | Embedder | Precomputed | ArrayWithIds
 
 __all__ = ["dedup"]
-
-_RECALL = 0.99
 
 
 def dedup(
@@ -121,20 +126,11 @@ def dedup(
     earlier_embedders = before.embedders if before else {}
     embedders_now, given = choose_embedders(embed, rule, earlier_embedders)
     embedders = {**embedders_now, **earlier_embedders, **embedders_now}  # those named now come first
-    mode = CaptionMode.parse(captions)
-    parsed = parse_run_rule(rule, mode, embedders)
-    policy, family_policy = parse_policy(keep), TemplatePolicy.parse(templates)
-    if family_policy.most is not None and not any(SIGNALS[n].stage == "verify" for n in parsed.signals if n in SIGNALS):
-        raise DedupkitError(f"templates {family_policy} needs a rule that verifies pairs, such as thorough: {parsed}")
+    asked = Asked.parse(rule, embedders, keep=keep, captions=captions, templates=templates, against_rule=against_rule)
+    compared = asked.compared
     references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder)
-    if against_rule is None:  # captions are compared among samples, not with reference sets
-        compared = parse_run_rule(rule, CaptionMode(), embedders)
-    else:
-        compared = parse_against_rule(against_rule, embedders)
     sets = any(reference.role == "against" for reference in references.named)
-    requested = hashes_to_scan(parsed, [*hashes, *references.hashes])
-    if sets:
-        requested = hashes_to_scan(compared, requested)
+    requested = hashes_to_scan([asked.rule, compared] if sets else [asked.rule], [*hashes, *references.hashes])
     shards, named, directory = _found(sources, keeper)
     refuse_inside(
         folder.shown,
@@ -142,7 +138,7 @@ def dedup(
     )
     listed = [text_of(name) for name in named]
     workers = (os.cpu_count() or 1) if workers is None else workers
-    recall = _RECALL if target_recall is None else target_recall
+    recall = DEFAULT_RECALL if target_recall is None else target_recall
     if workers < 0 or seed < 0 or not 0 < recall <= 1:
         raise DedupkitError("workers and seed are at least 0, and target_recall lies above 0 and is at most 1")
     place = make_engine(Where(engine, workers, address), folder.path)
@@ -150,7 +146,7 @@ def dedup(
         place.help()
         return _open(out, None)
     folder.refuse_foreign(listed)
-    embedders = with_files(embedders, {*embedders_now, *parsed.signals, *compared.signals})
+    embedders = with_files(embedders, {*embedders_now, *asked.rule.signals, *compared.signals})
     with place, folder.locked(listed):
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             place.start(len(shards), load_scan)
@@ -158,17 +154,17 @@ def dedup(
         computing = Computing(max(1, workers), seed, device, recall)
 
         beside = sum(references.rows.values())
-        job = Job(folder, shards, parsed, requested, embedders, computing, given, policy, beside)
+        job = Job(folder, shards, asked.rule, requested, embedders, computing, given, asked.policy, beside)
         config = replace(
-            _config(listed, directory, job, policy),
-            captions=str(mode),
-            templates=str(family_policy),
+            _config(listed, directory, job, asked.policy),
+            captions=str(asked.captions),
+            templates=str(asked.templates),
             target_recall=target_recall,
             references=references.named,
             against_rule=str(compared) if sets else "",
         )
         folder.write_config(config)
-        job, floors = _projected(job, place, rule, mode, target_recall)
+        job, floors = _projected(job, place, rule, asked.captions, target_recall)
         if against_rule is None:
             compared = parse_run_rule(rule, CaptionMode(), job.embedders, floors)
         decided = replace(config, rule_expanded=str(job.rule), against_rule=str(compared) if sets else "")
@@ -178,7 +174,7 @@ def dedup(
         if references.named:
             match_references(job, done, references, compared, place, compute_missing)
         verify_samples(job, done, place, decided)
-        _decide(folder, decided, job.rule, policy, place)
+        _decide(folder, decided, job.rule, asked.policy, place)
     return _open(folder.path, keeper)
 
 

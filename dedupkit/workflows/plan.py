@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from dedupkit.clustering.grammar import parse_rule
+from dedupkit.clustering.grammar import needs_floor
 from dedupkit.clustering.rules import Rule
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.engine.place import place_of
@@ -23,9 +23,9 @@ from dedupkit.signals.expected import Extent
 from dedupkit.sources import Shard, find_shards
 from dedupkit.stages.plan import ranked_conditions
 from dedupkit.store import stamps
-from dedupkit.workflows.against import find_references
+from dedupkit.workflows.against import References, find_references
 from dedupkit.workflows.plan_tasks import Places, joins_and_decision
-from dedupkit.workflows.request import choose_embedders, hashes_to_scan
+from dedupkit.workflows.request import DEFAULT_RECALL, Asked, choose_embedders, hashes_to_scan, with_files
 from dedupkit.workflows.sampled import HEADERS, Beginning, caption_words, measure_looking, vector_length
 
 __all__ = ["Plan", "plan_run"]
@@ -95,7 +95,9 @@ def plan_run(
     workers: int | None = None,
     device: str | None = None,
     against: Sequence[str | Path] = (),
+    target_recall: float | None = None,
     engine: str = "local",
+    **verdicts: Any,
 ) -> Plan:
     """Estimate what :func:`dedupkit.dedup` would take; a few hundred images are scanned (and embedded) for it.
 
@@ -107,19 +109,26 @@ def plan_run(
         workers: Number of processes; all cores by default.
         device: Device for torch.
         against: Reference sets, as for :func:`dedupkit.dedup`.
+        target_recall: Recall of clustered searches and, with a preset, of the candidates for verification.
         engine: Where tasks run; with ``rank`` the processes of all ranks count, with ``ray`` those of one node.
+        **verdicts: As for :func:`dedupkit.dedup`: ``keep``, ``captions``, ``templates`` and ``against_rule``.
 
     Raises:
-        RuleError: The rule cannot be read.
-        DedupkitError: No such source or reference.
+        RuleError: A rule, the keep policy or a mode cannot be read.
+        DedupkitError: No such source, reference or file of an embedder; a cap on families that needs another rule.
     """
     from dedupkit.stages.project import COPIES
     from dedupkit.stages.scan import scan_shard
 
     embedders, _ = choose_embedders(embed, rule, {})
-    parsed = parse_rule(rule, known_signals(embedders), embedder=next(iter(embedders), None))
-    signals = [SIGNALS[name] for name in hashes_to_scan(parsed, hashes)]
+    asked = Asked.parse(rule, embedders, **verdicts)
+    parsed, recall = asked.rule, DEFAULT_RECALL if target_recall is None else target_recall
+    with TemporaryDirectory(prefix="dedupkit-plan-") as folder:
+        found = find_references((), against, Layout(folder))
+    rules = [parsed, asked.compared] if against else [parsed]
+    signals = [SIGNALS[name] for name in hashes_to_scan(rules, [*hashes, *found.hashes])]
     shards = find_shards(sources)
+    with_files(embedders, embedders)
     sizes = [_size(shard) for shard in shards]
     chosen = sorted({0, len(shards) // 2, len(shards) - 1})[:_SHARDS]
     count = nbytes = 0
@@ -148,7 +157,7 @@ def plan_run(
     each = nbytes / max(count, 1)
     total = round(sum(sizes) / each) if each else 0
     scale = total / max(count, 1)
-    references = _references(against, each)
+    references = _references(found, each)
     seconds = {"scan": _START + scanning * scale / max(1, min(workers, len(shards)))}
     if references.shards:
         busy = max(1, min(workers, references.shards))
@@ -156,12 +165,13 @@ def plan_run(
     seconds |= {f"embed {name}": took * scale * (1 + references.bytes / max(sum(sizes), 1))
                 for name, took in embedding.items()}  # fmt: skip
     for name, spec in embedders.items():
-        if parse_spec(spec).fits:  # each image of its sample, and copies of it
+        fits = parse_spec(spec).fits or (target_recall is not None and needs_floor(rule))
+        if fits and parse_spec(spec).projection is None:  # each image of its sample, and copies of it
             fitted = min(parse_spec(spec).sample, total) * (1 + COPIES)
             seconds[f"project {name}"] = embedding[name] / max(count, 1) * fitted
     extent = Extent(total, sum(words) / max(len(words), 1))
     places = Places(engine == "local", workers, threads)
-    later = joins_and_decision(parsed, embedders, extent, dims, places)
+    later = joins_and_decision(parsed, embedders, extent, dims, places, recall)
     seconds |= later.seconds
     seconds["decide"] += _OPENED * len(shards)
     if references.rows:
@@ -170,7 +180,7 @@ def plan_run(
     tasks = {"scan": len(shards), **{f"embed {name}": len(shards) for name in embedders}, **later.tasks}
     if against:
         known = known_signals(embedders)
-        joined = sum(known[name].stage == "match" for name in parsed.signals)
+        joined = sum(known[name].stage == "match" for name in asked.compared.signals)
         tasks |= {"scan references": references.shards, "across": references.sets * joined}
     peak = _peak()
     per_shard = math.ceil(total / max(len(shards), 1)) * 2000  # rows with captions, until they are written
@@ -183,7 +193,7 @@ def plan_run(
         sampled=count,
         workers=workers,
         left_out=(
-            *_verification(parsed, embedders, shards[0], total, workers),
+            *_verification(parsed, embedders, shards[0], total, workers, recall),
             *_LEFT_OUT.get(engine, ()),
             *later.assumes,
         ),
@@ -200,11 +210,9 @@ class _References(NamedTuple):
     rows: int
 
 
-def _references(against: Sequence[str | Path], each: float) -> _References:
-    """Look at reference sets, as a run does; ``each`` is the size of an image in bytes."""
+def _references(found: References, each: float) -> _References:
+    """What there is to scan and compare; ``each`` is the size of an image in bytes."""
     shards = nbytes = rows = 0
-    with TemporaryDirectory(prefix="dedupkit-plan-") as folder:
-        found = find_references((), against, Layout(folder))
     for number, reference in enumerate(found.named):
         if reference.kind == "images":
             theirs = find_shards(reference.path)
@@ -215,7 +223,9 @@ def _references(against: Sequence[str | Path], each: float) -> _References:
     return _References(len(found.named), shards, nbytes, rows)
 
 
-def _verification(rule: Rule, embedders: Mapping[str, str], shard: Shard, total: int, workers: int) -> tuple[str, ...]:
+def _verification(
+    rule: Rule, embedders: Mapping[str, str], shard: Shard, total: int, workers: int, recall: float
+) -> tuple[str, ...]:
     """What is to be said of verification: how long it takes at most, where nearest neighbours are looked at."""
     known = known_signals(embedders)
     if not any(known[name].stage == "verify" for name in rule.signals):
@@ -230,7 +240,7 @@ def _verification(rule: Rule, embedders: Mapping[str, str], shard: Shard, total:
         return (f"{unknown}: {cost}, for each of {workers} processes",)
     from dedupkit.signals.vector_join import list_length
 
-    pairs = list_length(total, 0.99) * total
+    pairs = list_length(total, recall) * total
     most = (looking.image * total + looking.pair * pairs) / workers
     return (f"verification: {most:,.0f} s if every image had a full list of {pairs // max(total, 1)} candidates",)
 

@@ -59,7 +59,7 @@ class Later:
 
 
 def joins_and_decision(
-    rule: Rule, embedders: Mapping[str, str], extent: Extent, dims: Mapping[str, int], places: Places
+    rule: Rule, embedders: Mapping[str, str], extent: Extent, dims: Mapping[str, int], places: Places, recall: float
 ) -> Later:
     """What joins and decisions take.
 
@@ -69,6 +69,7 @@ def joins_and_decision(
         extent: What is known of the samples.
         dims: Length of the vectors of each embedder that was tried.
         places: Where tasks run.
+        recall: Recall of clustered searches.
 
     Raises:
         DedupkitError: A number of samples in the environment is none.
@@ -81,7 +82,7 @@ def joins_and_decision(
     for signal in joined:
         atom = loosest_unranked(rule, signal.name, ranked)
         floor = ranked[signal.name].bound if signal.name in ranked else None
-        settings = JoinSettings(inf if atom is None else atom.bound or 0.0, floor=floor)
+        settings = JoinSettings(inf if atom is None else atom.bound or 0.0, target_recall=recall, floor=floor)
         own = replace(extent, dims=dims.get(signal.name, extent.dims))
         expected = signal.expected(own, settings)
         if many and expected.tasks > 1:
