@@ -462,6 +462,25 @@ def test_a_run_over_other_sources_is_refused(tmp_path: Path, data: Path, images:
     assert problems(dk.Run(tmp_path / "out")) == {}
 
 
+def test_a_run_over_sources_of_that_name_in_another_folder_is_refused(
+    tmp_path: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("a", "b"):
+        write_tar(tmp_path / place / "0.tar", [(f"{place}.jpg", images[0])])
+    monkeypatch.chdir(tmp_path / "a")
+    run("0.tar", tmp_path / "out")
+    run("0.tar", "own")
+    shutil.copytree(tmp_path / "a", tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(DedupkitError, match=r"a run over other sources \(0.tar in .*a\)"):
+        run("0.tar", tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert manifest(run("0.tar", "own")).keys() == {"a"}  # a project that was copied as a whole goes on
+    (tmp_path / "a").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert manifest(run("0.tar", tmp_path / "out")).keys() == {"a"}
+
+
 HOLD = """
 import sys, time
 from dedupkit.runfolder.folder import RunFolder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dedupkit.engine.marker import read_marker
@@ -11,7 +12,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.config import LAYOUT, RunConfig
 from dedupkit.runfolder.decision import DecisionRecord, decision_digest, file_states, inputs_digest
 from dedupkit.runfolder.placed import Placed
-from dedupkit.store import digest_of, is_temporary, read_json, remove_tree, sweep, write_json
+from dedupkit.store import digest_of, is_remote, is_temporary, read_json, remove_tree, sweep, write_json
 
 __all__ = ["RunFolder"]
 
@@ -203,11 +204,12 @@ class RunFolder(Placed):
 
     # Who may use it ---------------------------------------------------------------------------------------------------
 
-    def refuse_foreign(self, sources: Sequence[str] | None = None) -> None:
+    def refuse_foreign(self, sources: Sequence[str] | None = None, directory: str | None = None) -> None:
         """Refuse a folder that is not for this run, without touching it.
 
         Args:
             sources: What the run reads, as the user named it; None to accept any run.
+            directory: The folder in which relative sources are named; None where names alone tell them apart.
 
         Raises:
             DedupkitError: It is a file, holds something else than a run, or a run over other sources.
@@ -222,26 +224,41 @@ class RunFolder(Placed):
             # run.json was lost or damaged, and nothing but parts of a run is there
             if foreign and not (foreign <= self._own_names and read_marker(self.scan_marker(0))):
                 raise DedupkitError(f"{self.shown} is not empty and holds no run of dedupkit; choose another --out")
-        elif sources is not None and before.sources != tuple(sources):
-            raise DedupkitError(
-                f"{self.shown} holds a run over other sources ({', '.join(before.sources)}); choose another --out"
-            )
+        elif sources is not None:
+            elsewhere = self._named_elsewhere(before, directory)
+            if elsewhere or before.sources != tuple(sources):
+                named = ", ".join(before.sources) + (f" in {before.directory}" if elsewhere else "")
+                raise DedupkitError(f"{self.shown} holds a run over other sources ({named}); choose another --out")
+
+    def _named_elsewhere(self, before: RunConfig, directory: str | None) -> bool:
+        """Whether relative sources were named in another folder, where other files than here still lie."""
+        if None in (before.directory, directory) or before.directory == directory:
+            return False
+        then, now = Path(str(before.directory)), Path(str(directory))
+        if self.path.is_relative_to(now) and (then / self.path.relative_to(now)).exists():
+            return False  # the run was copied together with its sources
+        for shard in before.shards:
+            old, new = then / shard, now / shard
+            if old != new and not is_remote(shard) and old.exists() and not (new.exists() and old.samefile(new)):
+                return True
+        return False
 
     @contextmanager
-    def locked(self, sources: Sequence[str] | None = None) -> Iterator[None]:
+    def locked(self, sources: Sequence[str] | None = None, directory: str | None = None) -> Iterator[None]:
         """Hold the folder alone while writing into it; half-written files are removed before and after.
 
         Args:
-            sources: What the run reads, as the user named it; None to accept any run.
+            sources: As for :meth:`refuse_foreign`, like ``directory``.
+            directory: As for :meth:`refuse_foreign`.
 
         Raises:
             DedupkitError: The folder is not for this run (then nothing in it was touched), or another process is
                 writing into it.
         """
-        self.refuse_foreign(sources)
+        self.refuse_foreign(sources, directory)
         self.path.mkdir(parents=True, exist_ok=True)
         with self._held(alone=True), self._leased():
-            self.refuse_foreign(sources)  # another process may have come first
+            self.refuse_foreign(sources, directory)  # another process may have come first
             self._sweep()
             self._finish_publishing()
             try:

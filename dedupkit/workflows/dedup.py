@@ -145,9 +145,10 @@ def dedup(
     if isinstance(place, Helper):
         place.help()
         return _open(out, None)
-    folder.refuse_foreign(listed)
+    told = (listed, directory if keeper is None else None)  # a digest tells images in memory apart
+    folder.refuse_foreign(*told)
     embedders = with_files(embedders, {*embedders_now, *asked.rule.signals, *compared.signals})
-    with place, folder.locked(listed):
+    with place, folder.locked(*told):
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             place.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
