@@ -40,6 +40,7 @@ from dedupkit.stages.plan import Job
 from dedupkit.stages.project import fit_projections
 from dedupkit.stages.run import scan_and_embed, scan_samples
 from dedupkit.store import here
+from dedupkit.workflows.search import Search
 
 
 def made(images=120, copies=4, d=24, seed=0):
@@ -266,8 +267,14 @@ def test_an_update_takes_the_projection_of_the_run_that_it_updates(fitted, photo
     new = write_tar(tmp_path / "new.tar", [("a.jpg", encode(window)), ("b.jpg", encode(window, quality=60))])
     after = dk.update(fitted.path, str(new), tmp_path / "after", workers=0)
     assert vectors_of(after).shape == (2, 16)
-    assert not (after.path / "projections").exists()
+    assert "projections" not in after.summary  # nothing is fitted again
     assert sum(row["verdict"] == "remove" for row in after.manifest.to_pylist()) >= 1
+    shutil.move(fitted.path / "projections", fitted.path / "elsewhere")
+    try:  # the update keeps a projection of its own
+        found = Search(after.path).image(window).found
+    finally:
+        shutil.move(fitted.path / "elsewhere", fitted.path / "projections")
+    assert found[0].key == "a"
 
 
 def test_a_machine_that_shares_a_bucket_alone_embeds_with_the_projection(fitted, source, net, tmp_path, monkeypatch):

@@ -15,9 +15,10 @@ __all__ = ["fitted_specs", "made_by_model", "refuse_other_model"]
 
 
 def fitted_specs(folder: Layout, embedders: Mapping[str, str]) -> dict[str, str]:
-    """Specifications by name, those with ``project=copies`` as what the run in a folder made of them.
+    """Specifications by name, with the projections that the run in a folder fitted or keeps.
 
-    A fit that had too few images gave none, and then the embedder goes without a projection.
+    A fit that had too few images gave none, and then the embedder goes without a projection. Where the file of one that
+    was named is gone, the run's own copy stands for it.
 
     >>> fitted_specs(Layout("/runs/first"), {"lite": "lite?project=copies"})
     {'lite': 'lite?project=/runs/first/projections/lite.npz'}
@@ -29,6 +30,8 @@ def fitted_specs(folder: Layout, embedders: Mapping[str, str]) -> dict[str, str]
             marker = read_marker(folder.projection_marker(name))
             fitted = marker is None or bool(marker.result["fitted"])
             text = spec.projected(folder.projection(name) if fitted else None)
+        elif spec.projection is not None and not spec.projection.is_file() and folder.projection(name).is_file():
+            text = spec.projected(folder.projection(name))
         found[name] = text
     return found
 

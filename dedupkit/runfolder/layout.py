@@ -60,7 +60,7 @@ class Layout:
         return self.path / VECTORS / name / f"{shard:05d}.npy"
 
     def projection(self, name: str) -> Path:
-        """The projection that was fitted for one embedder; it can be copied, and named by other runs."""
+        """The projection of one embedder, fitted or a copy of the one that was named; other runs can name it."""
         return self.path / "projections" / f"{name}.npz"
 
     def projection_marker(self, name: str) -> Path:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +26,12 @@ from dedupkit.errors import DedupkitError
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images.transformations import TRANSFORMATIONS, Transformation
 from dedupkit.neighbors import dihedral_pairs
+from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
 from dedupkit.stages.copies import embedded_copies, model_for
 from dedupkit.stages.plan import Job
-from dedupkit.store import remove_tree
+from dedupkit.store import atomic_path, remove_tree
 
 __all__ = ["COPIES", "fit_projections"]
 
@@ -60,6 +64,7 @@ def fit_projections(job: Job, scanned: Sequence[str], recall: float | None) -> t
         if spec.scheme == "precomputed" and spec.fits:
             load_precomputed(text)  # says what is needed instead
         if spec.projection is not None:
+            _keep(job.folder, name, projection_file(spec))
             if recall is not None:
                 floors[name] = load_projection(projection_file(spec)).floor(recall)
         elif spec.fits or recall is not None:
@@ -67,6 +72,15 @@ def fit_projections(job: Job, scanned: Sequence[str], recall: float | None) -> t
             if floor is not None:
                 floors[name] = floor
     return fitted_specs(job.folder, job.embedders), floors
+
+
+def _keep(folder: RunFolder, name: str, file: Path) -> None:
+    """Keep a projection that was named, so that the run can be used where its file is gone."""
+    own = folder.projection(name)
+    if not own.is_file() or not filecmp.cmp(file, own, shallow=False):
+        with atomic_path(own) as temporary:
+            shutil.copyfile(file, temporary)
+        folder.push([own])
 
 
 def _fit(job: Job, name: str, text: str, scanned: Sequence[str], recall: float) -> float | None:
