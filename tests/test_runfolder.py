@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ import dedupkit as dk
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.export import apply
 from dedupkit.report import write_report
-from dedupkit.runfolder import RunConfig, RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder, placed
 from dedupkit.runfolder.index import RowIndex
 from dedupkit.stages import decide
-from dedupkit.store import is_temporary, remove_tree, sweep, temporary_path
+from dedupkit.store import Mirror, is_temporary, remove_tree, sweep, temporary_path
 from dedupkit.workflows.calibrate import calibrate
 from dedupkit.workflows.prompts import most_duplicated
 
@@ -250,6 +252,61 @@ def test_a_configuration_survives_being_written(
         tuple(sources), tuple(shards), rule, rule, "sample", embedders=embedders, seed=seed, target_recall=recall
     )
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+# Copies of a folder in a store --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a run folder in a store; copies lie in a scratch folder of this test's own."""
+    import fsspec
+
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "scratch"))
+    memory = fsspec.filesystem("memory")
+    config = RunConfig(("data",), ("data/0.tar",), "exact", "exact", "sample", embedders={"net": "onnx:net.onnx"})
+    memory.pipe("/runs/first/run.json", json.dumps(config.to_json()).encode())
+    yield "memory://runs/first"
+    memory.rm("/runs", recursive=True)
+
+
+def test_processes_that_open_the_same_remote_run_wait_for_the_copy(
+    remote: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, copying = Mirror.pull, threading.Event()
+
+    def slowly(mirror: Mirror) -> None:
+        copying.set()
+        time.sleep(0.3)
+        real(mirror)
+
+    monkeypatch.setattr(placed, "_PATIENCE", 0.0)
+    opened = RunFolder(remote)
+    monkeypatch.setattr(Mirror, "pull", slowly)
+    found: list[RunFolder] = []
+    first = threading.Thread(target=lambda: found.append(RunFolder(remote)))
+    first.start()
+    assert copying.wait(5)
+    with caplog.at_level("INFO", "dedupkit"), opened.shared():  # a reader waits too
+        first.join()
+        with pytest.raises(DedupkitError, match="is writing into memory://runs/first; wait for it"):
+            RunFolder(remote)
+    assert "being copied by another process of this machine" in caplog.text
+    assert [folder.read_config().rule for folder in [*found, RunFolder(remote)]] == ["exact", "exact"]
+
+
+def test_a_rank_that_only_helps_leaves_the_copy_of_rank_0_alone(remote: str) -> None:
+    writing = RunFolder(remote)
+    with writing.locked():
+        writing.config.write_text("what rank 0 has not put yet")
+        (writing.path / "samples").mkdir()
+        writing.samples(0).write_text("nor this")
+        helping = RunFolder(remote, whole=False)
+        assert helping.read_config().embedders == {"net": "onnx:net.onnx"}
+        assert writing.config.read_text() == "what rank 0 has not put yet"
+        assert writing.samples(0).exists()
+        for path in (writing.config, writing.samples(0)):
+            path.unlink()
 
 
 # Rows ---------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,16 @@ from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.config import LAYOUT, RunConfig
 from dedupkit.runfolder.decision import DecisionRecord, decision_digest, file_states, inputs_digest
 from dedupkit.runfolder.placed import Placed
-from dedupkit.store import digest_of, is_remote, is_temporary, read_json, remove_tree, sweep, write_json
+from dedupkit.store import (
+    digest_of,
+    is_remote,
+    is_temporary,
+    parsed_json,
+    read_json,
+    remove_tree,
+    sweep,
+    write_json,
+)
 
 __all__ = ["RunFolder"]
 
@@ -37,7 +46,7 @@ class RunFolder(Placed):
         Raises:
             DedupkitError: There is no run here, its ``run.json`` is damaged, or its layout is of another version.
         """
-        if not self.config.exists():
+        if not (self.config.exists() if self._unpulled is None else self._unpulled):
             raise DedupkitError(
                 f"{self.shown} holds no run (no run.json); make one with: dedupkit run SOURCE --out DIR"
             )
@@ -60,7 +69,7 @@ class RunFolder(Placed):
         Raises:
             DedupkitError: A later version of dedupkit wrote it.
         """
-        value = read_json(self.config)
+        value = read_json(self.config) if self._unpulled is None else parsed_json(self._unpulled)
         layout = value.get("layout") if isinstance(value, dict) else None
         if isinstance(layout, int) and layout > LAYOUT:
             raise DedupkitError(

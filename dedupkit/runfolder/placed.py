@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import DedupkitError
@@ -16,7 +17,8 @@ from dedupkit.store import Lease, is_remote, mirror_of, retried
 
 __all__ = ["Placed"]
 
-_PATIENCE = 5.0  # seconds for other commands on this machine that only make the same copy
+_PATIENCE = 5.0  # seconds for what another command on this machine writes, when a copy is to be made
+_TURN = "copying.lock"  # beside the copy; locked by the process of this machine that makes it
 
 
 class Placed(Layout):
@@ -25,7 +27,8 @@ class Placed(Layout):
     Args:
         path: The folder, or the URL of one in an object store; it need not exist. What lies in the store is copied to
             this machine first, but for vectors, which are copied when they are read.
-        whole: Whether all of it is; else only what was asked of the run.
+            Other processes of this machine wait while one makes that copy.
+        whole: Whether all of it is; else nothing, and only what was asked of the run is known.
 
     Raises:
         DedupkitError: The store cannot be used, or another process of this machine writes into the folder.
@@ -41,15 +44,17 @@ class Placed(Layout):
         self.remote = mirror if mirror is not None and mirror.home == self.path else None
         self.shown = str(self.path) if self.remote is None else self.remote.url
         self._lease: Lease | None = None
+        self._unpulled: bytes | None = None  # run.json as it lies in the store, where no copy is made
         if self.remote is not None:
             self.remote.leaves = frozenset([VECTORS])
         if self.remote is not None and is_remote(str(path)):
             self.remote.bucket.refuse_absent()
             if whole:
-                with self._held(alone=True, patience=_PATIENCE):
+                with self._turn(), self.lock.open("ab") as lock:
+                    self._take(lock, alone=True, patience=_PATIENCE)
                     self.remote.pull()
-            else:
-                self.remote.pull(self.config)
+            else:  # a process of this machine may be writing into the copy
+                self._unpulled = self.remote.bucket.read(self.config.name) or b""
 
     def push(self, paths: Iterable[Path] | None = None) -> None:
         """Put files into the store of a remote run folder, by default all that differ; for a local one do nothing."""
@@ -73,20 +78,40 @@ class Placed(Layout):
             yield
 
     @contextmanager
-    def _held(self, *, alone: bool, patience: float = 0.0) -> Iterator[None]:
-        """Hold this machine's lock; another process is waited for as many seconds as there is patience."""
-        until = time.monotonic() + patience
+    def _held(self, *, alone: bool) -> Iterator[None]:
+        """Hold this machine's lock."""
         with self.lock.open("ab") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() < until:
-                        time.sleep(0.1)
-                        continue
-                    other, hint = ("run", " or choose another --out") if alone else ("process", "")
-                    raise DedupkitError(f"another {other} is writing into {self.shown}; wait for it{hint}") from None
+            with self._turn():  # whoever makes the copy holds the lock too
+                self._take(lock, alone=alone)
+            yield
+
+    def _take(self, lock: BinaryIO, *, alone: bool, patience: float = 0.0) -> None:
+        """Lock a file; another process is waited for as many seconds as there is patience."""
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(0.1)
+                    continue
+                other, hint = ("run", " or choose another --out") if alone else ("process", "")
+                raise DedupkitError(f"another {other} is writing into {self.shown}; wait for it{hint}") from None
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait, as long as it takes, until no other process of this machine makes the copy."""
+        if self.remote is None:
+            yield
+            return
+        with (self.remote.home.parent / _TURN).open("ab") as turn:
+            try:
+                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = "%s is being copied by another process of this machine; waiting for it"
+                logging.getLogger(LOGGER).info(message, self.shown)
+                fcntl.flock(turn, fcntl.LOCK_EX)
             yield
 
     @contextmanager

@@ -14,6 +14,7 @@ __all__ = [
     "digest_of",
     "file_state",
     "is_intact",
+    "parsed_json",
     "read_json",
     "read_sealed",
     "write_json",
@@ -36,8 +37,16 @@ def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; None where the file is missing or is no JSON."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
-    except (OSError, ValueError, RecursionError):
+        return parsed_json(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parsed_json(data: bytes) -> Any:
+    """The value of a JSON text; None where it is none."""
+    try:
+        return json.loads(data.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
         return None
 
 
