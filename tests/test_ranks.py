@@ -19,11 +19,12 @@ from s3 import boto, serving
 
 import dedupkit as dk
 from dedupkit.engine import Task
-from dedupkit.engine.board import Board, Session
+from dedupkit.engine.board import Batch, Board, Session
 from dedupkit.engine.heartbeat import Heartbeat, Pulse
 from dedupkit.engine.helper import Helper
 from dedupkit.engine.place import Place, Timing, place_of, timing_of
 from dedupkit.engine.rank import Ranks
+from dedupkit.engine.room import FolderRoom
 from dedupkit.engine.share import share_first
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.export import apply
@@ -293,15 +294,38 @@ def test_a_helper_that_looks_just_as_rank_0_ends_has_not_lost_it(
 
 
 def test_a_rank_of_another_version_says_so(tmp_path: Path) -> None:
-    Board.write_session(tmp_path, Session("token", "0.0.1", "0-x", "job"))
-    with pytest.raises(DedupkitError, match=r"rank 1 has dedupkit .*, rank 0 has 0\.0\.1"):
-        Helper(tmp_path, Place(1, 2, "job", "x"), 1, QUICK).help()
+    board = Board(tmp_path, "token")
+    board.open()
+    said = {"token": "token", "version": "0.0.1", "first": "0-x", "job": "job", "ended": False, "unknown": 1}
+    board.room.write_record("session.json", said)
+    helper = Helper(tmp_path, Place(1, 2, "job", "x"), 1, Timing(1, 0.3, 1, 0.05))
+    with pytest.raises(DedupkitError, match="did not begin"):  # a killed run left it: this rank 0 is yet to come
+        helper.help()
+    with (
+        Heartbeat(board.heartbeat("0-x"), 0.05),
+        pytest.raises(DedupkitError, match=r"rank 1 has dedupkit .*, rank 0 has 0\.0\.1"),
+    ):
+        helper.help()
 
 
 def test_a_helper_that_comes_after_the_end_has_nothing_to_do(tmp_path: Path) -> None:
     Board.write_session(tmp_path, Session("token", dk.__version__, "0-x", "job", ended=True))
     assert Helper(tmp_path, Place(1, 2, "job", "x"), 1, QUICK).help() == 0
     assert Helper(tmp_path, Place(1, 2, "another", "x"), 1, QUICK).help() == 0  # after a while: no new one begins
+
+
+def test_a_command_that_failed_may_be_given_again_in_the_same_step_of_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = Session("first", dk.__version__, "0-x", "job", ended=True, failure="no room")
+    said = iter([failed, failed, Session("second", dk.__version__, "0-y", "job", ended=True)])
+    helper = Helper(tmp_path, Place(1, 2, "job", "x"), 1, Timing(1, 5, 0.3, 0.05))
+    with monkeypatch.context() as patch:
+        patch.setattr(Board, "session", lambda out: next(said))
+        assert helper.help() == 0
+    Board.write_session(tmp_path, failed)
+    with pytest.raises(DedupkitError, match="rank 0 failed: no room"):
+        helper.help()
 
 
 def test_signs_of_life_need_no_clock(tmp_path: Path) -> None:
@@ -314,6 +338,19 @@ def test_signs_of_life_need_no_clock(tmp_path: Path) -> None:
             assert pulse.alive()
         assert pulse.beats()
     assert not pulse.alive()  # it has left, which is known at once
+
+
+def test_rank_0_lists_the_reports_of_others_in_a_store_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = [(number, {"number": number}) for number in range(50)]
+    monkeypatch.setattr("dedupkit.engine.rank.take_share", lambda *_, **__: iter(done))
+    heard: list[str] = []
+    monkeypatch.setattr(Batch, "reports", lambda batch: iter(heard.append(batch.name) or []))
+    monkeypatch.setattr(FolderRoom, "pause", 60.0)  # that of objects is a second
+    with Ranks(tmp_path, Place(0, 2, "job", "life"), 1, QUICK) as engine:
+        assert engine.run(tasks(50, tmp_path / "log"), tmp_path) == [result for _, result in done]
+    assert len(heard) == 1
 
 
 def test_each_rank_tries_its_own_share_first_and_then_everything() -> None:

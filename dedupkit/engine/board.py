@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,10 @@ class Board:
     def session(out: Path) -> Session | None:
         """The session that was opened last, if any."""
         value = room_of(out).read_record(_SESSION)
-        try:
-            return None if value is None else Session(**value)
-        except TypeError:  # of another version; the fields that say so are always there
-            return Session(str(value["token"]), str(value["version"]))  # type: ignore[index]
+        if value is None:
+            return None
+        known = {field.name for field in fields(Session)}
+        return Session(**{name: said for name, said in value.items() if name in known})  # another version may say more
 
     @staticmethod
     def write_session(out: Path, session: Session) -> None:

@@ -73,21 +73,21 @@ class Helper:
             session = Board.session(self._out)
             waited = time.monotonic() - began
             if session is not None and not session.ended:
-                if session.version != __version__:
-                    raise DedupkitError(
-                        f"rank {self.place.rank} has dedupkit {__version__}, rank 0 has {session.version}; install the "
-                        "same version for all ranks"
-                    )
                 if pulse is None or pulse[0] != session.token:
                     board = Board(self._out, session.token)
                     pulse = (session.token, Pulse(board.heartbeat(session.first), self._timing.timeout))
-                if pulse[1].beats():
+                if pulse[1].beats():  # else it may be what a killed run of an earlier version left
+                    if session.version != __version__:
+                        raise DedupkitError(
+                            f"rank {self.place.rank} has dedupkit {__version__}, rank 0 has {session.version}; install "
+                            "the same version for all ranks"
+                        )
                     return session
             elif session is not None:
-                mine = session.job != "" and session.job == self.place.job
-                if mine and session.failure is not None:
+                mine, late = session.job != "" and session.job == self.place.job, waited > self._timing.late
+                if mine and late and session.failure is not None:  # sooner it may be tried again
                     raise DedupkitError(f"rank 0 failed: {session.failure}")
-                if mine or waited > self._timing.late:
+                if late or (mine and session.failure is None):
                     return None
             if waited > self._timing.patience:
                 raise DedupkitError(

@@ -30,6 +30,8 @@ from dedupkit.errors import DedupkitError
 
 __all__ = ["Ranks"]
 
+_WORKING = 10  # times as long as rank 0 listens to the others, it does tasks of its own
+
 
 @dataclass(slots=True)
 class _Posted:
@@ -148,11 +150,16 @@ class Ranks:
         """Do this rank's share of posted tasks, and collect what the others report."""
         batch, waiting = posted.batch, posted.waiting
         share = take_share(batch, self.place, self._local, meanwhile=meanwhile, observe=observe)
+        listen = 0.0  # when the others are listened to next; in a store that takes a request for each thousand reports
         for position, result in share:
             job = waiting.pop(position, None)
             if job is not None:
                 yield job[0], result
-            yield from posted.collect(observe)
+            began = time.monotonic()
+            if began >= listen:
+                yield from posted.collect(observe)
+                ended = time.monotonic()
+                listen = ended + max(posted.board.room.pause, _WORKING * (ended - began))
         while waiting:
             yield from posted.collect(observe)
             lost = [p for p in waiting if posted.late(p) or not self._lives(posted.board, batch.owner(p))]
