@@ -18,6 +18,7 @@ from PIL import Image
 
 from dedupkit.errors import DamagedError, DedupkitError
 from dedupkit.store import (
+    Bucket,
     Mirror,
     atomic_path,
     count_rows,
@@ -134,6 +135,25 @@ def test_an_object_whose_name_leads_out_of_the_folder_is_refused(tmp_path: Path,
         assert snapshot(tmp_path) == before
     finally:
         memory.rm("/runs", recursive=True)
+
+
+def test_a_store_that_ignores_the_condition_of_a_put_keeps_what_was_put_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    put = type(memory).pipe_file
+
+    def ignoring(self: Any, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        put(self, path, value)
+
+    monkeypatch.setattr(type(memory), "pipe_file", ignoring)
+    bucket = Bucket("memory://claims/run")
+    try:
+        assert bucket.create("0", b"rank 0")
+        assert not bucket.create("0", b"rank 1")
+        assert bucket.read("0") == b"rank 0"
+    finally:
+        memory.rm("/claims", recursive=True)
 
 
 # Paths --------------------------------------------------------------------------------------------------------------

@@ -130,9 +130,12 @@ class Bucket:
     def create(self, name: str, data: bytes) -> bool:
         """Put an object unless there is one of this name; whether it was put.
 
-        Where the store has no such request, it is asked whether there is one before, which leaves a moment in which two
-        may put it. Give data that no other process gives: an answer that was lost is made out by it.
+        The store is asked before whether there is one. Where it has no such request, or ignores the condition, that
+        leaves a moment in which two may put it. Give data that no other process gives: an answer that was lost is made
+        out by it.
         """
+        if self.state(name) is not None:
+            return False
 
         def attempt() -> None:
             try:
