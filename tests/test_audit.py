@@ -15,14 +15,16 @@ import pytest
 from browsing import evaluate, opened
 from helpers import command, encode, one_line, run, write_tar
 from PIL import Image, ImageFilter, ImageOps
-from test_guard import Colours
+from test_guard import Colours, Short
 
 import dedupkit as dk
 from dedupkit.errors import MissingExtraError
 from dedupkit.memorization.copied import CopiedGroups
 from dedupkit.memorization.deciding import first_in
 from dedupkit.memorization.extraction import Filter, adaptive_distance
+from dedupkit.memorization.nearest import nearest_of
 from dedupkit.memorization.neighbours import Neighbours
+from dedupkit.runfolder import RunFolder
 from dedupkit.workflows.audit import AuditOptions, AuditResult, audit
 
 HOSTILE = "<script>alert(1)</script>"
@@ -149,6 +151,12 @@ def test_vectors_find_crops_by_a_threshold_that_real_images_choose(train, photos
     assert 0 <= rows(tmp_path / "out")["crop"]["floor"] <= 1
     with pytest.raises(dk.DedupkitError, match="no vectors of lite"):
         audit(made, finished.path, tmp_path / "out", embed="lite")
+    with pytest.raises(dk.DedupkitError, match=r"vectors of 8 values, those of colours in .* have 192"):
+        audit(made, finished.path, tmp_path / "out2", embed=Short())
+    assert not (tmp_path / "out2").exists(), "nothing was embedded before"
+    short = run(made, tmp_path / "short", embed=Short(), rule="exact")
+    with pytest.raises(dk.DedupkitError, match="vectors of 8 values"):  # where a specification names the model
+        nearest_of(RunFolder(short.path), Neighbours(finished.path), "colours")
     given = audit(made, finished.path, tmp_path / "out2")
     assert "--embed" in " ".join(given.notes)
 

@@ -50,6 +50,25 @@ class Shuffled(Colours):
         return super().encode(batch)[:, ::-1]
 
 
+class Spoilt(Colours):
+    """The same, but for images that its weights overflow on, or see nothing in."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def encode(self, batch):
+        return np.full((len(batch), self.dim), self.value, np.float32)
+
+
+class Short(Colours):
+    """Another model of the same name."""
+
+    dim = 8
+
+    def encode(self, batch):
+        return super().encode(batch)[:, :8]
+
+
 @pytest.fixture(scope="module")
 def training(photos, tmp_path_factory):
     """A tar of photos, three of which were copied, and others that the training set never saw."""
@@ -140,6 +159,14 @@ def test_vectors_decide_only_where_a_threshold_is_known(training, tmp_path, phot
     with pytest.raises(dk.DedupkitError, match="embedder="):
         dk.CopyGuard(finished)
     assert not dk.CopyGuard(finished, embedder=False).check(crop)
+    for value in (np.nan, 0):
+        said = dk.CopyGuard(finished, embedder=Spoilt(value), min_cosine=0.9).check(crop)
+        assert (said.copy, said.nearest) == (False, None)
+        assert "no vector that can be compared" in said.note
+        assert "no vector that can be compared" in Search(finished.path, embedder=Spoilt(value)).image(crop).notes[-1]
+    for use in (dk.CopyGuard, Search):
+        with pytest.raises(dk.DedupkitError, match=r"vectors of 8 values, those of colours in .* have 192"):
+            use(finished.path, embedder=Short())
 
 
 def test_the_vectors_of_the_model_that_is_given_are_compared(training, tmp_path, photos):

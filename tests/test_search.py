@@ -99,12 +99,16 @@ class Words:
         return np.array([[1, 0, 0]], np.float32)
 
 
-def test_words_are_searched_with_the_text_side_of_the_embedder(photos, tmp_path):
+def test_words_are_searched_with_the_text_side_of_the_embedder(photos, tmp_path, monkeypatch):
     small = {name: photos[name].convert("RGB").resize((200, 150)) for name in ("retina", "rocket")}
     members = [(f"{name}.png", encode(image, "PNG")) for name, image in small.items()]
     members += [(f"retina{number:02d}.png", members[0][1]) for number in range(20)]  # nearer than any other image
+    members.append(("caf\udce9.png", members[0][1]))
     done = run(write_tar(tmp_path / "in.tar", members), tmp_path / "run", embed=Words())
     search = Search(done.path, embedder=Words())
+    for key in ("caf\udce9", r"caf\xe9"):  # as a shell gives what is no Unicode, and as the manifest writes it
+        assert [search.find(key).found[0].key, search.find(key).found[0].signal] == [r"caf\xe9", "key"]
+    assert search.find("red \ud800", top=2).found == search.find("red", top=2).found
     found = search.find("red", top=2)
     assert [each.kept_key for each in found.found] == ["retina", "rocket"]
     assert found.found[0].signal == "words"
@@ -113,6 +117,9 @@ def test_words_are_searched_with_the_text_side_of_the_embedder(photos, tmp_path)
     assert b"A key of the run, or words" in page.get("").body
     answer = json.loads(page.post("search", Body("application/json", b'{"text": "red"}')).body)
     assert [each["kept_key"] for each in answer["found"]] == ["retina", "rocket"]
+    monkeypatch.setattr(Words, "encode_text", lambda self, texts: 1 / 0)
+    failed = json.loads(page.post("search", Body("application/json", b'{"text": "blue"}')).body)
+    assert failed == {"error": "division by zero"}
 
 
 def test_a_run_whose_vectors_were_given_is_searched_by_hash(finished, photos, tmp_path):
@@ -189,6 +196,7 @@ class TestPage:
             (b"no image", "application/octet-stream", 200),
             (b"{}", "application/json", 400),
             (b'{"text": " "}', "application/json", 400),
+            (b'{"text": "\\ud800"}', "application/json", 200),
             (b"[1]", "application/json", 400),
             (b"x", "text/plain", 415),
             (b'{"text": "' + b"x" * 5000 + b'"}', "application/json", 413),

@@ -10,7 +10,7 @@ from dedupkit.clustering.grammar import parse_rule
 from dedupkit.embedding import Embedder
 from dedupkit.errors import DedupkitError
 from dedupkit.memorization.neighbours import Neighbour, Neighbours
-from dedupkit.memorization.queries import FLAT, ImageLike, embed_one, hash_of, model_of
+from dedupkit.memorization.queries import FLAT, NO_VECTOR, ImageLike, embed_one, hash_of, model_of
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import known_signals
 
@@ -104,11 +104,7 @@ class CopyGuard:
         self._min_cosine: float | None = None
         if self._name is not None:
             self._model = embedder if isinstance(embedder, Embedder) else model_of(self._near, self._name, device)
-            if self._model.dim != self._near.vectors[self._name].dim:
-                raise DedupkitError(
-                    f"the embedder gives vectors of {self._model.dim} values, those of {self._name} in {path} have "
-                    f"{self._near.vectors[self._name].dim}; give the model that the run was made with"
-                )
+            self._near.refuse_other_length(self._name, self._model.dim)
             self._min_cosine = cosine_bound(config, self._name) if min_cosine is None else min_cosine
 
     @property
@@ -132,8 +128,12 @@ class CopyGuard:
         notes = [] if code is not None else [FLAT]
         nearest = None
         if self._name is not None and self._model is not None:
-            for sample, score in self._near.by_vector(self._name, embed_one(self._model, image), 1):
-                nearest = self._near.describe(sample, self._name, score)
+            vector = embed_one(self._model, image)
+            if vector is None:
+                notes.append(NO_VECTOR)
+            else:
+                for sample, score in self._near.by_vector(self._name, vector, 1):
+                    nearest = self._near.describe(sample, self._name, score)
             if self._min_cosine is None:
                 notes.append(
                     f"no threshold is known for vectors of {self._name}: give min_cosine=; dedupkit audit --real "

@@ -58,6 +58,9 @@ def nearest_of(images: RunFolder, near: Neighbours, name: str | None) -> Nearest
         images: The run whose images are searched for.
         near: The samples that are searched.
         name: The embedder whose vectors are compared; None for hashes only.
+
+    Raises:
+        DedupkitError: The vectors of the two runs have different lengths.
     """
     table = read_columns(images.manifest, _COLUMNS)
     readable = np.array([verdict != "unreadable" for verdict in table["verdict"].to_pylist()], bool)
@@ -78,6 +81,8 @@ def nearest_of(images: RunFolder, near: Neighbours, name: str | None) -> Nearest
     if name is not None:
         vectors = read_vectors(images, name, count)
         with_vector = np.flatnonzero(vectors.any(axis=1) & readable)
+        if len(with_vector):
+            near.refuse_other_length(name, vectors.shape[1])
         for start in range(0, len(with_vector), _QUERIES):
             rows = with_vector[start : start + _QUERIES]
             samples, scores = near.vectors[name].nearest(vectors[rows].astype(np.float32), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.embedding.fitted import fitted_specs
+from dedupkit.errors import DedupkitError
 from dedupkit.neighbors.cosine.lookup import VectorLookup
 from dedupkit.neighbors.hamming.lookup import HashLookup
 from dedupkit.runfolder import RunFolder
+from dedupkit.sources.keys import text_of
 from dedupkit.stages.index import HASH_ROWS, build_index
 from dedupkit.store import read_columns
 
@@ -120,9 +123,25 @@ class Neighbours:
         found = zip(samples[0].tolist(), scores[0].tolist(), strict=True)
         return [(sample, min(score, 1.0)) for sample, score in found if sample >= 0]
 
+    def refuse_other_length(self, name: str, dim: int) -> None:
+        """Refuse a model that gives vectors of another length than those of an embedder of the run.
+
+        Raises:
+            DedupkitError: It does.
+        """
+        if dim != self.vectors[name].dim:
+            raise DedupkitError(
+                f"the model gives vectors of {dim} values, those of {name} in {self.folder.shown} have "
+                f"{self.vectors[name].dim}; give the model that the run was made with"
+            )
+
     def by_key(self, key: str) -> list[int]:
-        """The samples that have a key; several shards may share one."""
-        return [int(row) for row in pc.indices_nonzero(pc.equal(self._table["key"], key)).to_pylist()]
+        """The samples that have a key, as the manifest or as their shard writes it; several shards may share one."""
+        keys, names = self._table["key"], [text_of(key)]
+        with suppress(UnicodeEncodeError):  # a word of the command line need not be Unicode
+            names.append(key.encode().decode())
+        found = pc.indices_nonzero(pc.is_in(keys, pa.array(names, keys.type)))
+        return [int(row) for row in found.to_pylist()]
 
     def describe(self, sample: int, signal: str, score: float) -> Neighbour:
         """A sample with what the run says of it."""

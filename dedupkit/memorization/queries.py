@@ -21,11 +21,12 @@ from dedupkit.runfolder import RunConfig
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
 from dedupkit.sources.memory import file_of
 
-__all__ = ["FLAT", "ImageLike", "embed_one", "first_model", "hash_of", "model_of"]
+__all__ = ["FLAT", "NO_VECTOR", "ImageLike", "embed_one", "first_model", "hash_of", "model_of"]
 
 ImageLike = bytes | Image.Image | NDArray[np.uint8]
 
 FLAT = "the image is too flat for a perceptual hash (a single colour, a gradient)"
+NO_VECTOR = "the model gives the image no vector that can be compared (all zeros, or not finite)"
 
 _one_at_a_time = threading.Lock()  # the limit of the math libraries' threads belongs to the whole process
 
@@ -49,8 +50,8 @@ def hash_of(image: ImageLike) -> NDArray[np.uint8] | None:
     return code if quality >= MIN_PDQ_QUALITY else None
 
 
-def embed_one(model: Embedder, image: ImageLike) -> NDArray[np.float32]:
-    """The vector of one image, (dim,) float32 of unit length.
+def embed_one(model: Embedder, image: ImageLike) -> NDArray[np.float32] | None:
+    """The vector of one image, (dim,) float32 of unit length; None where the model gives zeros or what is not finite.
 
     Raises:
         ImageError: It is no image that can be used.
@@ -64,7 +65,7 @@ def embed_one(model: Embedder, image: ImageLike) -> NDArray[np.float32]:
     else:
         image = decode_rgb(image, model.min_side)
     vector: NDArray[np.float32] = model.encode(model.preprocess(image)[None])[0]
-    return vector
+    return vector if np.isfinite(vector).all() and vector.any() else None
 
 
 def _stored(image: Image.Image) -> bytes:

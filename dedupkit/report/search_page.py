@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from dedupkit.errors import DedupkitError
 from dedupkit.report.templates import templates
 from dedupkit.serving import Body, LocalPage, Reply, page_policy
 
@@ -75,7 +74,7 @@ class SearchPage(LocalPage):
         try:
             with self._one_at_a_time:
                 found = self._find(query)
-        except DedupkitError as error:
-            return Reply.of_json({"error": str(error)})
+        except Exception as error:  # a model may raise anything; the page shows it
+            return Reply.of_json({"error": str(error) or type(error).__name__})
         self._shown |= {each["sample"] for each in found["found"]}
         return Reply.of_json(found)

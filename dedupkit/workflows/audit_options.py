@@ -56,7 +56,7 @@ def embedder_of(near: Neighbours, embed: str | Embedder | None) -> tuple[str | N
     """The embedder whose vectors are compared, and what computes those of the generated images; None for none.
 
     Raises:
-        DedupkitError: The run has no vectors of it, or the model that it names is another one by now.
+        DedupkitError: The run has no vectors of it or of its length, or the model that it names is another one by now.
     """
     embedders = near.config.embedders
     if embed is not None:
@@ -64,6 +64,8 @@ def embedder_of(near: Neighbours, embed: str | Embedder | None) -> tuple[str | N
         if name not in embedders:
             has = f"its vectors are of {', '.join(embedders)}" if embedders else "it has no vectors"
             raise DedupkitError(f"the run has no vectors of {name}; {has}. Name the model that made them (?name=…)")
+        if isinstance(embed, Embedder):
+            near.refuse_other_length(name, embed.dim)
         if embed == embedders[name]:
             refuse_other_model(near.folder, near.config, name)
         return name, embed

@@ -21,7 +21,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError, open_image, thumbnail
 from dedupkit.memorization.guard import without_vectors
 from dedupkit.memorization.neighbours import Neighbour, Neighbours
-from dedupkit.memorization.queries import FLAT, ImageLike, embed_one, first_model, hash_of, model_of
+from dedupkit.memorization.queries import FLAT, NO_VECTOR, ImageLike, embed_one, first_model, hash_of, model_of
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.runfolder import RunFolder
 from dedupkit.sources.again import Moved
@@ -95,7 +95,7 @@ class Search:
         source: Where the data lies now, if it moved since the run.
 
     Raises:
-        DedupkitError: There is no finished run, or it has no vectors of the embedder.
+        DedupkitError: There is no finished run, or it has no vectors of the embedder or of their length.
 
     Example::
 
@@ -119,6 +119,8 @@ class Search:
         self._models: dict[str, Embedder] = {} if embedder is None else {embedder.name: embedder}
         if embedder is not None and embedder.name not in self._near.vectors:
             raise DedupkitError(f"the run has no vectors of {embedder.name}")
+        if embedder is not None:
+            self._near.refuse_other_length(embedder.name, embedder.dim)
 
     def find(self, query: str, top: int = 10) -> SearchResult:
         """Search for what a text names: an http(s) address, a file, a key of the run, else words for a CLIP.
@@ -166,6 +168,8 @@ class Search:
             notes.append(without_vectors(self._near.config, "in Python, Search(run, embedder=…) takes it"))
             return self._result(query, self._first_of_groups(found, top), notes)
         vector = embed_one(self._loaded(self._name), image)
+        if vector is None:
+            return self._result(query, self._first_of_groups(found, top), [*notes, NO_VECTOR])
         return self._result(query, self._by_vector(self._name, vector, found, top), notes)
 
     def text(self, text: str, top: int = 10) -> SearchResult:
@@ -181,7 +185,8 @@ class Search:
                 "changed: give the run's command again with --embed openclip:MODEL/PRETRAINED"
             )
         model: Any = self._loaded(names[0])
-        vector = np.asarray(model.encode_text([text])[0], np.float32)
+        words = text.encode("utf-8", "replace").decode()  # what is typed need not be Unicode
+        vector = np.asarray(model.encode_text([words])[0], np.float32)
         return self._result(text, self._by_vector(names[0], vector, [], top), [])
 
     @property
