@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -240,8 +241,12 @@ def test_small_images_are_compared_by_the_adaptive_distance(photos, tmp_path):
     assert rows(tmp_path / "out")["noise"]["adaptive"] > 1
     tar, lost = tmp_path / "train.tar", dict(members)[f"{kept[0]}.png"]
     tar.write_bytes(tar.read_bytes().replace(lost, bytes(len(lost))))
-    found = audit(made, finished.path, tmp_path / "out", options=AuditOptions(adaptive=True))
+    members = [("copy.png", encode(copy, "PNG")), ("dot.png", encode(Image.new("RGB", (1, 1)), "PNG"))]
+    mixed = write_tar(tmp_path / "mixed.tar", [*members, ("noise.png", encode(noise, "PNG"))])
+    found = audit(mixed, finished.path, tmp_path / "mixed", options=AuditOptions(adaptive=True))
     assert "1 kept training images cannot be read again" in " ".join(found.notes)
+    assert "1 generated images have another size than the 32x32 pixels of most" in " ".join(found.notes)
+    assert rows(tmp_path / "mixed")["copy"]["adaptive_key"] == key
     large = write_tar(tmp_path / "large.tar", [("a.png", encode(photos["coffee"], "PNG"))])
     with pytest.raises(dk.DedupkitError, match="--adaptive"):
         audit(large, finished.path, tmp_path / "out2", options=AuditOptions(adaptive=True))
@@ -267,6 +272,15 @@ def test_the_adaptive_distance_is_that_of_its_definition_however_numpy_orders_wh
     expected = np.array([distances(image.astype(float)) / (0.5 * scale) for image in made])
     assert at.tolist() == expected.argmin(axis=1).tolist()
     assert best == pytest.approx(expected.min(axis=1), abs=1e-4)
+
+
+def test_the_adaptive_distance_holds_a_block_of_generated_images_as_numbers():
+    made = np.zeros((20_000, 8, 8, 3), np.uint8)
+    tracemalloc.start()
+    adaptive_distance(made, made[:10])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < made.nbytes
 
 
 def test_the_takedown_list_blocks_the_copied_images_in_a_run(train, generated, tmp_path):

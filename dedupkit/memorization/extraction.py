@@ -194,16 +194,16 @@ def adaptive_distance(
     """
     if len(training) < 2 or generated.shape[1:] != training.shape[1:]:
         raise ValueError("at least two training images, of the size of the generated ones")
-    ours, theirs = _centred(generated), _centred(training)
+    theirs = _centred(training)
     count = min(neighbours, len(theirs) - 1)
     scale = np.empty(len(theirs), np.float32)
     for start in range(0, len(theirs), 1024):
         block = _euclidean(theirs[start : start + 1024], theirs)
         np.fill_diagonal(block[:, start:], np.inf)  # no image is its own neighbour
         scale[start : start + 1024] = np.partition(block, count - 1, axis=1)[:, :count].mean(axis=1)
-    at, best = np.zeros(len(ours), np.int64), np.zeros(len(ours), np.float32)
-    for start in range(0, len(ours), 1024):
-        ratio = _euclidean(ours[start : start + 1024], theirs) / np.maximum(alpha * scale, 1e-6)
+    at, best = np.zeros(len(generated), np.int64), np.zeros(len(generated), np.float32)
+    for start in range(0, len(generated), 1024):  # as numbers a million of 32x32 pixels take 13 GB
+        ratio = _euclidean(_centred(generated[start : start + 1024]), theirs) / np.maximum(alpha * scale, 1e-6)
         at[start : start + 1024] = ratio.argmin(axis=1)
         best[start : start + 1024] = ratio.min(axis=1)
     return at, best

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ class SmallTraining:
                 f"{len(kept):,} training images of {size[0]}x{size[1]} take more than {_MOST_BYTES >> 30} GiB to "
                 "compare; leave --adaptive away"
             )
-        found = _at_size(((place.sample, data) for place, data in originals.read(kept, lambda *_: None)), size)
+        found = dict(_at_size(((place.sample, data) for place, data in originals.read(kept, lambda *_: None)), size))
         if len(found) < 2:
             raise DedupkitError("fewer than two training images can be read again, so none can be compared")
         return cls(np.array(list(found), np.int64), np.stack(list(found.values())), len(kept) - len(found))
@@ -95,22 +95,23 @@ class SmallTraining:
         height, width = self.images.shape[1:3]
         rows = np.flatnonzero(images.readable)
         read = ((place.sample, data) for place, data in originals.read(rows, lambda *_: None))
-        found = _at_size(read, (width, height))
+        pixels = np.empty((len(rows), height, width, 3), np.uint8)
+        found: list[int] = []
+        for row, image in _at_size(read, (width, height)):
+            pixels[len(found)] = image
+            found.append(row)
         distance = np.full(len(images.readable), np.nan, np.float32)
         sample = np.full(len(images.readable), -1, np.int64)
         if found:
-            at, value = adaptive_distance(np.stack(list(found.values())), self.images)
-            here = np.array(list(found), np.int64)
-            distance[here], sample[here] = value, self.samples[at]
+            at, value = adaptive_distance(pixels[: len(found)], self.images)
+            distance[found], sample[found] = value, self.samples[at]
         return Small(distance, sample)
 
 
-def _at_size(files: Iterable[tuple[int, bytes]], size: tuple[int, int]) -> dict[int, NDArray[np.uint8]]:
-    found = {}
+def _at_size(files: Iterable[tuple[int, bytes]], size: tuple[int, int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for sample, data in files:
         try:
             image = decode_rgb(data, min(size))
         except ImageError:
             continue
-        found[sample] = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BOX))
-    return found
+        yield sample, np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BOX))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -216,8 +217,15 @@ class _Audit:
     ) -> tuple[Small | None, Adaptive | None]:
         if not self.options.adaptive:
             return None, None
-        widths, heights = (made.images[name].drop_null().to_pylist() for name in ("width", "height"))
-        training = SmallTraining.read(self.near, self.training, (min(widths), min(heights)))
+        readable = made.images.filter(pa.array(made.readable))
+        sizes = Counter(zip(readable["width"].to_pylist(), readable["height"].to_pylist(), strict=True))
+        size, count = min(sizes.items(), key=lambda found: (-found[1], found[0]))
+        training = SmallTraining.read(self.near, self.training, size)
+        if others := sizes.total() - count:
+            self.notes.append(
+                f"{others:,} generated images have another size than the {size[0]}x{size[1]} pixels of most, and were "
+                "brought to it for the distance for small images"
+            )
         if training.unreadable:
             self.notes.append(
                 f"{training.unreadable:,} kept training images cannot be read again, so small images are not compared "
