@@ -102,7 +102,8 @@ def test_datacomp_by_uid(tmp_path, vectors):
         np.savez(
             tmp_path / f"{part:04d}.npz", b32_img=vectors[rows].astype(np.float16), b32_txt=vectors[:5], l14_img=large
         )
-        parquet(tmp_path / f"{part:04d}.parquet", uid=uids[rows], url=["u"] * 5, text=["t"] * 5)
+        beside = {"uid": uids[rows], "url": ["u"] * 5, "text": ["t"] * 5, "bbox": [[0.5] * 4] * 5}  # boxes: no vectors
+        parquet(tmp_path / f"{part:04d}.parquet", **beside)
     assert load_precomputed(f"precomputed:{tmp_path}").dim == 2 * DIM
     found = load_precomputed(f"precomputed:{tmp_path}?array=b32_img&name=b32")
     assert (found.name, found.dim) == ("b32", DIM)

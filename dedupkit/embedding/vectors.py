@@ -185,7 +185,10 @@ def find_parts(spec: Spec) -> tuple[list[Part], list[Path]]:
     if path.is_dir() and (path / "img_emb").is_dir():
         return _clip_retrieval(path)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    parts = [part for file in files for part in _plain(file, spec)]
+    parts = [part for file in files if file.suffix != ".parquet" for part in _plain(file, spec)]
+    beside = {part.ids for part in parts}  # they may have lists of other numbers, such as boxes
+    parts += [part for file in files if file.suffix == ".parquet" and file not in beside for part in _plain(file, spec)]
+    parts.sort(key=lambda part: part.vectors)
     used = {file for part in parts for file in part.files}
     if not parts:
         raise DedupkitError(
