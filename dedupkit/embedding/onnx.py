@@ -135,7 +135,7 @@ def open_model(
     """
     runtime = import_optional("onnxruntime", extra)
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # as the workers ask every library
+    options.intra_op_num_threads = _threads(os.environ.get("OMP_NUM_THREADS", ""))  # as the workers ask every library
     options.log_severity_level = 3
     if not _adds_bytes():
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -166,6 +166,16 @@ def open_model(
             f"{path} fails on images of {preprocess.height}x{preprocess.width} pixels "
             f"({str(error).strip().splitlines()[0][:200]}); name the size that it takes, e.g. ?size=224"
         ) from error
+
+
+def _threads(asked: str) -> int:
+    """The number of threads that ``OMP_NUM_THREADS`` states; 0 where it states none.
+
+    >>> _threads("4"), _threads("4,2"), _threads("")
+    (4, 4, 0)
+    """
+    first = asked.partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
 
 
 def _adds_bytes() -> bool:
