@@ -85,6 +85,8 @@ def test_a_run_and_its_cleaned_shards_in_a_bucket_are_those_of_a_local_disk(
     assert out in repr(finished)
     same(server, out, local / "run")
     finished.report()
+    dk.Run(local / "run").report()
+    same(server, out, local / "run", ("report.html", "report.json", "DATASET_CARD.md"))
     dk.Run(out).apply(clean, workers=2)
     same(server, clean, local / "clean", cleaned(local))
     there = server.objects(out)

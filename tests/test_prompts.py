@@ -6,7 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from helpers import command, jpegs, write_tar
+from helpers import command, jpegs, one_line, write_tar
 
 import dedupkit as dk
 from dedupkit.errors import DedupkitError
@@ -62,3 +62,6 @@ def test_what_cannot_be_done_is_one_clear_error(run, tmp_path):
         write_prompts(run, tmp_path / "prompts.doc")
     with pytest.raises(DedupkitError, match="holds no run"):
         most_duplicated(tmp_path)
+    failed = command("prompts", run, "--to", "s3://bucket/p.jsonl", cwd=tmp_path)
+    assert "s3://bucket/p.jsonl lies on no disk of this machine" in one_line(failed.stderr)
+    assert not list(tmp_path.iterdir())

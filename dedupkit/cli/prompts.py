@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ def prompts(
     directory: RunDirectory,
     top: Annotated[int, typer.Option(min=1, help="Number of duplicate groups, the largest first.")] = 350_000,
     to: Annotated[
-        Path | None, typer.Option(help="File to write: .txt, .jsonl or .parquet; standard output by default.")
+        str | None, typer.Option(help="File to write: .txt, .jsonl or .parquet; standard output by default.")
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of captions.")] = False,
 ) -> None:
@@ -28,7 +27,7 @@ def prompts(
     if to is not None:
         count = write_prompts(directory, to, top)
         if json_output:
-            say_json({"prompts": count, "to": str(to)})
+            say_json({"prompts": count, "to": to})
         else:
             say(f"wrote {count:,} captions to {to}")
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.folder import RunFolder
-from dedupkit.store import atomic_path, read_columns
+from dedupkit.store import atomic_path, local_path, read_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,10 +81,13 @@ def write_prompts(run: str | Path, to: str | Path, top: int = 350_000) -> int:
         The number of captions written.
 
     Raises:
-        DedupkitError: As for :func:`most_duplicated`, or an unknown suffix.
+        DedupkitError: As for :func:`most_duplicated`, or an unknown suffix, or the URL of an object.
         OSError: The file cannot be written.
     """
-    path = Path(to)
+    local = local_path(str(to))
+    if local is None:
+        raise DedupkitError(f"{to} lies on no disk of this machine; write the captions to a file here, and copy that")
+    path = Path(local)
     kind = path.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
         raise DedupkitError(f"cannot tell the format of {path}; end its name in .{', .'.join(FORMATS)}")
