@@ -99,6 +99,14 @@ def test_merge_gives_a_kept_sample_the_captions_of_those_that_it_stands_for(sour
     assert "captions" not in json.loads(files["e0.json"])
 
 
+def test_a_kept_sample_whose_copies_say_what_it_says_carries_no_other_caption(tmp_path, photos):
+    samples = [("a0", 0, "a"), ("a1", 0, "A"), ("a2", 0, None), ("b0", 1, None), ("b1", 1, "b")]
+    found = run(write_tar(tmp_path / "in.tar", members(photos, samples)), tmp_path / "run", "merge")
+    rows = {row["key"]: row["captions"] for row in found.kept.to_pylist()}
+    assert rows == {"a0": [{"caption": "a", "count": 2}], "b0": [{"caption": "b", "count": 1}]}
+    assert found.summary["captions"]["changed"] == 1
+
+
 def test_one_caption_can_be_drawn_for_each_sample_the_same_for_a_seed(tmp_path, photos):
     texts = ["one", "one", "one", "two"]
     samples = [(f"{image}{number}", image, text) for image in range(8) for number, text in enumerate(texts)]
@@ -125,9 +133,12 @@ def test_frequent_captions_are_listed(source, tmp_path):
     assert not (tmp_path / "run" / "templates.parquet").exists()
 
 
-def test_frequent_captions_can_be_blanked(source, tmp_path):
-    found = run(source, tmp_path / "run", "template>2:blank")
-    assert {row["key"] for row in found.kept.to_pylist() if row["captions"] == []} == {"b0", "c0", "d0"}
+def test_frequent_captions_of_kept_samples_can_be_blanked(photos, tmp_path):
+    samples = [*SAMPLES, ("b2", 1, "stock photo")]
+    files = [*members(photos, samples, with_json=("a0", "b0")), ("f0.jpg", b"no image"), ("f0.txt", b"stock photo")]
+    found = run(write_tar(tmp_path / "in.tar", files), tmp_path / "run", "template>2:blank")
+    assert {row["key"] for row in found.manifest.to_pylist() if row["captions"] == []} == {"b0", "c0", "d0"}
+    assert found.summary["captions"]["changed"] == 3
     found.apply(tmp_path / "clean")
     files = cleaned(tmp_path / "clean")
     assert files["c0.txt"] == b"" and files["a0.txt"] == b"A red fox"

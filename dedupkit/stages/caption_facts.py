@@ -37,6 +37,7 @@ class CaptionFacts:
             most frequent) and ``caption_count`` (how often it occurs).
         carried: By kept sample the captions that stand for its own, the most frequent first, with their counts; empty
             where its caption is blanked.
+        changed: How many of these carry another caption than their own, or none.
         templates: Captions of more kept samples than the mode allows, as :func:`template_samples` lists them.
         given: Captions that kept samples of earlier runs gain by an update, as :func:`.earlier_captions.given_captions`
             lists them.
@@ -44,6 +45,7 @@ class CaptionFacts:
 
     groups: pa.Table
     carried: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    changed: int = 0
     templates: pa.Table | None = None
     given: pa.Table | None = None
 
@@ -75,11 +77,12 @@ def caption_facts(
         "caption_count": counts.uses,
     })  # fmt: skip
     if mode.kind == "merge":
-        return CaptionFacts(groups, _merged(scanned, np.flatnonzero(mine), decision))
+        return CaptionFacts(groups, *_merged(scanned, np.flatnonzero(mine), decision))
     if mode.kind == "template":
-        templates, samples = template_samples(scanned, readable & (decision.witness < 0), mode.uses, earlier)
-        carried: dict[int, list[Any]] = {sample: [] for sample in samples.tolist()} if mode.action == "blank" else {}
-        return CaptionFacts(groups, carried, templates)
+        kept = readable & (decision.witness < 0)
+        templates, samples = template_samples(scanned, kept, mode.uses, earlier)
+        blank = samples[kept[samples]].tolist() if mode.action == "blank" else []
+        return CaptionFacts(groups, {sample: [] for sample in blank}, len(blank), templates)
     return CaptionFacts(groups)
 
 
@@ -121,8 +124,8 @@ def template_samples(
     return table, np.flatnonzero(keys.present & np.isin(pairs, known))
 
 
-def _merged(scanned: Scanned, grouped: Ints, decision: Decision) -> dict[int, list[dict[str, Any]]]:
-    """By kept sample the captions of itself and of those that it stands for, if it stands for any.
+def _merged(scanned: Scanned, grouped: Ints, decision: Decision) -> tuple[dict[int, list[dict[str, Any]]], int]:
+    """By kept sample the captions of itself and of those that it stands for, if any; and how many have another one.
 
     Args:
         scanned: All samples.
@@ -134,7 +137,9 @@ def _merged(scanned: Scanned, grouped: Ints, decision: Decision) -> dict[int, li
     target = np.where(witness >= 0, witness, grouped)
     stands = np.isin(target, witness[witness >= 0]) & (target < len(decision.witness))  # not those of earlier runs
     counts = count_captions(target[stands], CaptionKeys(keys.hashes[stands], keys.present[stands]), grouped[stands])
-    return carried_captions(scanned, counts)
+    kept, captions = np.unique(counts.group, return_counts=True)
+    only_own = (captions == 1) & np.isin(kept, grouped[keys.present])
+    return carried_captions(scanned, counts), int((~only_own).sum())
 
 
 def carried_captions(scanned: Scanned, counts: CaptionCounts) -> dict[int, list[dict[str, Any]]]:

@@ -182,8 +182,8 @@ class Verdicts:
             counts["templates"] = self.captions.templates.num_rows
         if self.captions.given is not None:
             counts["given"] = self.captions.given.num_rows
-        if self.captions.carried:
-            counts["changed"] = len(self.captions.carried)
+        if self.captions.changed:
+            counts["changed"] = self.captions.changed
         return counts
 
     def _taking_part(self) -> NDArray[np.bool_]:
