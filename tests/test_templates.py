@@ -172,6 +172,16 @@ def test_what_cannot_be_capped_is_said(source, tmp_path):
     assert dk.Run(finished.path).config.get("templates", "keep") == "keep"
 
 
+def test_equal_bytes_that_a_rule_keeps_are_capped_only_where_another_image_shares_their_template():
+    first = np.array([0, 0, 0, 3, 3, 5], np.int32)  # as under --captions pair; 3, 4 and 5 are of one template
+    edge = (np.array([value], kind) for value, kind in ((3, np.int32), (5, np.int32), (0.5, np.float32)))
+    everything = np.ones(6, bool)
+    nothing = Matches.identity(np.arange(6, dtype=np.int32))
+    kept = decide(parse_rule("exact", {"exact": "identity"}), {"exact": nothing}, np.arange(6), everything)
+    verdict, _ = cap_families(kept, Matches(first, *edge), np.arange(6), everything, 1, lambda some, stays: kept, 1)
+    assert verdict.witness.tolist() == [-1, -1, -1, -1, 3, 3]
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_promises_hold_under_a_cap(data):

@@ -57,6 +57,8 @@ def cap_families(
 ) -> tuple[Decision, Ints]:
     """Keep at most so many of each family; the others go, with the head of their family as witness.
 
+    Equal files by themselves, which a rule may keep under several captions, are no family and all stay.
+
     A sample that goes may be the witness of others under the rule. Those are decided again without it, while all that
     is kept stays; one of them that is kept now may belong to a full family itself, and goes then.
 
@@ -79,7 +81,7 @@ def cap_families(
     while True:
         kept = part & ~gone & (decision.witness < 0)
         head, edge = family_heads(templates, order, kept, heads)
-        surplus = _beyond(head, order, held, most)
+        surplus = _beyond(_with_templates(head, templates.first), order, held, most)
         heads, held = kept & (head == np.arange(count)), kept
         if not surplus.any():
             break
@@ -97,6 +99,13 @@ def cap_families(
         vertices=first.vertices,
     )
     return verdict, np.where(gone, witness, head)
+
+
+def _with_templates(head: Ints, first: NDArray[np.int32]) -> Ints:
+    """The heads, but each sample its own where all of its family have equal bytes: such a family is none."""
+    found = np.zeros(len(head), bool)
+    found[head[(head >= 0) & (first != first[head])]] = True
+    return np.where((head >= 0) & ~found[head], np.arange(len(head)), head)
 
 
 def _beyond(head: Ints, order: NDArray[np.integer], held: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
