@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from hypothesis import strategies as st
 import dedupkit as dk
 from dedupkit.clustering import PRESETS, parse_rule
 from dedupkit.errors import RuleError
+from dedupkit.neighbors import cosine_pairs
 from dedupkit.signals import SIGNALS, JoinSettings, find_signal, known_signals, register
+from dedupkit.signals.vector_join import facts_before, join_vectors
+from dedupkit.signals.vector_plan import search_settings
 
 TESTS = Path(__file__).parent
 SIZES = [(200, 100), (200, 150), (300, 151), (120, 60), (90, 90)]
@@ -139,6 +143,18 @@ def test_the_join_the_comparison_and_the_impostors_agree(name):
         assert {(min(pair), max(pair)): score for pair, score in found.items()} == {
             (int(x), int(y)): float(score) for x, y, score in zip(a[near], b[near], compared[near], strict=True)
         }
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda"])
+def test_vectors_are_joined_where_torch_lacks_the_device_of_their_model(device, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as beside onnxruntime-gpu alone
+    vectors = np.eye(4, 8, dtype=np.float16)
+    vectors[1] = vectors[0]
+    settings = JoinSettings(0.9, floor=0.5, device=device)
+    found = list(join_vectors("lite", [vectors], settings, facts_before(4, settings)))
+    assert [(a.tolist(), b.tolist()) for a, b, _ in found if len(a)] == [([0], [1])]
+    how = search_settings(settings)  # of a join in many tasks
+    assert len(cosine_pairs(vectors, how.floor, device=how.device)) == 1
 
 
 numbers = st.floats(-1, 1) | st.sampled_from([1e-05, 1 / 3, 0.1234567891234, -0.25, 1e-300, 0.0, -0.0])

@@ -49,7 +49,7 @@ class JoinSettings:
         workers: Number of threads.
         target_recall: Share of the pairs that an approximate search must find, in (0, 1).
         seed: Seed for all random choices.
-        device: Device for torch; a GPU where there is one by default.
+        device: Device named for models, which joins of vectors use where they can; a GPU where there is one by default.
         floor: Least similarity of nearest neighbours, which are kept beside the pairs within the bound; None for none.
     """
 

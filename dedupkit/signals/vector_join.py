@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.embedding.spec import parse_spec
+from dedupkit.errors import import_optional
 from dedupkit.neighbors.cosine.join import Join
 from dedupkit.neighbors.cosine.neighbors import Neighbors
 from dedupkit.neighbors.cosine.normalise import ScoreNormaliser, normalise_scores
@@ -18,8 +20,8 @@ from dedupkit.signals.columns import Edges
 from dedupkit.signals.signal import JoinSettings
 
 __all__ = [
-    "LEAST_PLACES", "MAX_EDGES", "MOST_RECALL", "bound_of_lists", "facts_before", "join_vectors", "list_length",
-    "lower", "nearest", "stated",
+    "LEAST_PLACES", "MAX_EDGES", "MOST_RECALL", "bound_of_lists", "facts_before", "join_device", "join_vectors",
+    "list_length", "lower", "nearest", "stated",
 ]  # fmt: skip
 
 Vectors = NDArray[np.float16]
@@ -93,7 +95,7 @@ def join_vectors(spec: str, sets: Sequence[Vectors], settings: JoinSettings, fac
 
 
 def _within(spec: str, sets: Sequence[Vectors], settings: JoinSettings, recall: dict[str, Any]) -> Iterator[Edges]:
-    options: dict[str, Any] = {"seed": settings.seed, "device": settings.device, "max_pairs": MAX_EDGES}
+    options: dict[str, Any] = {"seed": settings.seed, "device": join_device(settings), "max_pairs": MAX_EDGES}
     options |= {"method": "exact"} if settings.target_recall >= 1 else {"target_recall": settings.target_recall}
     floor = least = settings.bound
     biases = [_bias(spec, vectors) for vectors in sets]
@@ -131,9 +133,21 @@ def nearest(
         method="auto" if settings.target_recall < 1 else "exact",
         target_recall=min(settings.target_recall, MOST_RECALL),
         seed=settings.seed,
-        device=settings.device,
+        device=join_device(settings),
         memory=max(MEMORY, 64 * k * len(vectors)),
     )
+
+
+def join_device(settings: JoinSettings) -> str | None:
+    """The device that was named, where the join can use it: the CPU in place of any but a CUDA device that torch sees.
+
+    A model may run on others: on CUDA without torch, or on ``mps``.
+    """
+    device = settings.device
+    if device is None:
+        return None
+    cuda = device.startswith("cuda") and importlib.util.find_spec("torch") is not None
+    return device if cuda and import_optional("torch", "clip").cuda.is_available() else "cpu"
 
 
 def bound_of_lists(settings: JoinSettings, last: float) -> float:

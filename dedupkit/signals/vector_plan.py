@@ -26,7 +26,7 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.vector_files import gather_joined
-from dedupkit.signals.vector_join import MAX_EDGES, MOST_RECALL, facts_before, lower, stated
+from dedupkit.signals.vector_join import MAX_EDGES, MOST_RECALL, facts_before, join_device, lower, stated
 from dedupkit.store import atomic_path
 
 if TYPE_CHECKING:
@@ -106,11 +106,11 @@ def search_settings(settings: JoinSettings) -> Settings:
     """The settings of a search for all pairs within the bound; where there is a floor, for nearest neighbours."""
     if settings.floor is None:
         return Settings(
-            settings.bound, target_recall=settings.target_recall, device=settings.device, seed=settings.seed,
+            settings.bound, target_recall=settings.target_recall, device=join_device(settings), seed=settings.seed,
             max_pairs=MAX_EDGES,
         )  # fmt: skip
     recall = min(settings.target_recall, MOST_RECALL)
-    return Settings(settings.floor, target_recall=recall, device=settings.device, seed=settings.seed)
+    return Settings(settings.floor, target_recall=recall, device=join_device(settings), seed=settings.seed)
 
 
 def planned_steps(
