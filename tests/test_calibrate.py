@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -35,6 +36,7 @@ from dedupkit.calibration.judging import JudgingServer, Question
 from dedupkit.calibration.propose import from_answers, from_impostors
 from dedupkit.calibration.strata import Stratum, draw, interval, stratum_of, weighted
 from dedupkit.calibration.synthetic import _verified
+from dedupkit.calibration.tables import threshold_words
 from dedupkit.calibration.tail import Closest, Expected, expected_pairs, fit_tail
 from dedupkit.clustering import parse_rule
 from dedupkit.embedding import load_precomputed
@@ -307,6 +309,13 @@ class TestClosestPairs:
         assert np.sort(closest.score)[::-1] == pytest.approx(expected[: len(closest.score)], abs=2e-3)
         assert len(closest.score) >= min(500, apart.sum())
 
+    def test_captions_that_share_no_word_are_none_of_them(self):
+        signal = find_signal("caption")
+        rows = np.array([f"img{number}" for number in range(60)] + ["a red fox", "a red cat"], object)
+        closest = closest_pairs(signal.scorer(rows), np.arange(62), least=signal.bounds[0])
+        assert (closest.i.tolist(), closest.j.tolist(), closest.score.tolist()) == ([60], [61], [0.5])
+        assert closest.pairs == 62 * 61 // 2
+
 
 class TestProposals:
     @given(
@@ -330,6 +339,13 @@ class TestProposals:
         else:
             assert (proposal.threshold, proposal.precision) == reached[-1]
             assert ("interval reaches below" in proposal.note) == (proposal.low < wanted)
+
+    @pytest.mark.parametrize("text", ["lite>=0.3512345731258392", "lite>=0.9", "pdq<=31"])
+    def test_a_threshold_is_written_as_a_rule_reads_it(self, text):
+        """The floor of nearest neighbours has all digits of a cosine, and a rule below it is refused."""
+        (curve,) = curves_of(parse_rule(text, known_signals(["lite"])), {}, known_signals(["lite"]))
+        shown = SimpleNamespace(signal=curve.atom.signal, similarity=curve.atom.similarity)
+        assert threshold_words(shown, curve.floor) == text
 
     def test_by_impostors_the_upper_end_decides(self):
         thresholds, found = np.arange(5.0), np.array([0, 100, 200, 300, 400])
@@ -504,6 +520,12 @@ class TestCalibrating:
         assert done.facts.to_json()["curves"][0]["impostors"] is None
         assert done.proposals == {"pdq": None}
         assert "Too few different images" in str(done)
+
+    def test_synthetic_duplicates_have_the_caption_of_their_original(self, photos, tmp_path):
+        members = [("a.jpg", encode(scene(photos["coffee"]))), ("a.txt", b"a cup")]
+        finished = run(str(write_tar(tmp_path / "in.tar", members)), tmp_path / "out", captions="pair")
+        kinds = finished.calibrate(sample=1, workers=1).facts.synthetic.transformations
+        assert {kind.name for kind in kinds if kind.found} >= {"mirrored", "half", "jpeg-75"}
 
     def test_a_run_that_keeps_nothing_cannot_be_calibrated(self, tmp_path):
         finished = run(str(write_tar(tmp_path / "in.tar", [("a.jpg", b"no image")])), tmp_path / "out")

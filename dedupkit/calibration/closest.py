@@ -23,13 +23,16 @@ def rows_for(pair_work: float) -> int:
     return int(min(_MOST_ROWS, (2 * _MOST_WORK / pair_work) ** 0.5))
 
 
-def closest_pairs(scorer: PairScorer, groups: NDArray[np.integer], *, whole: bool = False) -> Closest:
+def closest_pairs(
+    scorer: PairScorer, groups: NDArray[np.integer], *, whole: bool = False, least: float = -np.inf
+) -> Closest:
     """Score all pairs of images of different groups and keep the closest 0.2 %, 500 at least, 20,000 at most.
 
     Args:
         scorer: Scores of all pairs, block by block.
         groups: (n,) integers; pairs of one group are no impostor pairs.
         whole: Whether scores are whole numbers.
+        least: Pairs that score less are none of the closest, however few others there are.
 
     Returns:
         The closest pairs. Work: n * n / 2 products; memory: a block of n * 512 floats.
@@ -39,7 +42,7 @@ def closest_pairs(scorer: PairScorer, groups: NDArray[np.integer], *, whole: boo
     pairs = count * (count - 1) // 2 - int((sizes * (sizes - 1) // 2).sum())
     most = min(_MOST, max(_LEAST, int(_SHARE * pairs)))
     found: list[Columns] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    waiting, start = 0, -np.inf
+    waiting, start = 0, least
     for top in range(0, count, _BLOCK):
         score = scorer.block(top, min(top + _BLOCK, count))
         left, right = np.nonzero(score >= start)

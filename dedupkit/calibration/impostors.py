@@ -105,10 +105,11 @@ class _Drawn:
     samples: NDArray[np.int64]
     scorer: PairScorer
     whole: bool
+    least: float
 
     def closest(self, contents: NDArray[np.int32]) -> Closest:
         """The closest pairs of images with different contents, as far as is known."""
-        return closest_pairs(self.scorer, contents[self.samples], whole=self.whole)
+        return closest_pairs(self.scorer, contents[self.samples], whole=self.whole, least=self.least)
 
 
 def _products(folder: RunFolder, shards: int, name: str, images: NDArray[np.int64], seed: int) -> _Drawn:
@@ -119,7 +120,9 @@ def _products(folder: RunFolder, shards: int, name: str, images: NDArray[np.int6
     present, rows = signal.rows(Scanned(folder, shards), images[drawn])
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(len(rows))[:most])
     places = drawn[present][chosen]
-    return _Drawn(images[places], signal.scorer(rows[chosen]), signal.whole)
+    # Nearly all captions may be equally unlike: millions of pairs that tie, and that no rule can ask for.
+    least = signal.bounds[0] if signal.kind == "similarity" else -np.inf
+    return _Drawn(images[places], signal.scorer(rows[chosen]), signal.whole, least)
 
 
 def _look_again(

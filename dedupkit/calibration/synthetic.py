@@ -2,7 +2,7 @@
 
 They go through the scan and the embedders of an ordinary run. The scores of each original and its duplicate are then
 computed for these pairs alone, however far apart they are: a join would stop at a bound, and would compare each
-duplicate with those of all other images.
+duplicate with those of all other images. A duplicate has the caption of its original.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Synthetic:
 
 def measure_synthetic(
     originals: Originals,
-    samples: Sequence[int],
+    captions: Mapping[int, str | None],
     rule: Rule,
     embedders: Mapping[str, str],
     work: Path,
@@ -77,7 +77,7 @@ def measure_synthetic(
 
     Args:
         originals: Images of the run.
-        samples: Images to transform.
+        captions: Images to transform, by sample, and their captions.
         rule: Rule whose signals are measured; those of embedders that are not given stay unmeasured.
         embedders: Specifications by name, models only.
         work: Folder for the duplicates and what is computed of them; an interrupted call goes on there.
@@ -89,7 +89,7 @@ def measure_synthetic(
         DedupkitError: The source is gone or has changed, or no image can be transformed.
     """
     folder = work / "images"
-    _make(originals, samples, work, folder, key, workers)
+    _make(originals, captions, work, folder, key, workers)
     hashes = [name for name in rule.signals if name in SIGNALS and SIGNALS[name].scan_columns]
     shards = find_shards(folder)
     run = RunFolder(work / "run")
@@ -117,13 +117,16 @@ def measure_synthetic(
     return Synthetic(original, transformation, scores)
 
 
-def write_chunk(path: str, places: Sequence[Place], shards: dict[int, Shard]) -> dict[str, Any]:
+def write_chunk(
+    path: str, places: Sequence[Place], shards: dict[int, Shard], captions: Mapping[int, str | None]
+) -> dict[str, Any]:
     """Write originals and their synthetic duplicates into a tar; a task of the engine.
 
     Args:
         path: Path of the tar.
         places: Where the originals lie.
         shards: Their shards by number.
+        captions: Their captions, by sample.
 
     Returns:
         ``duplicates`` written.
@@ -137,9 +140,12 @@ def write_chunk(path: str, places: Sequence[Place], shards: dict[int, Shard]) ->
             image.thumbnail((_MOST_SIDE, _MOST_SIDE))
             name = f"{place.sample:012d}"
             extension = place.format if place.format in IMAGE_EXTENSIONS else "jpg"
+            caption = (captions[place.sample] or "").encode("utf-8", "surrogatepass")
             _add(tar, f"{name}-original.{extension}", data)
+            _add(tar, f"{name}-original.txt", caption)
             for number, transformation in enumerate(TRANSFORMATIONS):
                 _add(tar, f"{name}-{number}.jpg", transformation.file(image))
+                _add(tar, f"{name}-{number}.txt", caption)
     return {"duplicates": len(places) * len(TRANSFORMATIONS)}
 
 
@@ -149,13 +155,16 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def _make(originals: Originals, samples: Sequence[int], work: Path, folder: Path, key: str, workers: int) -> None:
-    places = originals.places(samples)
+def _make(
+    originals: Originals, captions: Mapping[int, str | None], work: Path, folder: Path, key: str, workers: int
+) -> None:
+    places = originals.places(captions)
     tasks = []
     for number, first in enumerate(range(0, len(places), _IMAGES_PER_TASK)):
         chunk = places[first : first + _IMAGES_PER_TASK]
         path = str(folder / f"{number:05d}.tar")
-        call = partial(write_chunk, path, chunk, originals.needed(chunk))
+        texts = {place.sample: captions[place.sample] for place in chunk}
+        call = partial(write_chunk, path, chunk, originals.needed(chunk), texts)
         asked = cache_key([key, [place.sample for place in chunk]])
         tasks.append(
             Task("synthesise", f"{number:05d}", call, asked, f"synthetic duplicates of {len(chunk)} images", (path,))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from dedupkit.calibration.facts import ExpectedPairs, Facts, Precision, Recall, ThresholdCurve
+from dedupkit.clustering.rules import Atom
 
 __all__ = [
     "BASES",
@@ -85,7 +86,7 @@ def proposal_tables(facts: Facts) -> list[Section]:
 
 def threshold_words(curve: ThresholdCurve, value: float) -> str:
     """A condition as rules write it."""
-    return f"{curve.signal}{'>=' if curve.similarity else '<='}{value:g}"
+    return str(Atom(curve.signal, value, curve.similarity))
 
 
 def expected_words(expected: ExpectedPairs | None) -> str:

@@ -29,11 +29,12 @@ from dedupkit.signals import find_signal, known_signals
 from dedupkit.signals.columns import Scanned
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
+from dedupkit.stages.caption_keys import captions_of_samples
 from dedupkit.store import read_columns, remove_tree
 
 __all__ = ["calibrate"]
 
-_MEASURES = 2  # raise it when what is measured changes its meaning
+_MEASURES = 3  # raise it when what is measured changes its meaning
 
 
 def calibrate(
@@ -143,7 +144,9 @@ def _synthetic(known: Known, originals: Originals, sample: int, device: str | No
     synthetic = read_synthetic(file, key)
     if synthetic is None:
         options: dict[str, Any] = {"key": key, "workers": known.workers, "device": device}
-        synthetic = measure_synthetic(originals, samples, known.rule, known.models, work, **options)
+        texts = captions_of_samples(Scanned(known.folder, known.shards), np.array(samples)).to_pylist()
+        captions = dict(zip(samples, texts, strict=True))
+        synthetic = measure_synthetic(originals, captions, known.rule, known.models, work, **options)
         write_synthetic(file, synthetic, key)
     if not keep_copies:
         remove_tree(work)  # also what a call left that was killed after it had written its result
