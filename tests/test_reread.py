@@ -21,6 +21,7 @@ from PIL import Image
 from dedupkit import store
 from dedupkit.errors import DedupkitError, RereadError
 from dedupkit.runfolder.folder import RunFolder
+from dedupkit.sources import files
 from dedupkit.sources.again import find_again
 from dedupkit.sources.reread import Originals, Place, Scanned, read_samples
 from dedupkit.store import reading
@@ -128,6 +129,25 @@ def test_one_file_of_a_folder_that_is_gone_costs_no_other(tmp_path: Path, images
     found = dict(originals.read(range(COUNT), lambda place, error: failed.update({place.sample: str(error)})))
     assert len(found) == COUNT - 1
     assert list(failed) == [3]
+
+
+def test_a_file_more_or_less_in_a_folder_costs_no_other(
+    tmp_path: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are divided into shards in name order, so that each file moves those after it to another place."""
+    monkeypatch.setattr(files, "_FILES_PER_TASK", 3)
+    source = write(tmp_path / "data", "folder", images)
+    run(source, tmp_path / "out")
+    (source / "0.jpg").write_bytes(images[0])
+    assert read(tmp_path / "out", [7, 2, 5]) == {sample: images[sample] for sample in (2, 5, 7)}
+    for name in ("0.jpg", "00000.jpg", "00001.jpg", "00003.jpg"):
+        (source / name).unlink()  # two shards are left of three
+    failed: dict[int, str] = {}
+    originals = Originals(RunFolder(tmp_path / "out"))
+    found = dict(originals.read(range(COUNT), lambda place, error: failed.update({place.sample: str(error)})))
+    assert {place.sample: data for place, data in found.items()} == {n: images[n] for n in (2, 4, 5, 6, 7)}
+    assert list(failed) == [0, 1, 3]
+    assert "00003.jpg is not where it was" in failed[3]
 
 
 # Data that moved ----------------------------------------------------------------------------------------------------

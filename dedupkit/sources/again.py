@@ -23,7 +23,8 @@ def find_again(
 ) -> list[Shard | None]:
     """Find the shards of a run again, in its order.
 
-    Shards of one folder of images share a name, so the n-th shard of a name is the n-th of that name now.
+    Shards of one folder of images share a name, so the n-th shard of a name is the n-th of that name now, or the last
+    where the folder has fewer now: each of them finds every image of the folder.
 
     Args:
         sources: The sources as the user named them.
@@ -115,4 +116,4 @@ def _end(path: str, length: int) -> str:
 
 
 def _nth(shards: Sequence[Shard], number: int) -> Shard | None:
-    return shards[number] if number < len(shards) else None
+    return shards[min(number, len(shards) - 1)] if shards else None

@@ -14,7 +14,7 @@ from dedupkit import store
 from dedupkit.sources.captions import caption_files, read_captions
 from dedupkit.sources.columns import as_score, as_text, clean_text, first_present, image_extension
 from dedupkit.sources.img2dataset import Metadata, parse_json
-from dedupkit.sources.keys import text_of
+from dedupkit.sources.keys import name_of, text_of
 from dedupkit.sources.limits import MAX_IMAGE_BYTES, too_large
 from dedupkit.sources.sample import NOTHING, PassedOver, Place, Sample, ShardError, as_shard_errors
 
@@ -83,14 +83,17 @@ class FolderShard:
             raise ShardError(metadata.problem)
 
     def fetch_many(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes | OSError]]:
-        """Read the files again, in name order."""
+        """Read the files again, in name order; then those that another shard of the folder holds now."""
         wanted = {place.key: place for place in places}
         for name in self.names:
             place = wanted.pop(text_of(self._key(name)), None)
             if place is not None:
                 yield place, self._bytes_or_error(name)
-        for place in wanted.values():
-            yield place, ShardError("there is no such file any more")
+        for key, place in sorted(wanted.items()):
+            if self.metadata is not None:
+                yield place, ShardError("there is no such file any more")
+            else:  # one file more or less moves all that come later to other shards
+                yield place, self._bytes_or_error(name_of(key))
 
     def _bytes_or_error(self, name: str) -> bytes | OSError:
         try:
