@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from helpers import command, encode, one_line, run, write_tar
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 from test_promises import EDITS, RULES, Oracle, Pictures, needs_vectors
 
 import dedupkit as dk
+from dedupkit.cli.run import show_run
 from dedupkit.clustering import decide, parse_policy, parse_rule
 from dedupkit.clustering.policy import DEFAULT_POLICY
 from dedupkit.clustering.rules import reason_of
@@ -248,6 +250,30 @@ def test_a_list_that_is_read_another_way_blocks_what_it_then_names(tmp_path, pic
     assert list(blocked(run(shard, tmp_path / "out", against=listed))) == keys
 
 
+def test_what_of_a_reference_set_could_not_be_compared_is_told(tmp_path, pictures):
+    data = pictures["coffee", "same"]
+    shard = str(write_tar(tmp_path / "in.tar", [("in.jpg", data)]))
+    write_tar(tmp_path / "set0.tar", [("there.jpg", data), ("lacking.jpg", data), ("broken.jpg", b"no image")])
+    np.savez(tmp_path / "v.npz", embedding=np.eye(2), key=np.array(["in", "there"]))
+    options = {"rule": "exact or mine>=0.9", "embed": f"precomputed:{tmp_path}/v.npz?name=mine"}
+    found = run(shard, tmp_path / "out", against=f"{tmp_path}/set{{0..1}}.tar", **options)
+    (facts,) = found.summary["references"]
+    assert (facts["rows"], facts["unreadable"], facts["without_vector"]["mine"]["count"]) == (2, 2, 1)
+    (problem,) = facts["shard_problems"]
+    assert problem == {"source": f"{tmp_path}/set1.tar", "problem": "the shard is gone: no such file"}
+    assert sum("not read to its end in" in label for label, _ in found.rows()) == 1
+    with pytest.raises(typer.Exit) as ended:
+        show_run(found, json_output=True, strict=True)
+    assert ended.value.exit_code == 3
+    page = found.report().read_text()
+    assert "set1.tar</code> the shard is gone" in page
+    assert "1 image of 2 in <code>" in page
+    assert "1 of its shards not to the end" in (found.path / "DATASET_CARD.md").read_text()
+    write_tar(tmp_path / "set1.tar", [("more.jpg", data)])
+    (mended,) = run(shard, tmp_path / "out", against=f"{tmp_path}/set{{0..1}}.tar", **options).summary["references"]
+    assert (mended["rows"], mended["unreadable"], mended["shard_problems"]) == (3, 1, [])
+
+
 def test_a_list_of_phashes_makes_the_scan_compute_them(tmp_path, pictures):
     shard = new_shard(tmp_path, pictures)
     values = read_column(RunFolder(run(shard, tmp_path / "plain", hashes=["phash"]).path), 1, "phash")["phash"]
@@ -345,7 +371,7 @@ def test_an_update_writes_and_applies_the_new_part_alone_and_leaves_the_old_run_
     assert (summary["samples"], summary["keep"], summary["remove"]) == (3, 1, 2)
     assert summary["references"][0] == {
         "role": "earlier", "kind": "run", "name": str(finished.path), "samples": 2, "rows": 3,
-        "malformed": 0, "examples": [], "flat": 0,
+        "malformed": 0, "examples": [], "flat": 0, "shard_problems": [], "unreadable": 0, "without_vector": {},
     }  # fmt: skip
     new = dk.Run(tmp_path / "run")
     report = new.apply(tmp_path / "clean")

@@ -128,7 +128,7 @@ def show_run(finished: Run, *, json_output: bool, strict: bool) -> None:
     Args:
         finished: The run.
         json_output: Whether to print the summary as one JSON object.
-        strict: Whether a shard that could not be read to its end is a failure.
+        strict: Whether a shard, also of a reference set, that could not be read to its end is a failure.
     """
     if json_output:
         say_json(finished.summary)
@@ -137,5 +137,5 @@ def show_run(finished: Run, *, json_output: bool, strict: bool) -> None:
 
         say_rows([*finished.rows(), ("manifest", join(finished.shown, Layout(finished.path).manifest.name))])
         say(f"\nnext: dedupkit report {finished.shown}   or   dedupkit apply {finished.shown} --to CLEAN")
-    if strict and finished.summary["shard_problems"]:
+    if strict and any(read["shard_problems"] for read in (finished.summary, *finished.summary["references"])):
         raise typer.Exit(_LOST_SHARDS)

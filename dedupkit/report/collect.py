@@ -78,9 +78,12 @@ def collect(run: Path) -> ReportFacts:
         command=command(config, Path(folder.shown)),
         sources=config.sources,
         shards=len(config.shards),
-        shard_problems=tuple(ShardProblem(**problem) for problem in shard_problems(folder)),
+        shard_problems=tuple(ShardProblem(**problem) for problem in shard_problems(folder, config.shards)),
         passed_over=PassedOver(left["count"], clip(left.get("example"))),
-        without_vector={name: from_json(Missing, missing) for name, missing in without_vector(folder).items()},
+        without_vector={
+            name: from_json(Missing, missing)
+            for name, missing in without_vector(folder, config.shards, config.embedders).items()
+        },
         rule=config.rule_expanded,
         keep_policy=config.keep,
         samples=sum(verdicts.values()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dedupkit.engine.marker import read_marker
@@ -29,10 +30,15 @@ def scan_problem(folder: Layout, shard: int) -> str | None:
     return None if problem is None else str(problem)
 
 
-def shard_problems(folder: RunFolder) -> list[dict[str, str]]:
-    """The shards that could not be read to their end: ``source`` and ``problem``."""
+def shard_problems(folder: Layout, shards: Sequence[str]) -> list[dict[str, str]]:
+    """The shards that could not be read to their end: ``source`` and ``problem``.
+
+    Args:
+        folder: The run folder, or what was read of a reference set.
+        shards: ``source`` of each shard.
+    """
     found = []
-    for number, source in enumerate(folder.read_config().shards):
+    for number, source in enumerate(shards):
         problem = scan_problem(folder, number)
         if problem:
             found.append({"source": source, "problem": problem})
@@ -51,18 +57,22 @@ def passed_over(folder: RunFolder) -> dict[str, Any]:
     return total
 
 
-def without_vector(folder: RunFolder) -> dict[str, dict[str, Any]]:
+def without_vector(folder: Layout, shards: Sequence[str], embedders: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The readable images that an embedder has no vector of: they take no part in that signal.
+
+    Args:
+        folder: The run folder, or what was read of a reference set.
+        shards: ``source`` of each shard.
+        embedders: Signal names of the embedders.
 
     Returns:
         For each embedder that has not all: ``count`` of them ``of`` so many readable images, ``examples``
         (``source`` and ``key``) and ``reason``, what was wrong with the first.
     """
-    config = folder.read_config()
     found: dict[str, dict[str, Any]] = {}
-    for name in config.embedders:
+    for name in embedders:
         total: dict[str, Any] = {"count": 0, "of": 0, "examples": [], "reason": None}
-        for number, source in enumerate(config.shards):
+        for number, source in enumerate(shards):
             marker = read_marker(folder.embed_marker(name, number))
             result = {} if marker is None else marker.result
             total["count"] += result.get("failed", 0)

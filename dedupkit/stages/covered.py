@@ -16,6 +16,10 @@ from dedupkit.stages.plan import loosest_unranked, ranked_conditions
 
 __all__ = ["changed_earlier", "missing_for", "reference_facts"]
 
+_NOTHING_LEFT_OUT: Mapping[str, Any] = {
+    "malformed": 0, "examples": [], "flat": 0, "shard_problems": [], "unreadable": 0, "without_vector": {},
+}  # fmt: skip
+
 
 def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: str) -> str | None:
     """What a rule needs that a run has not computed, as the beginning of a sentence; None where nothing is missing.
@@ -96,18 +100,19 @@ def reference_facts(folder: RunFolder, counts: Sequence[int]) -> list[dict[str, 
         counts: For each how many samples have their witness there.
 
     Returns:
-        ``role``, ``kind`` and ``name`` as in ``run.json``, ``samples`` (those counts), ``rows`` that took part, and for
-        lists ``malformed`` lines, ``examples`` of these, and ``flat``: PDQ hashes left out for their quality.
+        ``role``, ``kind`` and ``name`` as in ``run.json``, ``samples`` (those counts), ``rows`` that took part; of
+        lists ``malformed`` lines, ``examples`` of these, and ``flat``: PDQ hashes left out for their quality; and of
+        images ``shard_problems``, ``unreadable`` rows, and images ``without_vector``.
     """
     found = []
     for number, (reference, count) in enumerate(zip(folder.read_config().references, counts, strict=False)):
-        listed = read_marker(folder.marker("reference", f"{number:03d}")) if reference.kind == "list" else None
+        read = read_marker(folder.marker("reference", f"{number:03d}")) if reference.kind != "run" else None
         home = folder.across_marker(number, "any").parent
         joins = filter(None, map(read_marker, sorted(home.glob(f"{number:03d}-*.json"))))
-        about = {"malformed": 0, "examples": [], "flat": 0} | (listed.result if listed else {})
+        about = {} if read is None else read.result
         found.append(
             {"role": reference.role, "kind": reference.kind, "name": reference.name, "samples": count}
             | {"rows": max((int(join.result["rows"]) for join in joins), default=0)}
-            | {name: about[name] for name in ("malformed", "examples", "flat")}
+            | {name: about.get(name, none) for name, none in _NOTHING_LEFT_OUT.items()}
         )
     return found

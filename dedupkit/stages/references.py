@@ -21,6 +21,7 @@ from dedupkit.engine import Engine, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import Reference, RunConfig, RunFolder
+from dedupkit.runfolder.scanned import shard_problems, without_vector
 from dedupkit.signals import SIGNALS, Signal, known_signals
 from dedupkit.signals.column import compared_columns
 from dedupkit.signals.columns import Scanned
@@ -89,7 +90,11 @@ def open_reference(
         shards = find_shards(reference.path)
         keys = scan_and_embed(replace(inner, shards=shards), engine)
         rows = Scanned(own, len(shards))
-        return Opened(reference, rows, rows.readable(), _by_signal(signals, keys), lambda: shards)
+        part = rows.readable()
+        call = partial(_left_out, own, [shard.source for shard in shards], list(embedders), int((~part).sum()))
+        task = Task("reference", f"{number:03d}", call, cache_key(keys), reference.name)
+        ThisProcess().run([task], job.folder.path)
+        return Opened(reference, rows, part, _by_signal(signals, keys), lambda: shards)
     folder = RunFolder(reference.path)
     config = folder.read_config()
     find = partial(find_again, config.sources, config.shards, directory=config.directory)
@@ -112,6 +117,15 @@ def open_reference(
     _check_same(reference, Scanned(folder, len(shards)), rows, part)
     keys = {**keys, "scan": reference.digest + keys["scan"]}
     return Opened(reference, rows, part, _by_signal(signals, keys), lambda: again)
+
+
+def _left_out(folder: RunFolder, shards: Sequence[str], embedders: Sequence[str], unreadable: int) -> dict[str, Any]:
+    """What of the images of a reference is compared with no sample, for the summary; a task of the engine."""
+    return {
+        "shard_problems": shard_problems(folder, shards),
+        "unreadable": unreadable,
+        "without_vector": without_vector(folder, shards, embedders),
+    }
 
 
 def _lacking(

@@ -25,13 +25,13 @@ def summarize(folder: RunFolder, config: Mapping[str, Any], counts: Mapping[str,
         counts: What the decision counted.
     """
     projections = projection_facts(folder, config.get("embedders", {}))
-    missing = without_vector(folder)
+    missing = without_vector(folder, config["shards"], config.get("embedders", {}))
     return {
         "out": folder.shown,
         "rule": config["rule_expanded"],
         **counts,
         "shards": len(config["shards"]),
-        "shard_problems": shard_problems(folder),
+        "shard_problems": shard_problems(folder, config["shards"]),
         "passed_over": passed_over(folder),
         "without_vector": missing,
         "recall": _recalls(folder, config, missing),
@@ -109,7 +109,7 @@ def _of(part: int, samples: int) -> str:
 
 
 def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What came of each earlier run and reference set, and the lines of lists that could not be used."""
+    """What came of each earlier run and reference set, and what of it could not be used."""
     shown = []
     for each in references:
         done = "removed" if each["role"] == "earlier" else "blocked"
@@ -119,7 +119,21 @@ def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
             shown.append((f"  malformed lines in {each['name']}", f"{each['malformed']:,}, such as {example}"))
         if each["flat"]:
             shown.append((f"  hashes of quality below 50 in {each['name']}", f"{each['flat']:,}, not compared"))
+        shown += _left_out_rows(each)
     return shown
+
+
+def _left_out_rows(reference: dict[str, Any]) -> list[tuple[str, str]]:
+    """What of a set of images could not be compared."""
+    name, unreadable = reference["name"], reference["unreadable"]
+    return [
+        *((f"  not read to its end in {name}", f"{p['source']}: {p['problem']}") for p in reference["shard_problems"]),
+        *([(f"  unreadable in {name}", f"{unreadable:,}, not compared")] if unreadable else []),
+        *(
+            (f"  without a vector of {embedder} in {name}", f"{missing['count']:,} of {missing['of']:,}")
+            for embedder, missing in reference["without_vector"].items()
+        ),
+    ]
 
 
 def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:

@@ -64,6 +64,9 @@ class ReferenceFacts:
         malformed: Number of lines of a list that could not be used.
         examples: The first of them.
         flat: Number of PDQ hashes of a list that were left out for their quality.
+        shard_problems: Shards of a set of images that were not read to their end.
+        unreadable: Number of its images, and of such shards, that could not be read.
+        without_vector: Readable images of it without a vector, by embedder.
     """
 
     role: str
@@ -74,3 +77,6 @@ class ReferenceFacts:
     malformed: int
     examples: tuple[str, ...]
     flat: int
+    shard_problems: tuple[ShardProblem, ...]
+    unreadable: int
+    without_vector: dict[str, Missing]
