@@ -30,6 +30,7 @@ from dedupkit.sources.blocklist import read_blocklist
 from dedupkit.stages.crossing import Crossing
 from dedupkit.stages.outside import across_files, write_labels
 from dedupkit.stages.whole import keep_order
+from dedupkit.workflows import dedup
 
 CAPTIONED = "pdq<=31 and caption>=0.5"
 ANGLES = (None, 0, 0, 10, 25, 40, 62, 90)
@@ -344,6 +345,26 @@ def test_an_update_follows_a_run_that_was_decided_again(tmp_path, pictures):
             act()
     new = dk.update(old.path, [parts[1]], tmp_path / "new", workers=0)
     assert new.decide("exact").summary["keep"] == 1
+
+
+@pytest.mark.parametrize("stage", ["match_samples", "verify_samples"])
+def test_an_update_stops_where_the_earlier_run_is_decided_again_meanwhile(
+    tmp_path, pictures, finished, monkeypatch, stage
+):
+    old, shard = shutil.copytree(finished.path, tmp_path / "old"), new_shard(tmp_path, pictures)
+    original = getattr(dedup, stage)
+
+    def slow(*arguments):
+        dk.Run(old).rethreshold("exact")  # another command, while this stage goes on
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dedup, stage, slow)
+        with pytest.raises(dk.DedupkitError, match="old was decided again meanwhile; give the same command again"):
+            dk.update(old, shard, tmp_path / "new", rule="copies", workers=0)
+    with pytest.raises(dk.DedupkitError, match="is not finished"):
+        dk.Run(tmp_path / "new")
+    assert dk.update(old, shard, tmp_path / "new", rule="copies", workers=0).summary["remove"] == 2
 
 
 def test_candidates_of_copies_of_one_new_image_take_no_room_for_the_pairs_among_these(tmp_path):

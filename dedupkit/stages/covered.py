@@ -8,13 +8,15 @@ from typing import Any
 
 from dedupkit.clustering.rules import Atom, Rule
 from dedupkit.engine.marker import read_marker
+from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.config import RunConfig
 from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder.references import Reference
 from dedupkit.signals import known_signals
 from dedupkit.stages.clauses import covers_verified
 from dedupkit.stages.plan import loosest_unranked, ranked_conditions
 
-__all__ = ["changed_earlier", "missing_for", "reference_facts"]
+__all__ = ["changed_earlier", "missing_for", "reference_facts", "refuse_changed"]
 
 _NOTHING_LEFT_OUT: Mapping[str, Any] = {
     "malformed": 0, "examples": [], "flat": 0, "shard_problems": [], "unreadable": 0, "without_vector": {},
@@ -64,6 +66,20 @@ def changed_earlier(config: RunConfig) -> str | None:
         if reference.role == "earlier" and RunFolder(reference.path).verdicts().digest != reference.digest:
             return reference.path
     return None
+
+
+def refuse_changed(references: Sequence[Reference]) -> None:
+    """Refuse to go on with runs that another command decided again, or began to, since they were named.
+
+    Args:
+        references: Earlier runs and reference sets, of which only runs are looked at.
+
+    Raises:
+        DedupkitError: A run is no longer the one that was named.
+    """
+    for reference in references:
+        if reference.kind == "run" and RunFolder(reference.path).verdicts().digest != reference.digest:
+            raise DedupkitError(f"{reference.name} was decided again meanwhile; give the same command again")
 
 
 def _missing_across(rule: Rule, folder: RunFolder, number: int, name: str, ranked: Mapping[str, Atom]) -> str | None:

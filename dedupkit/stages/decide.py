@@ -26,6 +26,7 @@ from dedupkit.signals.column import compared_columns
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages.blocked import blocked_samples
 from dedupkit.stages.caption_facts import CaptionFacts, caption_facts, template_samples
+from dedupkit.stages.covered import refuse_changed
 from dedupkit.stages.earlier_captions import earlier_uses, given_captions
 from dedupkit.stages.families import Families, signals_of, with_families
 from dedupkit.stages.group_table import iter_groups, write_groups
@@ -53,8 +54,13 @@ def decide_and_write(
     Returns:
         Counts for the summary: ``samples``, ``keep``, ``remove``, ``unreadable``, ``reasons``, ``groups``,
         ``largest_group``, ``edges``.
+
+    Raises:
+        DedupkitError: A run that the samples were compared with was decided again meanwhile.
     """
-    return decide_run(folder, config, rule, policy, engine=engine or ThisProcess()).write()
+    decided = decide_run(folder, config, rule, policy, engine=engine or ThisProcess())
+    refuse_changed(config.references)
+    return decided.write()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from dedupkit.sources import Shard, find_shards
 from dedupkit.sources.again import find_again
 from dedupkit.sources.blocklist import Blocklist
 from dedupkit.stages.addresses import ascii_domain
+from dedupkit.stages.covered import refuse_changed
 from dedupkit.stages.plan import Job
 from dedupkit.stages.run import scan_and_embed
 from dedupkit.stages.scan import sample_schema
@@ -78,8 +79,8 @@ def open_reference(
         compute_missing: Whether to compute what an earlier run lacks, from its images.
 
     Raises:
-        DedupkitError: An earlier run lacks a signal or has another model's vectors, its images changed, or images of a
-            reference cannot be read.
+        DedupkitError: An earlier run lacks a signal or has another model's vectors, was decided again meanwhile, its
+            images changed, or images of a reference cannot be read.
     """
     known = known_signals(job.embedders)
     hashes = [name for name in signals if known[name].scan_columns]
@@ -99,6 +100,7 @@ def open_reference(
     config = folder.read_config()
     find = partial(find_again, config.sources, config.shards, directory=config.directory)
     part = _kept(folder)
+    refuse_changed([reference])  # nothing held it while the samples were read
     config = replace(config, embedders=fitted_specs(folder, config.embedders))
     lacks = _lacking(job, folder, config, known, signals)
     if lacks is None:
