@@ -344,6 +344,21 @@ def test_calls_at_once_share_a_folder_for_what_is_temporary(table, tmp_path, mon
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def test_calls_at_once_into_one_folder_are_refused(table, tmp_path, monkeypatch):
+    group, refused = grouped.group_rows, []
+
+    def group_beside(*arguments):
+        with pytest.raises(DedupkitError, match="another process is writing into .*choose another --to") as error:
+            clean_lists(table, tmp_path / "out", rule="caption")
+        refused.append(error)
+        return group(*arguments)
+
+    monkeypatch.setattr(grouped, "group_rows", group_beside)
+    assert clean_lists(table, tmp_path / "out", rule="url").rule == "url"
+    assert len(refused) == 1
+    assert json.loads((tmp_path / "out" / "dedupkit" / "summary.json").read_text())["rule"] == "url"
+
+
 def test_many_rows_open_few_files(tmp_path):
     with KeyParts(tmp_path / "keys", 2**31) as parts:
         assert len(list((tmp_path / "keys").iterdir())) <= 128

@@ -7,7 +7,6 @@ files, holds what it was made from and the size and SHA-256 of each file.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,16 @@ from typing import Any
 
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.files import files_in
-from dedupkit.store import atomic_path, is_temporary, local_home, read_sealed, sweep, write_json, write_sealed
+from dedupkit.store import (
+    atomic_path,
+    held_alone,
+    is_temporary,
+    local_home,
+    read_sealed,
+    sweep,
+    write_json,
+    write_sealed,
+)
 
 __all__ = ["Target"]
 
@@ -57,20 +65,13 @@ class Target:
         self._files.look()
         self._refuse_foreign(claim, format)
         self.state.mkdir(parents=True, exist_ok=True)
-        with (self.state / ".lock").open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DedupkitError(
-                    f"another process is writing into {self.shown}; wait for it or choose another --to"
-                ) from None
-            with self._files.held():
-                self._files.look()
-                self._refuse_foreign(claim, format)  # another process may have come first
-                sweep(self.path)
-                sweep(self.state, recursive=True)
-                write_json(claim, {"format": format})
-                yield
+        with held_alone(self.state / ".lock", self.shown), self._files.held():
+            self._files.look()
+            self._refuse_foreign(claim, format)  # another process may have come first
+            sweep(self.path)
+            sweep(self.state, recursive=True)
+            write_json(claim, {"format": format})
+            yield
 
     def begin(self, format: str, names: Sequence[str]) -> None:
         """Remember what is written, and remove what an earlier call wrote and this one does not.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dedupkit.errors import DedupkitError
 from dedupkit.metadata.grouping import KEY_BYTES
-from dedupkit.store import digest_of, is_temporary, read_json, sweep, write_json
+from dedupkit.store import digest_of, held_alone, is_temporary, read_json, sweep, write_json
 
 if TYPE_CHECKING:
     from dedupkit.metadata.lists import UrlList
 
-__all__ = ["FOLDER", "check_room", "claim", "room_for_keys"]
+__all__ = ["FOLDER", "check_room", "claimed", "room_for_keys"]
 
 FOLDER = "dedupkit"
 """Folder inside the output for the manifest and the summary, which img2dataset does not take for lists."""
@@ -23,8 +24,9 @@ KEYS = "dedupkit-keys.tmp"
 """Folder of the keys inside the output; what a killed call leaves of it is an earlier call's too."""
 
 
-def claim(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
-    """Check that the folder is new or an earlier call's, remove what that call wrote; returns the lists' names.
+@contextmanager
+def claimed(target: Path, lists: Sequence[UrlList], shown: str) -> Iterator[list[str]]:
+    """Hold a folder that is new or an earlier call's alone, without what that call wrote; yields the lists' names.
 
     Args:
         target: The folder on this machine.
@@ -32,8 +34,27 @@ def claim(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
         shown: The folder as messages name it.
 
     Raises:
-        DedupkitError: It holds something else, or two lists have one name.
+        DedupkitError: It holds something else, two lists have one name (then nothing in it was touched), or another
+            process is writing into it.
     """
+    names = _names(target, lists, shown)
+    _earlier(target, shown)
+    (target / FOLDER).mkdir(parents=True, exist_ok=True)
+    with held_alone(target / FOLDER / ".lock", shown):
+        earlier = _earlier(target, shown)  # another process may have come first
+        sweep(target)
+        sweep(target / FOLDER)
+        if earlier is not None:
+            for name in earlier.get("lists", []):
+                if Path(name).name == name:  # anybody may have written the summary
+                    (target / name).unlink(missing_ok=True)
+            (target / FOLDER / "manifest.parquet").unlink(missing_ok=True)
+        write_json(target / FOLDER / "summary.json", {"lists": names})
+        yield names
+
+
+def _names(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
+    """The names of the lists, no two of which are the same, and none of which lies where it would be written."""
     names = [one.path.name for one in lists]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -42,6 +63,11 @@ def claim(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
         folder = one.path.resolve().parent
         if target.resolve() == folder or folder / one.path.name == target.resolve():
             raise DedupkitError(f"{shown} holds the list {one.path}; choose another --to")
+    return names
+
+
+def _earlier(target: Path, shown: str) -> dict[str, Any] | None:
+    """What an earlier call says that it wrote into the folder; None where there was none, and nothing lies there."""
     if target.exists() and not target.is_dir():
         raise DedupkitError(f"{shown} is a file; --to takes a folder")
     earlier = read_json(target / FOLDER / "summary.json") if target.exists() else None
@@ -49,16 +75,7 @@ def claim(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:
     mine = {FOLDER, KEYS, *(earlier.get("lists", []) if isinstance(earlier, dict) else [])}
     if set(present) - mine or (present and not isinstance(earlier, dict) and present != [FOLDER]):
         raise DedupkitError(f"{shown} is not empty and was not written by this command; choose another --to")
-    target.mkdir(parents=True, exist_ok=True)
-    sweep(target)
-    sweep(target / FOLDER)
-    if isinstance(earlier, dict):
-        for name in earlier.get("lists", []):
-            if Path(name).name == name:  # anybody may have written the summary
-                (target / name).unlink(missing_ok=True)
-        (target / FOLDER / "manifest.parquet").unlink(missing_ok=True)
-    write_json(target / FOLDER / "summary.json", {"lists": names})
-    return names
+    return earlier if isinstance(earlier, dict) else None
 
 
 def room_for_keys(temporary: str | Path | None, target: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from dedupkit.store.bucket import Bucket
 from dedupkit.store.guard import refuse_inside
+from dedupkit.store.held import held_alone
 from dedupkit.store.homes import here, local_home, mirror_of
 from dedupkit.store.lease import Lease
 from dedupkit.store.listing import exists, forget_listings, is_dir, list_dir, list_glob, stamp, stamps, walk_files
@@ -52,6 +53,7 @@ __all__ = [
     "file_state",
     "forget_listings",
     "give_back_pages",
+    "held_alone",
     "here",
     "in_blocks",
     "is_dir",

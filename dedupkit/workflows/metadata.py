@@ -63,8 +63,8 @@ def clean_lists(
 
     Raises:
         RuleError: The rule or policy cannot be read.
-        DedupkitError: No such file, no column of URLs, a folder that holds something else, too little room on the disk,
-            more rows, words or pairs than near conditions have memory for.
+        DedupkitError: No such file, no column of URLs, a folder that holds something else or is in use, too little
+            room on the disk, more rows, words or pairs than near conditions have memory for.
         MissingExtraError: can_ada is not installed.
         OSError: Something cannot be written.
     """
@@ -75,7 +75,7 @@ def clean_lists(
     from dedupkit.metadata.near import NearJoin
     from dedupkit.metadata.outcome import write_manifest
     from dedupkit.metadata.room import Room
-    from dedupkit.metadata.target import FOLDER, check_room, claim, room_for_keys
+    from dedupkit.metadata.target import FOLDER, check_room, claimed, room_for_keys
 
     lists = [open_list(path) for path in _expand(files)]
     known = {role for one in lists for role in one.columns}
@@ -85,8 +85,7 @@ def clean_lists(
     settings = settings or KeySettings()
     if settings.urls.standard:
         require("can_ada", "metadata")
-    with staged(to) as target:
-        names = claim(target, lists, str(to))
+    with staged(to) as target, claimed(target, lists, str(to)) as names:
         needed = equal_kinds(parsed)
         kinds = needed + [(name,) for name in _SHOWN if name in known and (name,) not in needed]
         room = room_for_keys(temporary, target)
