@@ -23,7 +23,7 @@ from dedupkit.clustering import decide, parse_policy, parse_rule
 from dedupkit.clustering.policy import DEFAULT_POLICY
 from dedupkit.clustering.rules import reason_of
 from dedupkit.runfolder import RunFolder
-from dedupkit.signals import find_signal, known_signals, requested_signals
+from dedupkit.signals import find_signal, known_signals, requested_signals, vectors
 from dedupkit.signals.across import Across
 from dedupkit.signals.columns import Scanned, read_column, write_edges
 from dedupkit.sources.blocklist import read_blocklist
@@ -508,6 +508,27 @@ def test_an_update_takes_vectors_that_were_loaded_like_those_of_the_earlier_run(
     old = run(made[0][0], tmp_path / "old", rule="mine>=0.9", embed=made[0][1])
     new = dk.update(old.path, made[1][0], tmp_path / "new", embed=made[1][1], workers=0)
     assert new.manifest["reason"].to_pylist() == ["mine"]
+
+
+def test_vectors_that_a_killed_join_with_a_reference_left_are_removed(tmp_path, pictures, monkeypatch):
+    made = []
+    for name in ("one", "other"):
+        source = str(write_tar(tmp_path / f"{name}.tar", [(f"{name}.jpg", pictures["coffee", "same"])]))
+        made.append((source, (np.ones((1, 2)), [name])))
+    run(made[0][0], tmp_path / "old", rule="vectors>=0.9", embed=made[0][1])
+    original = vectors.join_vectors
+
+    def killed(*arguments):
+        shutil.copytree(tmp_path / "new", tmp_path / "killed")  # what a kill would leave
+        return original(*arguments)
+
+    monkeypatch.setattr(vectors, "join_vectors", killed)
+    run(made[1][0], tmp_path / "new", rule="vectors>=0.9", embed=made[1][1], against=str(tmp_path / "old"))
+    gathered = {"0.npy", "1.npy"}
+    assert gathered <= {path.name for path in (tmp_path / "killed").rglob("*.npy")}
+    with RunFolder(tmp_path / "killed").locked():  # as the next call does
+        assert not gathered & {path.name for path in (tmp_path / "killed").rglob("*")}
+    assert not gathered & {path.name for path in (tmp_path / "new").rglob("*")}
 
 
 def test_a_run_whose_earlier_run_is_gone_says_so_when_it_is_updated_and_is_read_as_before(tmp_path, pictures, finished):

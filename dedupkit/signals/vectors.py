@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,20 +112,23 @@ def across_vectors(
     def blocks() -> Iterator[Edges]:
         if not len(leaders[0]) or not len(leaders[1]):
             return
+        gathered = temporary_path(own.folder.path / "vectors")  # removed by the next call where this one is killed
+        gathered.mkdir()
         try:
-            with TemporaryDirectory(prefix="dedupkit-", dir=own.folder.path) as folder:
-                sides = [
-                    gather(scanned, signal.name, mine, Path(folder, f"{side}.npy"))
-                    for side, (scanned, mine) in enumerate(zip((own, other), leaders, strict=True))
-                ]
-                if sides[0].shape[1] != sides[1].shape[1]:
-                    raise DedupkitError(
-                        f"the vectors of {signal.name} have {sides[0].shape[1]} values here and {sides[1].shape[1]} in "
-                        f"{other.folder.path}: they are of another model; --compute-missing computes them for it"
-                    )
-                for a, b, score in join_vectors(signal.spec, sides, settings, facts):
-                    yield leaders[0][a], leaders[1][b], score
+            sides = [
+                gather(scanned, signal.name, mine, gathered / f"{side}.npy")
+                for side, (scanned, mine) in enumerate(zip((own, other), leaders, strict=True))
+            ]
+            if sides[0].shape[1] != sides[1].shape[1]:
+                raise DedupkitError(
+                    f"the vectors of {signal.name} have {sides[0].shape[1]} values here and {sides[1].shape[1]} in "
+                    f"{other.folder.path}: they are of another model; --compute-missing computes them for it"
+                )
+            for a, b, score in join_vectors(signal.spec, sides, settings, facts):
+                yield leaders[0][a], leaders[1][b], score
         except ValueError as error:
             raise DedupkitError(f"{signal.name}: {error}") from error
+        finally:
+            shutil.rmtree(gathered, ignore_errors=True)
 
     return Across(labels[0], labels[1], blocks(), facts)
