@@ -14,8 +14,12 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+
+
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -47,7 +51,9 @@ from dedupkit.neighbors.hamming.dihedral import dihedral_distance
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal, known_signals
 from dedupkit.signals.impostors import Products, hash_sides
-from dedupkit.sources import find_shards
+from dedupkit.sources import ShardError, find_shards
+from dedupkit.sources.webdataset import TarShard
+from dedupkit.workflows import calibrate
 
 NAMES = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins")
 
@@ -510,6 +516,23 @@ class TestCalibrating:
         }
         assert transformations["jpeg-75"] == 1
         assert transformations["sides-10"] > 0.5  # what crops is for
+
+    def test_images_that_a_scan_reaches_later_are_impostors_too(self, tmp_path, monkeypatch):
+        members = [(f"{n}.png", encode(Image.new("RGB", (16, 16), (50 * n, 0, 0)), "PNG")) for n in range(5)]
+        source, original = str(write_tar(tmp_path / "in.tar", members)), TarShard.read
+
+        def broken_off(shard, **options):
+            yield from islice(original(shard, **options), 3)
+            raise ShardError("the disk failed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TarShard, "read", broken_off)
+            finished = run(source, tmp_path / "out", rule="exact")
+        measured = Mock(wraps=calibrate.measure_impostors)
+        monkeypatch.setattr(calibrate, "measure_impostors", measured)
+        finished.calibrate(sample=1, workers=1)
+        run(source, tmp_path / "out", rule="exact").calibrate(sample=1, workers=1)
+        assert [images.tolist() for (_, _, _, images, _), _ in measured.call_args_list] == [[0, 1, 2], [0, 1, 2, 3, 4]]
 
     @pytest.mark.parametrize("colours", [["navy"], ["navy", "white", "olive"]])
     def test_images_that_no_hash_can_tell_apart(self, tmp_path, colours):

@@ -125,12 +125,12 @@ def _open(path: str | Path, seed: int, workers: int) -> Known:
 
 
 def _scanned(known: Known) -> list[Any]:
-    """What the run's fingerprints depend on."""
+    """Digests of the run's fingerprints; a shard that broke off is read again under the same key."""
     folder, shards = known.folder, range(known.shards)
     files = [folder.scan_marker(shard) for shard in shards]
     files += [folder.embed_marker(name, shard) for name in known.rule.signals for shard in shards]
     markers = [read_marker(file) for file in files]
-    return [None if marker is None else marker.key for marker in markers]
+    return [None if marker is None else [marker.key, sorted(map(list, marker.files.values()))] for marker in markers]
 
 
 def _synthetic(known: Known, originals: Originals, sample: int, device: str | None, *, keep_copies: bool) -> Synthetic:
