@@ -439,6 +439,16 @@ class TestCalibrating:
         assert done.facts.to_json()["synthetic"]["originals"] == 4
         assert tar.stat().st_mtime_ns == written
 
+    def test_copies_are_kept_also_where_they_were_measured_before(self, tmp_path):
+        tar = write_tar(tmp_path / "in.tar", [("a.png", encode(Image.new("RGB", (16, 16), "navy"), "PNG"))])
+        finished = run(str(tar), tmp_path / "out", rule="exact")
+        first = finished.calibrate(workers=1).facts
+        assert finished.calibrate(workers=1, keep_copies=True).facts == first
+        (copies,) = (tmp_path / "out" / "calibration" / "work" / "images").iterdir()
+        assert copies.stat().st_size > 0
+        finished.calibrate(workers=1)
+        assert not copies.exists()
+
     def test_copies_of_an_interrupted_larger_sample_do_not_count(self, copy, monkeypatch):
         def stop(*arguments):
             raise KeyboardInterrupt

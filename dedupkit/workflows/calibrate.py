@@ -142,7 +142,7 @@ def _synthetic(known: Known, originals: Originals, sample: int, device: str | No
     file = known.folder.synthetic
     work = known.folder.work(file)
     synthetic = read_synthetic(file, key)
-    if synthetic is None:
+    if synthetic is None or (keep_copies and not work.exists()):
         options: dict[str, Any] = {"key": key, "workers": known.workers, "device": device}
         texts = captions_of_samples(Scanned(known.folder, known.shards), np.array(samples)).to_pylist()
         captions = dict(zip(samples, texts, strict=True))
