@@ -888,31 +888,35 @@ class TestJudging:
         assert done.facts.to_json()["precision"]["share"] == pytest.approx(share, abs=1e-6)
 
     def test_answers_taken_back_and_answers_about_other_samples_do_not_count(self, copy):
-        keys = dk.Run(copy).manifest["key"].to_pylist()
+        manifest = dk.Run(copy).manifest
+        keys, digests = manifest["key"].to_pylist(), manifest["sha256"].to_pylist()
         line = {"a": 0, "b": 1, "keys": keys[:2], "reasons": ["pdq"], "scores": {"pdq": 2}, "same": True}
         path = copy / "calibration" / "answers.jsonl"
         lines = [line, {**line, "b": 2, "keys": [keys[0], "impostor"]}, {**line, "b": 10**9}, {**line, "b": 3}]
         lines += [{**line, "same": None}, {**line, "b": 4, "keys": [keys[0], keys[4]]}]
+        other = {**line, "a": 1, "b": 5, "keys": [keys[1], keys[5]], "sha256": [digests[1], digests[5]]}
+        lines += [other, {**other, "b": 4, "keys": [keys[1], keys[4]]}]  # the second key names another image now
         path.write_text("\n".join(map(json.dumps, lines)) + "\n", "utf-8")
-        assert read_answers(path, RunFolder(copy), 1) == {(0, 4): (frozenset({"pdq"}), True)}
+        counted = (frozenset({"pdq"}), True)
+        assert read_answers(path, RunFolder(copy)) == {(0, 4): counted, (1, 5): counted}
 
     def test_a_full_disk_costs_the_answer_that_it_cut_short(self, tmp_path, monkeypatch):
         path, drawn = tmp_path / "answers.jsonl", Drawn(0, 1, {"pdq": 2})
-        keys = ["an\u2028other", "one"]
-        monkeypatch.setattr("dedupkit.calibration.judged.keys_of", lambda *_: dict(enumerate([*keys, "two"])))
-        append_answer(path, drawn, keys, True)
+        images = dict(enumerate([("an\u2028other", "00"), ("one", "01"), ("two", "02")]))
+        monkeypatch.setattr("dedupkit.calibration.judged.images_of", lambda *_: images)
+        append_answer(path, drawn, images, True)
         whole = path.read_bytes()
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 9, before[1]))
         try:
             with pytest.raises(OSError, match="No space"):
-                append_answer(path, drawn, keys, False)
+                append_answer(path, drawn, images, False)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert path.read_bytes() == whole
         path.write_bytes(whole + whole[: whole.index("\u2028".encode()) + 1])
-        append_answer(path, Drawn(0, 2, {"pdq": 2}), [keys[0], "two"], False)
-        found = read_answers(path, RunFolder(tmp_path), 1)
+        append_answer(path, Drawn(0, 2, {"pdq": 2}), images, False)
+        found = read_answers(path, RunFolder(tmp_path))
         assert {pair: same for pair, (_, same) in found.items()} == {(0, 1): True, (0, 2): False}
 
     def test_ctrl_c_ends_it_and_keeps_the_answers(self, copy):

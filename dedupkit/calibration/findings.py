@@ -83,7 +83,7 @@ def findings(
         asked: Number of images that were to be transformed.
         wanted: Precision that thresholds are proposed for.
     """
-    answers = read_answers(known.folder.answers, known.folder, known.shards)
+    answers = read_answers(known.folder.answers, known.folder)
     in_force = [stratum for pairs in found for stratum in strata_of(pairs, steps(pairs.curve), answers, in_force=True)]
     return Facts(
         format=FORMAT,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dedupkit.calibration.judged import Drawn, Found, append_answer, draw_pairs, keys_of, read_answers
+from dedupkit.calibration.judged import Drawn, Found, append_answer, draw_pairs, images_of, read_answers
 from dedupkit.calibration.judging import JudgingServer, Question
 from dedupkit.errors import DedupkitError, RereadError
 from dedupkit.images import open_image, thumbnail
@@ -54,15 +54,15 @@ def judge_pairs(
     drawn = draw_pairs(found, per_band, seed)
     if not drawn:
         raise DedupkitError("there is nothing to judge: no two different images were matched by a score")
-    answered = read_answers(file, folder, len(originals.shards))
-    keys = keys_of(folder, len(originals.shards), {sample for pair in drawn for sample in (pair.a, pair.b)})
+    answered = read_answers(file, folder)
+    images = images_of(folder, {sample for pair in drawn for sample in (pair.a, pair.b)})
     waiting = []
     for pair in drawn:
         reasons, same = answered.get((pair.a, pair.b), (frozenset[str](), None))
         if same is None:
             waiting.append(pair)
         elif not set(pair.scores) <= reasons:  # judged for one alternative, and now drawn for another
-            append_answer(file, pair, [keys[pair.a], keys[pair.b]], same)
+            append_answer(file, pair, images, same)
     if not waiting:
         return 0
     samples = {sample for pair in waiting for sample in (pair.a, pair.b)}
@@ -72,8 +72,7 @@ def judge_pairs(
     questions = [_question(pair, rows, turn) for pair, turn in zip(waiting, turned.tolist(), strict=True)]
 
     def record(number: int, same: bool | None) -> None:
-        pair = waiting[number]
-        append_answer(file, pair, [keys[pair.a], keys[pair.b]], same)
+        append_answer(file, waiting[number], images, same)
 
     thumbnails = _Thumbnails(originals, [(question.a, question.b) for question in questions])
     server = JudgingServer(questions, thumbnails.get, record, port)

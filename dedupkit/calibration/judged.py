@@ -1,8 +1,9 @@
 """Found pairs for a person to judge, and the answers, which outlive everything else in the folder.
 
-``calibration/answers.jsonl`` has one line per answer: ``a`` and ``b`` (samples), ``keys`` (theirs), ``reasons`` (the
-alternatives for which the pair was drawn), ``scores`` by alternative, and ``same``: true, false, or null for an answer
-that was taken back. The last answer about a pair counts, for all the alternatives that it was ever drawn for.
+``calibration/answers.jsonl`` has one line per answer: ``a`` and ``b`` (samples), ``keys`` and ``sha256`` (theirs),
+``reasons`` (the alternatives for which the pair was drawn), ``scores`` by alternative, and ``same``: true, false, or
+null for an answer that was taken back. The last answer about a pair counts, for all the alternatives that it was ever
+drawn for.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dedupkit.calibration.curves import Curve, grid
 from dedupkit.calibration.strata import Stratum, draw, stratum_of
 from dedupkit.clustering import Rule, scored_pairs
 from dedupkit.clustering.rules import reason_of
+from dedupkit.manifest.rows import taken_rows
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned, read_column
@@ -30,6 +32,8 @@ from dedupkit.signals.columns import Scanned, read_column
 __all__ = ["Answers", "Drawn", "Found", "append_answer", "draw_pairs", "found_pairs", "read_answers", "strata_of"]
 
 Pair = tuple[int, int]
+Image = tuple[str, str | None]
+"""Key and SHA-256 of a sample."""
 Answers = dict[Pair, tuple[frozenset[str], bool]]
 """By pair: the alternatives for which it was drawn, and whether the two are the same image."""
 
@@ -126,9 +130,10 @@ def strata_of(
     ]
 
 
-def append_answer(path: Path, drawn: Drawn, keys: Sequence[str], same: bool | None) -> None:
+def append_answer(path: Path, drawn: Drawn, images: Mapping[int, Image], same: bool | None) -> None:
     """Record one answer: a line, whole or not at all, that is on the disk when this returns."""
-    line = {"a": drawn.a, "b": drawn.b, "keys": list(keys), "reasons": sorted(drawn.scores)}
+    keys, digests = zip(images[drawn.a], images[drawn.b], strict=True)
+    line = {"a": drawn.a, "b": drawn.b, "keys": keys, "sha256": digests, "reasons": sorted(drawn.scores)}
     text = json.dumps({**line, "scores": dict(drawn.scores), "same": same}, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
@@ -142,7 +147,7 @@ def append_answer(path: Path, drawn: Drawn, keys: Sequence[str], same: bool | No
         os.fsync(file.fileno())
 
 
-def read_answers(path: Path, folder: RunFolder, shards: int) -> Answers:
+def read_answers(path: Path, folder: RunFolder) -> Answers:
     """The answers so far; those about samples that are no longer what they were do not count."""
     try:
         lines = path.read_bytes().split(b"\n")
@@ -156,18 +161,26 @@ def read_answers(path: Path, folder: RunFolder, shards: int) -> Answers:
             entries.append(entry)
         except (ValueError, KeyError, TypeError):  # a line that a full disk cut short
             continue
-    keys = keys_of(folder, shards, {sample for entry in entries for sample in entry["pair"]})
+    images = images_of(folder, {sample for entry in entries for sample in entry["pair"]})
     answers: Answers = {}
     for entry in entries:
         pair, reasons = entry["pair"], entry["reasons"]
         before = answers.pop(pair, None)
-        if entry.get("same") is not None and [keys.get(sample) for sample in pair] == entry.get("keys"):
+        if entry.get("same") is not None and _is_about(entry, [images.get(sample) for sample in pair]):
             answers[pair] = (reasons | (before[0] if before else frozenset()), bool(entry["same"]))
     return answers
 
 
-def keys_of(folder: RunFolder, shards: int, samples: set[int]) -> dict[int, str]:
-    """The keys of some samples; those that the run does not have are left out."""
-    column = read_column(folder, shards, "key")["key"]
-    known = sorted(sample for sample in samples if 0 <= sample < len(column))
-    return dict(zip(known, column.take(pa.array(known, pa.int64())).to_pylist(), strict=True))
+def _is_about(entry: Mapping[str, Any], images: Sequence[Image | None]) -> bool:
+    """Whether an answer is about two images; one of an earlier version names them by their keys alone."""
+    keys, digests = ([image and image[part] for image in images] for part in (0, 1))
+    return entry.get("keys") == keys and entry.get("sha256", digests) == digests
+
+
+def images_of(folder: RunFolder, samples: Iterable[int]) -> dict[int, Image]:
+    """Key and SHA-256 of some samples; those that the run does not have are left out."""
+    with pq.ParquetFile(folder.manifest) as file:
+        known = sorted(sample for sample in samples if 0 <= sample < file.metadata.num_rows)
+        found = list(taken_rows(file, np.array(known, np.int64), ["key", "sha256"]))
+    rows = (row for table in found for row in table.to_pylist())
+    return {sample: (row["key"], row["sha256"]) for sample, row in zip(known, rows, strict=True)}
