@@ -17,8 +17,6 @@ import threading
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-
-
 from unittest.mock import Mock
 from urllib.parse import urlsplit
 

@@ -308,6 +308,13 @@ def test_images_without_a_vector_are_counted_and_named_wherever_recall_is(partly
     assert "3 of 12 readable images have no vector of clip" in card
 
 
+def test_shards_that_are_gone_leave_the_keys_of_the_others(partly, tmp_path):
+    embed = f"precomputed:{tmp_path / 'clip'}"
+    found = run(f"{tmp_path}/in/{{00000..00003}}.tar", tmp_path / "gone", rule="exact or clip>=0.9", embed=embed)
+    assert len(found.summary["shard_problems"]) == 2
+    assert found.summary["without_vector"]["clip"]["count"] == 3
+
+
 @pytest.mark.parametrize("tasks", ["1", "1000"])
 def test_a_recall_that_could_not_be_measured_is_not_known(partly, tmp_path, monkeypatch, tasks):
     monkeypatch.setenv("DEDUPKIT_JOIN_TASKS_FROM", tasks)

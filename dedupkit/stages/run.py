@@ -243,9 +243,12 @@ def _were_joined(job: Job, name: str, source: Any, asked: list[str]) -> bool:
 
 def _identifiers(job: Job) -> list[str]:
     """What vectors can be joined by: keys name a sample only where no two shards share them."""
+    import pyarrow.compute as pc
+
     from dedupkit.signals.columns import read_column
 
     keys = read_column(job.folder, len(job.shards), "key")["key"]
+    keys = keys.filter(pc.not_equal(keys, ""))  # stands for the rest of a shard that broke off, and names nothing
     return ["uid", "key", "url"] if len(keys.unique()) == len(keys) else ["uid", "url"]
 
 
