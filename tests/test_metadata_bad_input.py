@@ -163,6 +163,19 @@ def test_columns_of_any_type_are_compared_or_refused_in_one_line(tmp_path, rule,
             assert summary.keep >= 2
 
 
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("-width, sample", [2, 3]), ("-pixels, -width", [1, 3]), ("width, -pixels", [0, 3])]
+)
+def test_a_keep_policy_names_pixels_and_a_side(tmp_path, policy, kept):
+    columns = {"url": ["http://a/1"] * 3 + ["http://a/2"], "width": [1, 2, 3, 1], "height": [1, 4, 2, 1]}
+    pq.write_table(pa.table(columns).slice(0, 0), tmp_path / "a.parquet")
+    clean_lists(tmp_path / "a.parquet", tmp_path / "none", keep=policy)
+    assert manifest(tmp_path / "none") == []
+    pq.write_table(pa.table(columns), tmp_path / "b.parquet")
+    clean_lists(str(tmp_path / "{a,b}.parquet"), tmp_path / "out", keep=policy)
+    assert [row["row"] for row in manifest(tmp_path / "out") if row["verdict"] == "keep"] == kept
+
+
 @pytest.mark.parametrize("odd", ["", "n/a", "1,024", "-"])
 @pytest.mark.parametrize("kind", ["csv", "large_string", "binary", "dictionary"])
 def test_a_cell_that_is_no_number_is_the_only_one_that_a_keep_policy_misses(tmp_path, odd, kind):

@@ -87,14 +87,15 @@ def _keyed(
     """The batches of all lists in order with their keys, of which a few are made ahead."""
     needed = ["width", "height"] if "pixels" in policy.needs else []
     needed += [name for name in policy.needs if name != "pixels"]
+    grouped.values = {name: [np.zeros(0)] for name in needed}  # each once, also where the lists have no rows
     roles = sorted({*needed, *("url" if name == "url_family" else name for kind in kinds for name in kind)})
     waiting: deque[tuple[Batch, Future[list[Keys]]]] = deque()
     total = 0
     for one in lists:
         for batch in one.batches(roles):
             total += batch.rows
-            for name in needed:
-                grouped.values.setdefault(name, []).append(_numbers(batch.columns.get(name), batch.rows))
+            for name, values in grouped.values.items():
+                values.append(_numbers(batch.columns.get(name), batch.rows))
             waiting.append((batch, pool.submit(batch_keys, batch.columns, batch.rows, kinds, settings)))
             if len(waiting) > ahead:
                 first, keys = waiting.popleft()
