@@ -294,12 +294,17 @@ def test_tars_keep_every_column_of_the_source_in_their_json(tmp_path, wide):
 
 
 def test_files_whose_columns_differ_are_kept_together(tmp_path, pictures):
+    hashes = [[5342098710232340123], [0.5], pa.array([2], pa.int32()), [None]]  # LAION's, as pandas writes them
+    seeds = [[-1], pa.array([2**64 - 1], pa.uint64()), pa.array([2], pa.int32()), [None]]
     for number, extra in enumerate([{"n": [1]}, {"n": [2.5], "more": ["x"]}, {"n": ["text"]}, {"n": [{"a": 1}]}]):
-        table = pa.table({"image": [pictures[2 * number]], **extra})
+        numbers = {"hash": hashes[number], "seed": seeds[number]}
+        table = pa.table({"image": [pictures[2 * number]], **numbers, **extra})
         pq.write_table(table, tmp_path / f"{number}.parquet")
     run(str(tmp_path / "*.parquet"), tmp_path / "out").apply(tmp_path / "clean", format="parquet", shards=2)
     tables = [pq.read_table(path) for path in sorted((tmp_path / "clean").glob("*.parquet"))]
     assert tables[0].schema == tables[1].schema
     assert pa.concat_tables(tables)["more"].to_pylist() == [None, "x", None, None]
     assert pa.concat_tables(tables)["n"].to_pylist() == ["1", "2.5", "text", '{"a": 1}']
+    assert pa.concat_tables(tables)["hash"].to_pylist() == [5342098710232340123.0, 0.5, 2.0, None]
+    assert pa.concat_tables(tables)["seed"].to_pylist() == ["-1", str(2**64 - 1), "2", None]
     assert as_array(["text", 1, {"a": 1}, None], pa.string()).to_pylist() == ["text", "1", '{"a": 1}', None]

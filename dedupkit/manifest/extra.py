@@ -26,8 +26,8 @@ _CAPTIONS = b"dedupkit.captions"
 def extra_schema(shards: Iterable[Shard]) -> pa.Schema:
     """The columns of some shards but the image, as Parquet has them: of Parquet files and of img2dataset's metadata.
 
-    A column whose types in two files do not fit together is text. What Hugging Face ``datasets`` says of the columns
-    is kept in the schema's metadata.
+    A column whose types in two files do not fit together is text; one of integers here and floats there is of floats,
+    as in pandas. What Hugging Face ``datasets`` says of the columns is kept in the schema's metadata.
     """
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         found = pool.map(_schema_of, shards)  # many files share one; older pyarrow cannot hash a schema with metadata
@@ -75,12 +75,17 @@ def beside(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]
 
 
 def as_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Python values as a column of a type; what Python holds as text or a number is read back as the type."""
+    """Python values as a column of a type; what Python holds as text or a number is read back as the type.
+
+    An integer that no float equals is the nearest one in a column of floats.
+    """
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         if pa.types.is_string(kind):
             return pa.array([v if v is None or isinstance(v, str) else json.dumps(as_json(v)) for v in values], kind)
+        if pa.types.is_floating(kind):
+            return pa.array([None if value is None else float(value) for value in values], kind)
         return pa.array(values).cast(kind)
 
 
@@ -118,6 +123,9 @@ def _schema_of(shard: Shard) -> pa.Schema:
 
 
 def _merged(one: pa.Field, other: pa.Field) -> pa.Field:
+    kinds = {one.type, other.type}
+    if pa.uint64() in kinds and any(map(pa.types.is_signed_integer, kinds)):  # Arrow would take int64
+        return pa.field(one.name, pa.string())
     try:
         return pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive").field(0)
     except pa.ArrowException:
