@@ -110,18 +110,31 @@ def test_a_kept_sample_whose_copies_say_what_it_says_carries_no_other_caption(tm
 def test_one_caption_can_be_drawn_for_each_sample_the_same_for_a_seed(tmp_path, photos):
     texts = ["one", "one", "one", "two"]
     samples = [(f"{image}{number}", image, text) for image in range(8) for number, text in enumerate(texts)]
-    source = write_tar(tmp_path / "in.tar", members(photos, samples))
+    samples += [("w0", 8, None), ("w1", 8, "three"), ("x0", 9, None), ("x1", 9, "four")]
+    source = write_tar(tmp_path / "in.tar", members(photos, samples, with_json=("x0",)))
     found = run(source, tmp_path / "run", "merge")
     drawn = []
     for seed, name in ((1, "a"), (1, "b"), (2, "c")):
         found.apply(tmp_path / name, caption_seed=seed)
         drawn.append({key: text for key, text in cleaned(tmp_path / name).items() if key.endswith(".txt")})
     assert drawn[0] == drawn[1] != drawn[2]
-    assert set(drawn[0].values()) | set(drawn[2].values()) == {b"one", b"two"}
+    assert set(drawn[0].values()) | set(drawn[2].values()) == {b"one", b"two", b"three"}
+    assert drawn[0]["w0.txt"] == b"three"  # which the kept sample did not have itself
+    stated = {name: json.loads(data) for name, data in cleaned(tmp_path / "a").items() if name.endswith("json")}
+    assert [stated[name]["caption"] for name in ("w0.json", "x0.json")] == ["three", "four"]
     found.apply(tmp_path / "parquet", format="parquet", caption_seed=1)
     table = pq.read_table(tmp_path / "parquet" / "00000.parquet")
-    assert table["captions"].to_pylist() == [["one", "two"]] * 8
-    assert [text.encode() for text in table["caption"].to_pylist()] == list(drawn[0].values())
+    assert table["captions"].to_pylist() == [["one", "two"]] * 8 + [["three"], ["four"]]
+    assert [text.encode() for text in table["caption"].to_pylist()] == [*drawn[0].values(), b"four"]
+
+
+def test_a_drawn_caption_fills_a_column_that_is_null(tmp_path, photos):
+    columns = {"jpg": jpegs(photos, 1) * 2, "caption": pa.nulls(2, pa.string()), "TEXT": [None, "a fox"]}
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    run(tmp_path / "in.parquet", tmp_path / "run", "merge").apply(tmp_path / "clean", caption_seed=1)
+    files = cleaned(tmp_path / "clean")
+    assert files["00000000.txt"] == b"a fox"
+    assert json.loads(files["00000000.json"])["caption"] == "a fox"
 
 
 def test_frequent_captions_are_listed(source, tmp_path):

@@ -193,8 +193,9 @@ def test_a_folder_of_images_becomes_shards_with_captions(tmp_path, pictures):
     (images / "same.jpeg").write_bytes(pictures[4])
     run(str(images), tmp_path / "out").apply(tmp_path / "clean")
     samples = {s["__key__"]: s for s in wds.WebDataset(str(tmp_path / "clean" / "00000.tar"), shardshuffle=False)}
-    assert samples["sub.dir/one%2Etwo"]["txt"] == b"a photo"
-    assert len(samples) == 3
+    texts = {key: sample["txt"] for key, sample in samples.items()}  # each has one, or to_tuple("jpg", "txt") fails
+    assert texts.pop("sub.dir/one%2Etwo") == b"a photo"
+    assert list(texts.values()) == [b"", b""]
 
 
 def test_shards_of_very_long_keys_stay_readable(tmp_path, pictures):
@@ -228,7 +229,7 @@ def test_a_file_name_loses_its_suffix_once(tmp_path, pictures, suffix):
     (images / f"IMG_0001.{suffix}").write_bytes(pictures[0])
     run(str(images), tmp_path / "out").apply(tmp_path / "clean")
     with tarfile.open(tmp_path / "clean" / "00000.tar") as archive:
-        assert archive.getnames() == [f"IMG_0001.{suffix.lower()}", "IMG_0001.json"]
+        assert archive.getnames() == [f"IMG_0001.{suffix.lower()}", "IMG_0001.txt", "IMG_0001.json"]
         stated = json.loads(archive.extractfile("IMG_0001.json").read())
     assert stated["original_key"] == f"IMG_0001.{suffix}"
     assert stated["key"] == "IMG_0001"

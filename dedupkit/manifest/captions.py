@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dedupkit.manifest.extra import beside
 from dedupkit.sources import Sample
-from dedupkit.sources.columns import ALIASES
+from dedupkit.sources.columns import ALIASES, as_text
 
 __all__ = ["CarriedCaptions", "carried_captions", "with_captions"]
 
@@ -66,8 +66,8 @@ def _carried(sample: int, captions: Sequence[Mapping[str, Any]], seed: int | Non
 def with_captions(sample: Sample, row: dict[str, Any], carried: CarriedCaptions) -> tuple[Sample, dict[str, Any]]:
     """A sample and its row with the captions that it carries.
 
-    A caption that replaces its own does so in the members, the JSON, the row and the columns of the source; the list of
-    all is ``captions`` in the row and in the JSON.
+    A caption that replaces its own does so in the members, the JSON, the row and the columns of the source; where it
+    has none, the JSON and the row have it. The list of all is ``captions`` in the row and in the JSON.
     """
     members, extra, text = dict(sample.members), sample.extra, carried.text
     if text is not None:
@@ -103,6 +103,8 @@ def _stated(data: bytes, carried: CarriedCaptions) -> bytes:
         return data
     if carried.text is not None:
         value = _replaced(value, carried.text)
+        if carried.text and as_text(value, "caption") is None:
+            value["caption"] = carried.text
     if carried.texts:
         value = beside(value, {"captions": list(carried.texts)})
     return json.dumps(value).encode()

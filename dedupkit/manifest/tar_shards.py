@@ -13,7 +13,6 @@ from dedupkit.manifest.extra import as_json, beside
 from dedupkit.manifest.names import ArchiveNames, safe_extension
 from dedupkit.manifest.readme import readme
 from dedupkit.sources import Sample
-from dedupkit.sources.columns import ALIASES
 
 __all__ = ["TarShardWriter"]
 
@@ -28,7 +27,8 @@ class TarShardWriter:
     Every sample has a ``json``: the source's own, byte for byte, where the name in the tar is the key; with
     ``original_key`` added where it is not (see :mod:`dedupkit.manifest.names`); and where the source has none,
     ``caption``, ``url``, ``uid``, every other column of the source, the ``captions`` that the sample carries, ``key``
-    and ``original_key``.
+    and ``original_key``. Then there is a ``txt`` with the caption too, empty where there is none, because readers want
+    the same members of every sample.
     """
 
     suffix = ".tar"
@@ -56,8 +56,7 @@ class TarShardWriter:
         # JSON that is no object can hold no key, so the name must keep all of it.
         name = self._names.give(row["key"], None if stated is None else sample.image_ext)
         if "json" not in members:
-            if sample.extra.keys() & set(ALIASES["caption"]):
-                members.setdefault("txt", b"")  # as img2dataset has it: every sample of a shard has the same members
+            members.setdefault("txt", (row["caption"] or "").encode())
             members["json"] = _dump(_described(sample, name, row))
         elif stated is not None and name != row["key"]:
             members["json"] = _dump({**stated, "original_key": row["key"]})
@@ -107,7 +106,8 @@ def _described(sample: Sample, name: str, row: Mapping[str, Any]) -> dict[str, A
     """The JSON of a sample whose source has none: the columns of the source, and what the manifest says."""
     known = {field: row.get(field) for field in ("caption", "url", "uid")}
     ours = {"key": name, "original_key": row["key"]}
-    theirs = {column: as_json(value) for column, value in sample.extra.items()}
+    stated = {column: as_json(value) for column, value in sample.extra.items()}
+    theirs = {column: value for column, value in stated.items() if value is not None or column not in known}
     if theirs.get("key") in ours.values():
         del theirs["key"]
     if "captions" in row:
