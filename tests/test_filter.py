@@ -322,6 +322,7 @@ def test_a_path_in_a_cell_and_an_opened_file_are_read(tmp_path, tars, images):
         opened = Image.open(tmp_path / f"{number}.jpg")
         expected = tars.keep_filter()({"image": {"bytes": image, "path": None}})
         assert tars.keep_filter()({"image": stored_as}) == tars.keep_filter()({"image": opened}) == expected
+        assert tars.keep_filter()({"depth.png": b"beside it", "jpg": image}) == expected
     with pytest.raises(UnknownSampleError, match="stored bytes"):
         tars.keep_filter()({"image": Image.open(io.BytesIO(images[0]))})
 

@@ -103,8 +103,10 @@ class Example:
         return value if isinstance(value, Mapping) else parse_json(value) if isinstance(value, bytes) else {}
 
     def _image_names(self) -> list[str]:
+        """Columns and members that may be the image: ``jpg`` before ``depth.png``, as a scan takes it."""
         names = [name for name in self._values if not name.startswith("__")]
-        return [name for name in names if name.rpartition(".")[2].lower() in (*IMAGE_EXTENSIONS, *_IMAGE_COLUMNS)]
+        found = [name for name in names if name.rpartition(".")[2].lower() in (*IMAGE_EXTENSIONS, *_IMAGE_COLUMNS)]
+        return sorted(found, key=lambda name: "." in name)
 
     def _stored(self, name: str) -> bytes | None:
         """The stored bytes of an image column: bytes, a struct with bytes or a path, or an image opened from a file."""
