@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,11 +55,14 @@ def parquet(tmp_path_factory, images):
     return parquet_run(tmp_path_factory.mktemp("parquet"), [images[part::4] for part in range(4)])
 
 
-def parquet_run(folder: Path, parts: list[list[bytes]], **columns) -> dk.Run:
+def parquet_run(folder: Path, parts: list[list[bytes]], **columns: Callable[[int, int], str]) -> dk.Run:
+    """A run over Parquet files; a further column has what is made from the numbers of file and row."""
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     for number, part in enumerate(parts):
         rows = [{"bytes": data, "path": None} for data in part]
-        table = pa.table({"image": pa.array(rows, image), "n": [f"{number}/{row}" for row in range(len(part))]})
+        made = {"n": lambda number, row: f"{number}/{row}", **columns}
+        texts = {name: [make(number, row) for row in range(len(part))] for name, make in made.items()}
+        table = pa.table({"image": pa.array(rows, image), **texts})
         pq.write_table(table, folder / f"{number}.parquet")
     return run(str(folder / "*.parquet"), folder / "out", rule="copies")
 
@@ -117,6 +121,26 @@ def test_the_nodes_of_a_job_keep_together_what_the_manifest_keeps(tmp_path, parq
         mine = split_dataset_by_node(data, rank=rank, world_size=2)
         found += [row["n"] for row in mine.filter(parquet.keep_filter(), with_indices=True)]
     assert sorted(found) == sorted(kept_rows(parquet))
+
+
+@pytest.mark.parametrize(
+    ("files", "columns"),
+    [
+        (4, {"key": lambda number, row: f"{2 - row:08d}", "source": lambda number, row: f"earlier/{number}.parquet"}),
+        (4, {"key": lambda number, row: f"cat-{row}", "source": lambda number, row: f"earlier/{number}.parquet"}),
+        (1, {"key": lambda number, row: f"{2 - row:08d}"}),
+    ],
+    ids=["of another row", "of no row", "without a source"],
+)
+def test_keys_of_an_earlier_run_or_of_ones_own_do_not_decide(tmp_path, images, files, columns):
+    """As in cleaned Parquet files, whose ``key`` and ``source`` are those of the run that they come from."""
+    finished = parquet_run(tmp_path, [images[part::4] for part in range(4)][:files], **columns)
+    table = stored(finished, tmp_path)
+    for named in (table, table.rename_column("key", "__key__")):
+        assert set(named.filter(finished.keep_filter())["n"]) == kept_rows(finished)
+    stranger = {**table[0], "image": {"bytes": b"of no sample", "path": None}}
+    with pytest.raises(UnknownSampleError, match="knows no sample with this key, sha256"):
+        finished.keep_filter()(stranger)
 
 
 def test_copies_that_nothing_tells_apart_need_a_checked_row_number(tmp_path, images):

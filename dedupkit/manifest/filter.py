@@ -132,9 +132,9 @@ class KeepFilter:
         return verdict
 
     def _surely(self, example: Example) -> bool | None:
-        """The verdict where key and source tell it at once, which is the common case."""
+        """The verdict where key and shard tell it at once, which is the common case."""
         key, source = example.key, example.source
-        if key is None:
+        if key is None or not example.is_from_shard:
             return None
         sources = self._known.all_sources if source is None else self._known.sources(source)
         return self._known.in_source_surely(sources[0], key) if len(sources) == 1 else None
@@ -144,18 +144,31 @@ class KeepFilter:
         key, source = example.key, example.source
         sources = self._known.all_sources if source is None else self._known.sources(source)
         if key is not None and (len(sources) == 1 or (source is not None and sources)):
-            found = [rows for name in sources if len(rows := self._known.in_source(name, key))]
-            if found:
-                return _joined(found)
-            raise UnknownSampleError(f"{' and '.join(sources[:3])} had no sample {key!r} when the run was made")
+            rows = _joined([self._known.in_source(name, key) for name in sources])
+            rows = rows if example.is_from_shard else self._agreeing(example, rows)
+            if len(rows):
+                return rows
+            if example.is_from_shard:
+                raise UnknownSampleError(f"{' and '.join(sources[:3])} had no sample {key!r} when the run was made")
+            key = None  # of another run, or of the table alone
         for column in _COLUMNS:
             value = example.get(column)
             if value is not None and len(rows := self._known.rows(column, value)):
                 same_key = rows if key is None else self._known.having(rows, "key", key)
                 return same_key if len(same_key) else rows
-        if key is not None and source is None and len(rows := self._known.rows("key", key)):
-            return rows
+        if key is not None and source is None:
+            rows = self._agreeing(example, self._known.rows("key", key))
+            if len(rows):
+                return rows
         raise self._unknown(example)
+
+    def _agreeing(self, example: Example, rows: Rows) -> Rows:
+        """Those of some rows that differ from the example in no column that both have."""
+        for column in _COLUMNS:
+            value = example.get(column) if len(rows) else None
+            if value is not None:
+                rows = self._known.having(rows, column, value, None)
+        return rows
 
     def _narrowed(self, example: Example, rows: Rows) -> Rows:
         """Those of some rows that agree with the example in more columns; a column in which none does says nothing."""

@@ -67,6 +67,11 @@ class Example:
         """Where the loader found the shard: a path, a URL or a command."""
         return self._name(SOURCES)
 
+    @property
+    def is_from_shard(self) -> bool:
+        """Whether a loader says in which shard it found the example; ``source`` in a table may be of an earlier run."""
+        return self._values.get("__url__") is not None
+
     def get(self, column: str) -> str | None:
         """The value that stands in a column of the manifest: ``uid``, ``url``, ``caption`` or ``sha256``."""
         if column == "sha256":

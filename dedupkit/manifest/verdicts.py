@@ -91,10 +91,9 @@ class Verdicts:
             self._by_column[column] = _Index(self._read(column))
         return self._by_column[column].rows(value)
 
-    def having(self, rows: Rows, column: str, value: str) -> Rows:
-        """Those of some rows that have a value in a column."""
-        values = [self._cell(column, row) for row in rows.tolist()]
-        return rows[[held == value for held in values]]
+    def having(self, rows: Rows, column: str, *values: str | None) -> Rows:
+        """Those of some rows that have one of some values in a column."""
+        return rows[[self._cell(column, row) in values for row in rows.tolist()]]
 
     @cached_property
     def all_sources(self) -> list[str]:
