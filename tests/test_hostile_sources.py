@@ -24,8 +24,7 @@ from PIL import Image
 import dedupkit as dk
 from dedupkit.errors import DedupkitError
 from dedupkit.sources import Sample, ShardError, find_shards, limits, tar_stream, webdataset
-from dedupkit.sources.keys import name_of, text_of
-from dedupkit.sources.parquet import _unique
+from dedupkit.sources.keys import name_of, text_of, unique_key
 from dedupkit.sources.sample import PassedOver
 from dedupkit.stages import run as stages
 
@@ -434,7 +433,7 @@ def test_a_key_that_comes_again_in_parquet_is_named(tmp_path: Path, images: list
 
 def test_many_equal_keys_are_named_in_time() -> None:
     named: dict[str, int] = {}
-    assert [_unique("a", named) for _ in range(100_000)][-1] == "a#100000"
+    assert [unique_key("a", named) for _ in range(100_000)][-1] == "a#100000"
 
 
 def test_column_names_that_are_no_utf8(tmp_path: Path, images: list[bytes]) -> None:

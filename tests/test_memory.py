@@ -133,6 +133,12 @@ def test_a_hugging_face_dataset(scratch, pictures):
     named = dk.dedup(dk.Images(dataset, keys="name", captions=list("abcd")), workers=1)
     assert named.manifest["key"].to_pylist() == list("wxyz")
     assert named.manifest["caption"].to_pylist() == list("abcd")
+    repeating = dataset.add_column("__key__", ["0", "1", "0", "0"])  # as tars that are loaded together have them
+    assert dk.dedup(repeating, rule="exact", workers=0).manifest["key"].to_pylist() == ["0", "1", "0#2", "0#3"]
+    with pytest.raises(dk.DedupkitError, match="two images have the key '0'"):
+        dk.dedup(dk.Images(repeating, keys="__key__"))
+    with pytest.raises(dk.DedupkitError, match="there are 4 images and 5 captions"):
+        dk.dedup(dk.Images(dataset, captions=list("abcde")))
     with pytest.raises(dk.DedupkitError, match="no column 'nmae'; its columns: image, text, id, name"):
         dk.dedup(dk.Images(dataset, keys="nmae"))
     with pytest.raises(dk.DedupkitError, match="one split"):

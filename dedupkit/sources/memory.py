@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.around import AroundShard
 from dedupkit.sources.columns import ALIASES, as_text, clean_text
-from dedupkit.sources.keys import text_of
+from dedupkit.sources.keys import text_of, unique_key
 from dedupkit.sources.parquet import ParquetShard
 from dedupkit.sources.sample import PassedOver, Sample, Shard
 
@@ -44,7 +44,7 @@ class Images:
         images: PIL images, arrays (h, w), (h, w, 3) or (h, w, 4) of uint8, or the bytes of files, in any iterable; one
             array (n, h, w, 3); or a Hugging Face ``Dataset``. None stands for a missing image.
         keys: A unique name for each image, or the column of a ``Dataset`` that has it; its number by default, with
-            eight digits.
+            eight digits, or a ``Dataset``'s own column ``__key__`` or ``key``, in which a key may come again.
         captions: A text or None for each image, or the column; a ``Dataset``'s own column of captions by default.
         column: Column of a ``Dataset`` that holds the images, if it has several.
 
@@ -169,13 +169,13 @@ class _ImagesShard(AroundShard):
 
 
 def _rows(images: Images) -> Iterator[dict[str, Any]]:
-    seen: set[str] = set()
+    named: dict[str, int] = {}
     for number, (image, key, caption, more) in enumerate(_items(images)):
-        named = clean_text(key)
-        name = f"{number:08d}" if named is None else named
-        if name in seen:
+        text = clean_text(key)
+        name = f"{number:08d}" if text is None else text
+        if name in named and images.keys is not None:
             raise DedupkitError(f"two images have the key {name!r}; keys must be unique, or left out")
-        seen.add(name)
+        name = unique_key(name, named)
         try:
             stored, problem = _stored(image, number), None
         except DedupkitError:
@@ -207,9 +207,13 @@ def _items(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, str | None
                 raise DedupkitError(f"there are more images than {name} ({len(column):,})")
             texts.append(None if column is None else column[number])
         yield image, *texts, {}
-    for name, column in zip(("keys", "captions"), columns, strict=True):
-        if column is not None and len(column) > number + 1:
-            raise DedupkitError(f"there are {number + 1:,} images and {len(column):,} {name}")
+    _check_lengths(number + 1, dict(zip(("keys", "captions"), columns, strict=True)))
+
+
+def _check_lengths(images: int, lists: Mapping[str, Sequence[Any] | None]) -> None:
+    for name, values in lists.items():
+        if values is not None and len(values) > images:
+            raise DedupkitError(f"there are {images:,} images and {len(values):,} {name}")
 
 
 def _batch(images: Any) -> Iterable[Any]:
@@ -244,6 +248,7 @@ def _from_dataset(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, str
     if unknown:
         raise DedupkitError(f"the data set has no column {unknown[0]!r}; its columns: {', '.join(names)}")
     dataset = dataset.select_columns(list(dict.fromkeys([column, *wanted]))).cast_column(column, Image(decode=False))
+    number = -1
     try:
         for number, row in enumerate(dataset):
             texts = [
@@ -253,6 +258,7 @@ def _from_dataset(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, str
             yield row[column], *texts, more
     except IndexError:
         raise DedupkitError("there are more images than keys or captions") from None
+    _check_lengths(number + 1, lists)
 
 
 def _stored(image: Any, number: int) -> dict[str, Any] | None:

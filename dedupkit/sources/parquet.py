@@ -21,7 +21,7 @@ from dedupkit.sources.columns import (
     first_present,
     image_extension,
 )
-from dedupkit.sources.keys import text_of
+from dedupkit.sources.keys import text_of, unique_key
 from dedupkit.sources.limits import MAX_IMAGE_BYTES, too_large
 from dedupkit.sources.sample import NOTHING, NoImagesError, PassedOver, Place, Sample, ShardError, as_shard_errors
 
@@ -85,7 +85,7 @@ class ParquetShard:
                 for row in as_rows(batch):
                     key = clean_text(row["key"]) if keyed else None
                     key = f"{number:08d}" if key is None else key
-                    sample = _sample(_unique(key, named) if keyed else key, row, column, number, states=states)
+                    sample = _sample(unique_key(key, named) if keyed else key, row, column, number, states=states)
                     yield replace(sample, extra=row | next(others, {})) if extra else sample
                     number += 1
 
@@ -225,22 +225,6 @@ def _holds_bytes(kind: Any) -> bool:
     return any(
         is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     )
-
-
-def _unique(key: str, named: dict[str, int]) -> str:
-    """The key, or ``KEY#2`` and so on where it came before.
-
-    Args:
-        key: A key of the file.
-        named: The names that came before, with the last number that each was given; it is added to.
-    """
-    if key not in named:
-        named[key] = 1
-        return key
-    named[key] += 1
-    while f"{key}#{named[key]}" in named:
-        named[key] += 1
-    return _unique(f"{key}#{named[key]}", named)
 
 
 def _sample(key: str, row: dict[str, Any], column: str, number: int, *, states: bool) -> Sample:
