@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import command, environment, jpegs, one_line, run, tar_bytes
 from PIL import Image
@@ -24,7 +26,9 @@ from dedupkit.errors import DedupkitError
 from dedupkit.manifest import export
 from dedupkit.manifest.export import apply
 from dedupkit.runfolder import RunFolder
+from dedupkit.sources import find_shards
 from dedupkit.sources.reread import Originals
+from dedupkit.sources.sample import PassedOver
 from dedupkit.store import Bucket, Lease, lease, read_ranges, remote
 from dedupkit.store.bucket import State
 from dedupkit.workflows.audit import audit
@@ -171,6 +175,19 @@ def test_markers_of_folders_are_no_objects(
         if path.is_file():
             boto().upload_file(str(path), "bucket", f"marked/run/{path.relative_to(local / 'run')}")
     assert dk.Run("s3://bucket/marked/run").manifest.equals(dk.Run(local / "run").manifest)
+
+
+def test_markers_of_folders_are_no_samples_and_no_files(server: S3, shards: Path, tmp_path: Path) -> None:
+    for folder in ("photos/", "photos/00000/", "tars/"):
+        boto().put_object(Bucket="bucket", Key=f"consoles/{folder}", Body=b"")
+    pq.write_table(pa.table({"key": ["0"], "status": ["success"]}), tmp_path / "00000.parquet")
+    boto().upload_file(str(tmp_path / "00000.parquet"), "bucket", "consoles/photos/00000.parquet")
+    boto().put_object(Bucket="bucket", Key="consoles/photos/00000/0.jpg", Body=b"an image")
+    boto().upload_file(str(shards / "00000.tar"), "bucket", "consoles/tars/0.tar")
+    for folder, keys in (("photos", ["0"]), ("tars", ["00", "01", "02", "03"])):
+        found, passed_over = find_shards(f"s3://bucket/consoles/{folder}"), PassedOver()
+        assert [sample.key for shard in found for sample in shard.read(passed_over=passed_over)] == keys
+        assert passed_over.count == 0
 
 
 def test_shards_that_came_or_changed_since_are_seen_by_the_same_process(

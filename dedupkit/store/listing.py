@@ -61,13 +61,13 @@ def is_dir(path: str) -> bool:
 
 
 def list_dir(folder: str) -> list[str]:
-    """The names in a folder, sorted."""
+    """The names in a folder, sorted; without the folder's own marker, an empty object that some clients put."""
     local = local_path(folder)
     if local is not None:
         return sorted(os.listdir(local))
     fs, inner, _ = filesystem(folder)
-    names = patiently(folder, lambda: fs.ls(inner, detail=False))
-    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in names)
+    names = [name.rstrip("/") for name in patiently(folder, lambda: fs.ls(inner, detail=False))]
+    return sorted(name.rsplit("/", 1)[-1] for name in names if name != inner.rstrip("/"))
 
 
 def list_glob(pattern: str) -> list[str]:
@@ -84,7 +84,7 @@ def walk_files(
     failed: Callable[[str, OSError], None] | None = None,
     states: dict[str, list[Any]] | None = None,
 ) -> Iterator[str]:
-    """Every file below a folder, as paths relative to it, in sorted order.
+    """Every file below a folder, as paths relative to it, in sorted order; markers of folders are no files.
 
     Args:
         folder: The folder.
@@ -96,7 +96,8 @@ def walk_files(
     if local is None:
         fs, inner, _ = filesystem(folder)
         prefix = inner.rstrip("/") + "/"
-        found = patiently(folder, lambda: fs.find(inner, detail=True))
+        listed = patiently(folder, lambda: fs.find(inner, detail=True))
+        found = {name: info for name, info in listed.items() if not name.endswith("/")}
         if states is not None:
             states |= {name.removeprefix(prefix): state_of(info) for name, info in found.items()}
         yield from sorted(name.removeprefix(prefix) for name in found)
