@@ -12,7 +12,9 @@ import pytest
 from helpers import encode, run, snapshot, write_tar
 
 import dedupkit as dk
+from dedupkit.manifest import parquet_shards
 from dedupkit.manifest.extra import as_array
+from dedupkit.sources import Sample
 
 
 @pytest.fixture(scope="module")
@@ -309,3 +311,14 @@ def test_files_whose_columns_differ_are_kept_together(tmp_path, pictures):
     assert pa.concat_tables(tables)["hash"].to_pylist() == [5342098710232340123.0, 0.5, 2.0, None]
     assert pa.concat_tables(tables)["seed"].to_pylist() == ["-1", str(2**64 - 1), "2", None]
     assert as_array(["text", 1, {"a": 1}, None], pa.string()).to_pylist() == ["text", "1", '{"a": 1}', None]
+
+
+def test_few_large_images_are_held_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_shards, "_BYTES_AT_ONCE", 1000)
+    images = [b"a" * 600, b"b" * 600, b"c" * 2000, b"d" * 600]
+    with parquet_shards.ParquetShardWriter(tmp_path / "0.parquet", pa.schema([])) as writer:
+        for number, image in enumerate(images):
+            writer.add(Sample(key=f"{number}", members={"jpg": image}, image_ext="jpg"), {"key": f"{number}"})
+    written = pq.ParquetFile(tmp_path / "0.parquet")
+    assert [written.metadata.row_group(number).num_rows for number in range(written.num_row_groups)] == [2, 1, 1]
+    assert [row["image"]["bytes"] for row in written.read().to_pylist()] == images

@@ -18,7 +18,7 @@ from dedupkit.sources import Sample
 
 __all__ = ["ParquetShardWriter"]
 
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 64 << 20  # of a row group
 _COLUMNS = {
     "key": pa.string(),
     "source": pa.string(),
@@ -46,6 +46,7 @@ class ParquetShardWriter:
     def __init__(self, path: Path, extra: pa.Schema) -> None:
         self._path = path
         self._rows: list[dict[str, Any]] = []
+        self._held = 0
         self._extra: dict[str, list[Any]] = {}
         self._names = ArchiveNames()
         self._ours = {**_COLUMNS, **_CAPTIONS} if has_captions_column(extra) else _COLUMNS
@@ -70,7 +71,8 @@ class ParquetShardWriter:
         self._rows.append({name: image if name == "image" else row.get(name) for name in self._ours})
         for name in self._kept:
             self._extra.setdefault(name, []).append(sample.extra.get(name))
-        if len(self._rows) == _ROWS_AT_ONCE:
+        self._held += len(sample.image or b"")
+        if len(self._rows) == _ROWS_AT_ONCE or self._held >= _BYTES_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
@@ -80,6 +82,7 @@ class ParquetShardWriter:
             self._writer.write_table(pa.table([*ours.columns, *theirs], schema=self._schema))
             self._rows.clear()
             self._extra.clear()
+            self._held = 0
 
     @staticmethod
     def beside(name: str, samples: int) -> dict[str, bytes]:
