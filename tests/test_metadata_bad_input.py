@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dedupkit.errors import DedupkitError
-from dedupkit.metadata import keys, pages, parquet_list
+from dedupkit.metadata import keys, outcome, pages, parquet_list
 from dedupkit.workflows.metadata import clean_lists
 
 _VIEWS = getattr(pa, "string_view", pa.string), getattr(pa, "binary_view", pa.binary)  # from pyarrow 16 on
@@ -230,6 +232,23 @@ def test_a_corrupt_row_group_beside_near_conditions(tmp_path):
     for row in rows:
         if row["verdict"] == "remove":
             assert rows[row["kept_row"]]["verdict"] == "keep"
+
+
+def test_reasons_of_many_unreadable_rows_are_held_a_block_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(outcome, "_ROWS", 2_000)
+    monkeypatch.setattr(outcome, "group_sizes", lambda group: np.ones(len(group), np.int32))  # compiling takes memory
+    rows, broken = 30_000, [(5, 7, "a page"), (3_000, 29_990, "a row group")]
+    none = np.full(rows, -1, np.int32)
+    verdicts = outcome.Verdicts(none, none.astype(np.int8), np.arange(rows, dtype=np.int32), broken)
+    tracemalloc.start()
+    outcome.write_manifest(tmp_path / "manifest.parquet", ["a.parquet"], [rows], verdicts, ["url"])
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+    reasons = pq.read_table(tmp_path / "manifest.parquet")["reason"].to_pylist()
+    assert [rows - reasons.count(None), reasons.count("a page"), reasons.count("a row group")] == [26_992, 2, 26_990]
+    assert [reasons[row] for row in (4, 5, 6, 7, 3_000, 29_989, 29_990)] == [
+        None, "a page", "a page", None, "a row group", "a row group", None,
+    ]  # fmt: skip
 
 
 def test_rows_before_a_broken_page_of_a_row_group_are_written(tmp_path, monkeypatch):

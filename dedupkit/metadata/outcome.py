@@ -153,10 +153,8 @@ def write_manifest(
     rows = int(starts[-1])
     sizes = group_sizes(verdicts.group)
     broken = np.zeros(rows, bool)
-    why: dict[int, str] = {}
-    for begin, end, problem in verdicts.unreadable:
+    for begin, end, _ in verdicts.unreadable:
         broken[begin:end] = True
-        why |= dict.fromkeys(range(begin, end), problem)
     files, called = pa.array(list(names), pa.string()), pa.array(list(reasons), pa.string())
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, MANIFEST_SCHEMA, compression="zstd") as writer:
         for begin in range(0, rows, _ROWS):
@@ -168,9 +166,11 @@ def write_manifest(
             reason = called.take(pa.array(np.maximum(verdicts.kind[here], 0), mask=none))
             if broken[here].any():
                 named = reason.to_pylist()
-                reason = pa.array(
-                    [why.get(row, name) for row, name in zip(here.tolist(), named, strict=True)], pa.string()
-                )
+                for first, end, problem in verdicts.unreadable:
+                    low, high = max(0, first - begin), min(len(here), end - begin)
+                    if low < high:
+                        named[low:high] = [problem] * (high - low)
+                reason = pa.array(named, pa.string())
             writer.write_table(
                 pa.table(
                     [
