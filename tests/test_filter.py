@@ -18,6 +18,7 @@ from helpers import encode, run, write_tar
 import dedupkit as dk
 from dedupkit.errors import UnknownSampleError
 from dedupkit.manifest.identity import places
+from dedupkit.manifest.verdicts import Verdicts
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -359,6 +360,22 @@ def test_webdataset_is_filtered_by_key_and_shard(tars):
     wds = pytest.importorskip("webdataset")
     kept = list(wds.WebDataset(tars.config["shards"], shardshuffle=False).select(dk.keep_filter(tars.path)))
     assert {(sample["__url__"], sample["__key__"]) for sample in kept} == kept_keys(tars)
+
+
+def test_very_many_equal_images_are_told_apart_without_a_look_at_each(tmp_path, monkeypatch):
+    rows = [
+        {"source": "0.parquet", "key": f"{number:08d}", "sha256": hashlib.sha256(b"placeholder").hexdigest(),
+         "caption": f"text {number}"[: 99 * number], "verdict": "remove" if number else "keep"}
+        for number in range(300)
+    ]  # fmt: skip
+    schema = pa.schema([(name, pa.string()) for name in ("uid", "url", *rows[0])])
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "manifest.parquet")
+    monkeypatch.setattr(Verdicts, "_cell", lambda *_: pytest.fail("a cell was read"))
+    keep = dk.keep_filter(tmp_path / "manifest.parquet")
+    placeholder = {"bytes": b"placeholder", "path": None}
+    assert [keep({"image": placeholder, "caption": row["caption"]}) for row in rows] == [True] + [False] * 299
+    with pytest.raises(UnknownSampleError, match="300 samples of the run cannot be told apart"):
+        keep({"image": placeholder})
 
 
 def test_other_data_than_the_run_are_refused(tars):
