@@ -88,7 +88,8 @@ def test_what_is_written_is_read_back_equal_by_three_readers(tmp_path_factory, s
     }
     for reader, found in read.items():
         assert len(found) == len(samples), reader
-        for (name, members), (key, written) in zip(found, samples, strict=True):
+        for (name, members), (key, body) in zip(found, samples, strict=True):
+            written = body if "json" in body else {"txt": b"", **body}  # ours have a caption
             assert original_key(name, members["json"]) == key
             assert {ext: data for ext, data in members.items() if ext != "json"} == {
                 ext: data for ext, data in written.items() if ext != "json"
