@@ -14,7 +14,7 @@ import typer.main
 from helpers import ROOT
 
 from dedupkit.cli.main import app
-from dedupkit.clustering.grammar import PRESETS, needs_embedder, parse_rule
+from dedupkit.clustering.grammar import PRESETS, needs_floor, parse_rule
 from dedupkit.clustering.policy import POLICY_COLUMNS
 from dedupkit.embedding.spec import embedder_name
 from dedupkit.manifest.export import FORMATS
@@ -113,7 +113,7 @@ def test_command_lines_parse(page, tmp_path):
         values = command.make_context(words[0], words[1:]).params
         embedders = [embedder_name(spec) for spec in values.get("embed") or ()]
         if "rule" in values and words[0] == "run":
-            default = embedders or (["copy"] if needs_embedder(values["rule"]) else [])
+            default = embedders or (["copy"] if needs_floor(values["rule"]) else [])
             parse_rule(values["rule"], known_signals(default), embedder=next(iter(default), None))
         assert values.get("format", "keys") in FORMATS
 

@@ -131,6 +131,8 @@ def test_a_later_call_still_knows_the_embedder(tmp_path, source, name):
     [
         ({"rule": "verified"}, "finds no pairs of its own"),
         ({"rule": "copy>=0.9"}, "--embed"),
+        ({"rule": "sd3"}, "published for SSCD: name that model with --embed"),
+        ({"rule": "semdedup", "embed": "copy"}, "published for CLIP: name that model with --embed"),
         ({"rule": "exact", "embed": ["copy", "copy"]}, "two signals"),
         ({"rule": "exact", "embed": "onnx:no-such-file.onnx"}, "no such file"),
     ],

@@ -5,6 +5,7 @@ import pytest
 
 from dedupkit.clustering import parse_policy, parse_rule
 from dedupkit.errors import RuleError
+from dedupkit.signals import known_signals
 
 SIGNALS = {"exact": "identity", "verified": "identity", "pdq": "distance", "phash": "distance", "clip": "similarity"}
 
@@ -48,6 +49,15 @@ def test_a_bad_rule_gets_an_error_that_points_at_the_character(text, column, wor
     assert word in message
     assert shown == "  " + text
     assert caret == "  " + " " * column + "^"
+
+
+def test_a_published_threshold_is_for_the_model_that_one_names():
+    known = known_signals(["sscd", "copy"])
+    assert str(parse_rule("sd3", known, embedder="sscd")) == "exact or sscd>=0.5"
+    for unnamed in (None, "copy"):
+        with pytest.raises(RuleError, match="'sd3' has a threshold that was published for SSCD"):
+            parse_rule("sd3", known, embedder=unnamed)
+    assert "copy>=0.35" in str(parse_rule("thorough", known, embedder="copy"))
 
 
 def test_the_floor_of_a_signal_is_its_loosest_bound():

@@ -41,6 +41,13 @@ copy descriptor. ``semdedup``: 1 - epsilon with epsilon = 0.05, for CLIP (2303.0
 every candidate that the hashes do not settle is verified.
 """
 
+_PUBLISHED_FOR = {
+    **dict.fromkeys(("sd3", "dinov2", "sscd"), ("SSCD", "torchscript:sscd_disc_mixup.torchscript.pt")),
+    "semdedup": ("CLIP", "openclip:ViT-B-32/laion2b_s34b_b79k"),
+}
+"""The model that a preset's threshold was published for, and how one names it; among vectors of the bundled descriptor
+``copy`` the same number makes strangers duplicates."""
+
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_][\w\-]*)"
     r"|(?P<op><=|>=|<|>|==|=)|(?P<paren>[()]))"
@@ -80,9 +87,16 @@ def parse_rule(text: str, signals: Mapping[str, Signal | Comparison | str], *, e
 
     Raises:
         RuleError: The rule cannot be read, or states a bound that no score can reach; the message shows the rule with
-            a caret under the character where it goes wrong.
+            a caret under the character where it goes wrong. Or it is a preset whose embedder is missing, or ``copy``
+            where its threshold is another model's.
     """
     given = text.strip()
+    if given in _PUBLISHED_FOR and embedder in (None, "copy"):
+        model, spec = _PUBLISHED_FOR[given]
+        raise RuleError(
+            f"the preset {given!r} has a threshold that was published for {model}: name that model with --embed, e.g. "
+            f"{spec}; for another one, such as 'copy', write a rule with a threshold that was measured for it"
+        )
     if needs_embedder(given) and embedder is None:
         raise RuleError(f"the preset {given!r} needs an embedder; name one with --embed, e.g. --embed copy")
     expanded = PRESETS.get(given, text)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dedupkit.captions.modes import CaptionMode
-from dedupkit.clustering.grammar import needs_embedder, parse_rule
+from dedupkit.clustering.grammar import needs_floor, parse_rule
 from dedupkit.clustering.policy import DEFAULT_POLICY, Policy, TemplatePolicy, parse_policy
 from dedupkit.clustering.rules import Rule
 from dedupkit.engine.progress import LOGGER
@@ -76,7 +76,7 @@ def choose_embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[
 
     Args:
         embed: As for :func:`dedupkit.dedup`.
-        rule: The rule; a preset over an embedder brings the default one.
+        rule: The rule; a preset that verifies an embedder's candidates brings the default one.
         before: Specification by signal name of those of earlier calls.
 
     Returns:
@@ -85,7 +85,7 @@ def choose_embedders(embed: Any, rule: str, before: Mapping[str, str]) -> tuple[
     Raises:
         DedupkitError: Two signals have one name.
     """
-    if not embed and needs_embedder(rule) and not before:
+    if not embed and needs_floor(rule) and not before:
         embed = _DEFAULT_EMBEDDER
     embedders: dict[str, str] = {}
     objects: dict[str, Any] = {}
