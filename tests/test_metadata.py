@@ -303,7 +303,6 @@ def test_what_cannot_be_done_is_one_line(table, tmp_path):
         (["metadata", tmp_path / "odd.doc", "--to", tmp_path / "o"], "cannot tell the format"),
         (["metadata", table, "--to", table.parent], "choose another --to"),
         (["metadata", table, "--to", tmp_path / "full"], "is not empty and was not written by this command"),
-        (["metadata", table, "--to", tmp_path / "o", "--keep", "nbytes"], "URL lists cannot be ordered by nbytes"),
         (
             [
                 "metadata",
@@ -322,6 +321,9 @@ def test_what_cannot_be_done_is_one_line(table, tmp_path):
     assert (tmp_path / "full" / "mine.txt").read_text() == "x"
     with pytest.raises(RuleError, match="unknown signal 'pdq'"):
         clean_lists(table, tmp_path / "o", rule="pdq")
+    for column in ("nbytes", "aesthetic"):
+        with pytest.raises(RuleError, match=f"'{column}' in the keep policy; known: pixels, width, height, clip"):
+            clean_lists(table, tmp_path / "o", keep=f"-{column}")
     pq.write_table(pa.table({"url": ["x"]}), tmp_path / "plain.parquet")
     with pytest.raises(DedupkitError, match="the rule names hash, but no list has such a column"):
         clean_lists(tmp_path / "plain.parquet", tmp_path / "o", rule="hash")

@@ -218,7 +218,8 @@ def test_numbers_of_16_digits_are_no_hashes(tmp_path):
         ("image_phash>=4", "'image_phash' is a distance: compare it with <="),
         ("image_phash<=65", "must be from 0 to 64 .bits that differ."),
         ("sha256<=4", "'sha256' holds or does not"),
-        ("pdq<=31", "unknown signal 'pdq'"),
+        ("pdq<=31", r"unknown signal 'pdq'; known: url, .*, phash\n"),
+        ("thorough", r"unknown signal 'thorough'; known: url, .*, phash\n"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused_at_its_character(rule, said):

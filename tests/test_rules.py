@@ -39,7 +39,11 @@ def test_a_rule_is_alternatives_of_conditions(text, meaning):
         ("exact exact", 6, "'and', 'or'"),
         ("exact & pdq<=3", 6, "unexpected character"),
         ("", 0, "expected a signal"),
-        ("frobnicate", 0, "known: exact"),
+        ("frobnicate", 0, "known: exact, verified, pdq, phash, clip; presets: copies, crops, "),
+        ("copys", 0, "or 'copies'? --embed adds an embedder"),
+        ("pdq<=3 or copies", 10, "'copies' is the name of a whole rule"),
+        ("exact or lite>=0.9", 9, "unknown signal 'lite'; add --embed lite"),
+        ("exact or not pdq<=31", 9, "a rule has no 'not'"),
     ],
 )
 def test_a_bad_rule_gets_an_error_that_points_at_the_character(text, column, word):

@@ -163,7 +163,7 @@ def test_what_cannot_be_capped_is_said(source, tmp_path):
     for wrong in ("cap:0", "cap", "drop", "cap:-1", "keep:3"):
         with pytest.raises(RuleError, match="cap:M"):
             TemplatePolicy.parse(wrong)
-    with pytest.raises(DedupkitError, match="needs a rule that verifies pairs"):
+    with pytest.raises(DedupkitError, match="such as 'thorough', and this verifies none: exact or pdq<=31"):
         run(source[0], tmp_path / "out", templates="cap:2")
     finished = run(source[0], tmp_path / "out")
     assert not (finished.path / "families.parquet").exists()

@@ -55,6 +55,7 @@ _TOKEN = re.compile(
 _MAX_CLAUSES = 64
 _MAX_DEPTH = 50  # of parentheses
 _LOW_FLOOR = 0.45  # where nothing is known of the embedder
+_EMBEDDERS = ("copy", "lite")  # specifications that are a word alone
 
 
 def needs_embedder(text: str) -> bool:
@@ -67,7 +68,9 @@ def needs_floor(text: str) -> bool:
     return "{low}" in PRESETS.get(text.strip(), "")
 
 
-def parse_rule(text: str, signals: Mapping[str, Signal | Comparison | str], *, embedder: str | None = None) -> Rule:
+def parse_rule(
+    text: str, signals: Mapping[str, Signal | Comparison | str], *, embedder: str | None = None, presets: bool = True
+) -> Rule:
     """Parse a rule or the name of a preset.
 
     >>> from dedupkit.signals import known_signals
@@ -81,6 +84,8 @@ def parse_rule(text: str, signals: Mapping[str, Signal | Comparison | str], *, e
             their kinds: ``"identity"`` (stands alone), ``"distance"`` (takes ``<=``), ``"similarity"`` (takes ``>=``),
             or in more detail a :class:`Comparison`.
         embedder: The signal that presets over an embedder mean.
+        presets: Whether names of presets stand for rules, and embedders can be added; False where signals are not those
+            of images.
 
     Returns:
         The rule. Its text parses to an equal one.
@@ -91,6 +96,8 @@ def parse_rule(text: str, signals: Mapping[str, Signal | Comparison | str], *, e
             where its threshold is another model's.
     """
     given = text.strip()
+    if not presets:
+        return Rule(given, _Parser(text, signals, presets).parse())
     if given in _PUBLISHED_FOR and embedder in (None, "copy"):
         model, spec = _PUBLISHED_FOR[given]
         raise RuleError(
@@ -103,7 +110,7 @@ def parse_rule(text: str, signals: Mapping[str, Signal | Comparison | str], *, e
     if embedder is not None and given in PRESETS:
         low = getattr(signals.get(embedder), "candidate_floor", _LOW_FLOOR)
         expanded = expanded.replace("{embedder}", embedder).replace("{low}", written(low))
-    return Rule(given, _Parser(expanded, signals).parse())
+    return Rule(given, _Parser(expanded, signals, presets).parse())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +144,8 @@ class Comparison:
 class _Parser:
     """Recursive descent; each level returns clauses."""
 
-    def __init__(self, text: str, signals: Mapping[str, Signal | Comparison | str]) -> None:
-        self._text = text
+    def __init__(self, text: str, signals: Mapping[str, Signal | Comparison | str], presets: bool) -> None:
+        self._text, self._presets = text, presets
         self._signals = {name: Comparison.of(signal) for name, signal in signals.items()}
         self._tokens = list(self._tokenize())
         self._next = 0
@@ -215,9 +222,7 @@ class _Parser:
             raise self._error("expected a signal or '('", position)
         signal = self._signals.get(value)
         if signal is None:
-            near = difflib.get_close_matches(value, self._signals, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._signals)};"
-            raise self._error(f"unknown signal {value!r}; {hint} --embed adds an embedder", position)
+            raise self._error(self._unknown(value), position)
         if signal.kind == "identity":
             if self._peek()[0] == "op":
                 self._fail(f"{value!r} holds or does not; it takes no comparison")
@@ -225,6 +230,22 @@ class _Parser:
         if signal.alone and self._peek()[0] != "op":
             return [(Atom(value),)]
         return [(self._comparison(value, signal),)]
+
+    def _unknown(self, name: str) -> str:
+        """What to say of a name that is no signal."""
+        if name.lower() == "not":
+            return "a rule has no 'not'; it says which pairs are duplicates, by conditions, 'and' and 'or'"
+        unknown = f"unknown signal {name!r}"
+        if self._presets and name in _EMBEDDERS:
+            return f"{unknown}; add --embed {name}"
+        if self._presets and name in PRESETS:
+            return f"{name!r} is the name of a whole rule and no part of another; docs/clustering.md has it written out"
+        presets = list(PRESETS) if self._presets and self._text.strip() == name else []
+        near = difflib.get_close_matches(name, dict.fromkeys([*self._signals, *presets]), n=2)
+        hint = f"known: {', '.join(self._signals)}" + (f"; presets: {', '.join(presets)}" if presets else "")
+        if near:
+            hint = f"did you mean {' or '.join(map(repr, near))}?"
+        return f"{unknown}; {hint}" + ((" " if near else "; ") + "--embed adds an embedder" if self._presets else "")
 
     def _comparison(self, name: str, signal: Comparison) -> Atom:
         similarity = signal.kind == "similarity"

@@ -7,7 +7,7 @@ first column decides, ``-`` means that the larger value is better, and a missing
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,8 +62,12 @@ class Policy:
         return order
 
 
-def parse_policy(text: str) -> Policy:
+def parse_policy(text: str, known: Sequence[str] = POLICY_COLUMNS) -> Policy:
     """Parse a policy; ``sample`` is added at the end where it is missing.
+
+    Args:
+        text: The policy.
+        known: Columns that it may name.
 
     Raises:
         RuleError: an unknown column, with a caret under it and the columns that exist.
@@ -75,10 +79,10 @@ def parse_policy(text: str) -> Policy:
         if name or "," in text:
             larger = name.startswith("-")
             bare = name.lstrip("-").strip()
-            if bare not in POLICY_COLUMNS:
+            if bare not in known:
                 at = position + (len(part) - len(part.lstrip()))
-                known = ", ".join(POLICY_COLUMNS)
-                raise RuleError(f"unknown column {bare!r} in the keep policy; known: {known}\n  {text}\n  {' ' * at}^")
+                there = ", ".join(known)
+                raise RuleError(f"unknown column {bare!r} in the keep policy; known: {there}\n  {text}\n  {' ' * at}^")
             columns.append((bare, larger))
         position += len(part) + 1
     if not any(name == "sample" for name, _ in columns):

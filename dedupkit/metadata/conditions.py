@@ -55,7 +55,7 @@ def parse_list_rule(text: str) -> Rule:
         >>> str(parse_list_rule("url or image_phash<=4 and caption>=0.8"))
         'url or (image_phash<=4 and caption>=0.8)'
     """
-    return parse_rule(text, _KNOWN)
+    return parse_rule(text, _KNOWN, presets=False)
 
 
 def is_near(clause: Clause) -> bool:

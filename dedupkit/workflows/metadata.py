@@ -81,7 +81,7 @@ def clean_lists(
     known = {role for one in lists for role in one.columns}
     parsed = parse_list_rule(rule or ("url or hash" if "hash" in known else "url"))
     _check_columns(parsed, lists)
-    policy = _policy(keep)
+    policy = parse_policy(keep, _POLICY)
     settings = settings or KeySettings()
     if settings.urls.standard:
         require("can_ada", "metadata")
@@ -140,14 +140,6 @@ def _check_columns(rule: Rule, lists: Sequence[UrlList]) -> None:
             )
     for name in {atom.signal for clause in rule.clauses for atom in clause if atom.bound is not None} - {"caption"}:
         check_hashes(lists, name)
-
-
-def _policy(text: str) -> Policy:
-    policy = parse_policy(text)
-    unknown = [name for name, _ in policy.columns if name not in _POLICY]
-    if unknown:
-        raise DedupkitError(f"URL lists cannot be ordered by {unknown[0]}; known: {', '.join(_POLICY)}")
-    return policy
 
 
 def _decide(grouped: GroupedRows, classes: Classes, policy: Policy) -> Verdicts:

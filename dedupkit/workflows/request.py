@@ -63,7 +63,10 @@ class Asked:
         mode, families = CaptionMode.parse(captions), TemplatePolicy.parse(templates)
         parsed = parse_run_rule(rule, mode, embedders)
         if families.most is not None and not any(SIGNALS[n].stage == "verify" for n in parsed.signals if n in SIGNALS):
-            raise DedupkitError(f"templates {families} needs a rule that verifies pairs, such as thorough: {parsed}")
+            raise DedupkitError(
+                f"templates {families} needs a rule that verifies pairs, such as 'thorough', and this verifies none: "
+                f"{parsed}"
+            )
         if against_rule is None:  # captions are compared among samples, not with reference sets
             compared = parse_run_rule(rule, CaptionMode(), embedders)
         else:
