@@ -109,7 +109,11 @@ def test_a_look_up_of_vectors_in_cells_finds_what_was_planted(tmp_path):
 def test_a_copy_in_any_orientation_is_found_with_its_group_and_an_unseen_image_is_none(training, tmp_path, photos):
     finished = run(training, tmp_path / "run")
     guard = dk.CopyGuard(finished)
+    file = tmp_path / "generated.png"
+    photos["coffee"].save(file)
     for image in (
+        file,
+        str(file),
         photos["coffee"].resize((256, 256)),
         ImageOps.mirror(photos["coffee"]),
         photos["coffee"].rotate(90, expand=True),
@@ -131,6 +135,10 @@ def test_a_copy_in_any_orientation_is_found_with_its_group_and_an_unseen_image_i
     assert "too flat" in guard.check(Image.new("RGB", (64, 64))).note
     assert CopyCheck.from_json(found.to_json()) == found
     assert guard.nbytes > 0
+    with pytest.raises(dk.DedupkitError, match=r"missing\.png cannot be read: No such file"):
+        guard.check("missing.png")
+    with pytest.raises(TypeError, match="an image is a path, .* not NoneType"):
+        guard.check(None)
 
 
 def test_the_index_is_made_once_and_made_anew_where_it_is_damaged(training, tmp_path, photos):

@@ -46,6 +46,10 @@ def test_a_file_a_key_and_an_address_find_the_same_group_once(finished, photos, 
     assert "no vectors" in found.notes[0]
     assert SearchResult.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert "<img" in found._repr_html_()
+    for image in (file, Image.open(file), np.asarray(Image.open(file)), file.read_bytes()):
+        assert search.find(image).found == search.image(image).found == found.found
+    with pytest.raises(TypeError, match="an image is a path, .* not NoneType"):
+        search.find(None)
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -10,7 +10,7 @@ from dedupkit.clustering.grammar import parse_rule
 from dedupkit.embedding import Embedder
 from dedupkit.errors import DedupkitError
 from dedupkit.memorization.neighbours import Neighbour, Neighbours
-from dedupkit.memorization.queries import FLAT, NO_VECTOR, ImageLike, embed_one, hash_of, model_of
+from dedupkit.memorization.queries import FLAT, NO_VECTOR, QueryLike, embed_one, hash_of, model_of, opened
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import known_signals
 
@@ -112,15 +112,18 @@ class CopyGuard:
         """Memory in bytes, if every page of the mapped files is used; without the model."""
         return self._near.nbytes
 
-    def check(self, image: ImageLike) -> CopyCheck:
+    def check(self, image: QueryLike) -> CopyCheck:
         """Whether an image copies a training image.
 
         Args:
-            image: A PIL image, an array (h, w) or (h, w, 3) uint8, or the bytes of a file.
+            image: A PIL image, an array (h, w) or (h, w, 3) uint8, the path of a file, or its bytes.
 
         Raises:
             ImageError: It is no image that can be used.
+            DedupkitError: The file cannot be read.
+            TypeError: It is none of these.
         """
+        image = opened(image)
         code = hash_of(image)
         found = [] if code is None else self._near.by_hash(code, self._max_distance)
         if found:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from os import PathLike, fspath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +23,37 @@ from dedupkit.runfolder import RunConfig
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
 from dedupkit.sources.memory import file_of
 
-__all__ = ["FLAT", "NO_VECTOR", "ImageLike", "embed_one", "first_model", "hash_of", "model_of"]
+__all__ = [
+    "FLAT", "NO_VECTOR", "ImageLike", "QueryLike", "embed_one", "first_model", "hash_of", "model_of", "opened",
+]  # fmt: skip
 
 ImageLike = bytes | Image.Image | NDArray[np.uint8]
+QueryLike = ImageLike | str | PathLike[str]
 
 FLAT = "the image is too flat for a perceptual hash (a single colour, a gradient)"
 NO_VECTOR = "the model gives the image no vector that can be compared (all zeros, or not finite)"
 
 _one_at_a_time = threading.Lock()  # the limit of the math libraries' threads belongs to the whole process
+
+
+def opened(image: QueryLike) -> ImageLike:
+    """An image as it was given, and a file that a path names as its bytes.
+
+    Raises:
+        DedupkitError: The file cannot be read.
+        TypeError: It is neither an image nor a path.
+    """
+    if isinstance(image, str | PathLike):
+        try:
+            return Path(image).read_bytes()
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise DedupkitError(f"{fspath(image)} cannot be read: {why}") from error
+    if not isinstance(image, bytes | Image.Image | np.ndarray):
+        raise TypeError(
+            f"an image is a path, the bytes of a file, a PIL image or an array of uint8, not {type(image).__name__}"
+        )
+    return image
 
 
 def hash_of(image: ImageLike) -> NDArray[np.uint8] | None:

@@ -82,7 +82,7 @@ def dedup(
         embed: One or more embedders; each is a signal that the rule can name. A specification
             (:data:`dedupkit.embedding.FORMS`), an object (:class:`dedupkit.embedding.Embedder`, or what
             :func:`dedupkit.embedding.load_precomputed` returns), or ``(vectors, keys)``: an array (n, d) and the keys
-            of its rows. A preset over an embedder takes the first, and ``thorough`` without one takes ``copy``. Those of
+            of its rows. A preset over an embedder takes the first; ``thorough`` without one takes ``copy``. Those of
             earlier calls stay, but for one whose file is gone and that the rule does not need.
         keep: Keep policy, such as ``"-pixels, -clip_score, nbytes, sample"``.
         hashes: Further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,

@@ -21,7 +21,16 @@ from dedupkit.errors import DedupkitError
 from dedupkit.images import ImageError, open_image, thumbnail
 from dedupkit.memorization.guard import without_vectors
 from dedupkit.memorization.neighbours import Neighbour, Neighbours
-from dedupkit.memorization.queries import FLAT, NO_VECTOR, ImageLike, embed_one, first_model, hash_of, model_of
+from dedupkit.memorization.queries import (
+    FLAT,
+    NO_VECTOR,
+    QueryLike,
+    embed_one,
+    first_model,
+    hash_of,
+    model_of,
+    opened,
+)
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.runfolder import RunFolder
 from dedupkit.sources.again import Moved
@@ -100,7 +109,7 @@ class Search:
     Example::
 
         search = Search("runs/laion")
-        print(search.image(open("query.jpg", "rb").read()))
+        print(search.image("query.jpg"))
     """
 
     def __init__(
@@ -122,11 +131,12 @@ class Search:
         if embedder is not None:
             self._near.refuse_other_length(embedder.name, embedder.dim)
 
-    def find(self, query: str, top: int = 10) -> SearchResult:
+    def find(self, query: QueryLike, top: int = 10) -> SearchResult:
         """Search for what a text names: an http(s) address, a file, a key of the run, else words for a CLIP.
 
         Args:
-            query: The text. An address is fetched, because it was named; nothing else is.
+            query: The text, or an image or path as :meth:`image` takes it. An address is fetched, because it was named;
+                nothing else is.
             top: Greatest number of samples.
 
         Raises:
@@ -136,10 +146,12 @@ class Search:
         """
         if top < 1:
             raise DedupkitError(f"the number of samples must be at least 1, not {top}")
+        if not isinstance(query, str):
+            return self.image(query, top, os.fspath(query) if isinstance(query, os.PathLike) else "an image")
         if query.startswith(("http://", "https://")):
             return self.image(_fetched(query), top, query)
         if os.path.isfile(query):  # noqa: PTH113 - words need not be a valid path
-            return self.image(Path(query).read_bytes(), top, query)
+            return self.image(query, top, query)
         return self.named(query, top)
 
     def named(self, query: str, top: int = 10) -> SearchResult:
@@ -152,12 +164,15 @@ class Search:
         keyed = self._near.by_key(query)
         return self._like(query, keyed, top) if keyed else self.text(query, top)
 
-    def image(self, image: ImageLike, top: int = 10, query: str = "an image") -> SearchResult:
-        """Search for an image: a PIL image, an array (h, w) or (h, w, 3) uint8, or the bytes of a file.
+    def image(self, image: QueryLike, top: int = 10, query: str = "an image") -> SearchResult:
+        """Search for an image: a PIL image, an array (h, w) or (h, w, 3) uint8, the path of a file, or its bytes.
 
         Raises:
             ImageError: It is no image that can be used.
+            DedupkitError: The file cannot be read.
+            TypeError: It is none of these.
         """
+        image = opened(image)
         try:
             code = hash_of(image)
         except ImageError as error:
