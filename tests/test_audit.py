@@ -86,6 +86,7 @@ def test_copies_are_named_and_counted_and_the_page_shows_them_blurred(train, gen
     assert "the rule in force keeps one" in page
     again = command("audit", generated, "--against", train.path, "--out", out, "--real", real)
     assert "1 of 3 generated images copy" in again.stdout
+    assert "of the 1 copied groups the rule keeps one sample at most in 1, several in 0; 0 are images" in again.stdout
 
 
 def test_only_the_training_images_on_the_page_are_read(train, generated, tmp_path):

@@ -251,6 +251,13 @@ def test_without_a_terminal_progress_is_logged_also_during_one_long_task(caplog:
     assert len(caplog.records) == 1 + len(others)  # it ended
 
 
+def test_a_stage_that_counts_nothing_beside_its_tasks_logs_no_rate(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="dedupkit")
+    with Progress("match", 1, every=0.05):
+        time.sleep(0.2)
+    assert caplog.records[0].message == "match: 0 of 1 task, 0 s so far"
+
+
 def test_a_short_stage_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="dedupkit")
     with Progress("scan", 3) as progress:

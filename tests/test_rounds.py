@@ -245,7 +245,10 @@ def test_what_the_lists_would_hold_is_measured_by_planted_copies(tmp_path, short
     kept = finished.summary["keep"]
     assert planted["copies"] == len(PLANTED) * kept
     assert 0 < planted["low"] <= planted["estimate"] <= planted["high"] <= 1
-    assert any("planted copies" in text for _, text in finished.rows())
+    shown = dict(finished.rows())
+    held, of = round(planted["estimate"] * planted["above_floor"]), planted["above_floor"]
+    assert shown["  planted copies that the lists of tiny hold"].startswith(f"{held} of {of} (95 %: ")
+    assert shown["  neighbour lists full for"].startswith(f"{seen['capped']} kept images")
     # Worked out from all cosines: a copy is held where its original or the copy itself comes first.
     kept_samples = np.array(finished.kept["sample"].to_pylist())
     job = Job(

@@ -395,6 +395,8 @@ def test_an_update_writes_and_applies_the_new_part_alone_and_leaves_the_old_run_
         "malformed": 0, "examples": [], "flat": 0, "shard_problems": [], "unreadable": 0, "without_vector": {},
     }  # fmt: skip
     new = dk.Run(tmp_path / "run")
+    labels = [label for label, _ in new.rows()]
+    assert labels.index(f"  removed for {finished.path}") < labels.index("unreadable")
     report = new.apply(tmp_path / "clean")
     assert report["samples"] == 1
     assert (finished.path / "manifest.parquet").read_bytes() == before

@@ -103,11 +103,12 @@ class Progress:
         while not self._ended.wait(self._every):
             slowest = max(self._slowest, default=None)
             _log(
-                "%s: %s of %s tasks, %s, %.0f s so far%s",
+                "%s: %s of %s task%s, %s%.0f s so far%s",
                 self._label,
                 f"{self._tasks:,}",
                 f"{self._total:,}",
-                self._rate(),
+                "" if self._total == 1 else "s",
+                f"{self._rate()}, " if self._unit != "task" else "",
                 time.monotonic() - self._started,
                 f"; slowest: {slowest[1]}, {slowest[0]:.0f} s" if slowest else "",
             )

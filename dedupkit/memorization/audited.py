@@ -212,8 +212,8 @@ class AuditResult:
         lines = [
             f"{self.copies.count:,} of {self.generated:,} generated images copy a training image ({self.copies})",
             f"{self.groups:,} groups of training images are copied; {self.takedown:,} hashes in takedown.txt",
-            f"of these, the rule in force leaves one sample at most of {self.left.one:,} and several of "
-            f"{self.left.several:,}; {self.left.single:,} have no duplicate",
+            f"of the {self.groups:,} copied groups the rule keeps one sample at most in {self.left.one:,}, several in "
+            f"{self.left.several:,}; {self.left.single:,} are images without a duplicate",
         ]
         if self.threshold is not None:
             lines.append(f"a copy by vectors: {self.embedder} cosine >= {self.threshold.cosine:.3f}, "

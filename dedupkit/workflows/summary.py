@@ -72,15 +72,17 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     reasons = dict(summary["reasons"])
     capped = reasons.pop(TEMPLATE_REASON, 0)
     samples = summary["samples"]
+    earlier, against = _reference_rows(summary.get("references", []))
     shown = [
         ("samples read", f"{samples:,} in {summary['shards']:,} shards"),
         ("kept", _of(summary["keep"], samples)),
         ("removed as duplicates", _of(summary["remove"] - capped, samples)),
         *((f"  because of {reason}", f"{count:,}") for reason, count in reasons.items()),
+        *earlier,
         *([("removed by the family cap", _of(capped, samples))] if capped else []),
         ("unreadable", f"{summary['unreadable']:,}"),
-        *([("blocked", f"{summary['blocked']:,}")] if summary.get("blocked") else []),
-        *_reference_rows(summary.get("references", [])),
+        *([("blocked", f"{summary['blocked']:,}")] if against or summary.get("blocked") else []),
+        *against,
         ("duplicate groups", f"{summary['groups']:,}, the largest of {summary['largest_group']:,}"),
         *_family_rows(summary),
         ("rule", summary["rule"]),
@@ -108,11 +110,12 @@ def _of(part: int, samples: int) -> str:
     return f"{part:,}  ({part / max(samples, 1):.1%})"
 
 
-def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What came of each earlier run and reference set, and what of it could not be used."""
-    shown = []
+def _reference_rows(references: list[dict[str, Any]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What came of each earlier run, and of each reference set with the lines of lists that could not be used."""
+    earlier: list[tuple[str, str]] = []
+    against: list[tuple[str, str]] = []
     for each in references:
-        done = "removed" if each["role"] == "earlier" else "blocked"
+        shown, done = (earlier, "removed") if each["role"] == "earlier" else (against, "blocked")
         shown.append((f"  {done} for {each['name']}", f"{each['samples']:,}, of {each['rows']:,} rows compared"))
         if each["malformed"]:
             example = each["examples"][0]
@@ -120,7 +123,7 @@ def _reference_rows(references: list[dict[str, Any]]) -> list[tuple[str, str]]:
         if each["flat"]:
             shown.append((f"  hashes of quality below 50 in {each['name']}", f"{each['flat']:,}, not compared"))
         shown += _left_out_rows(each)
-    return shown
+    return earlier, against
 
 
 def _left_out_rows(reference: dict[str, Any]) -> list[tuple[str, str]]:
@@ -140,11 +143,13 @@ def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
     """How many pairs were looked at again, within the run and with references."""
     shown = [("verification", _looked(seen)), *_unseen_rows(seen)] if "candidates" in seen else []
     if seen.get("capped"):
-        shown.append(("  more neighbours than sought", f"{seen['capped']:,} kept images"))
+        full = f"{seen['capped']:,} kept images: copies behind them were not looked at"
+        shown.append(("  neighbour lists full for", full))
     for name, share in seen.get("planted", {}).items():
         if share["estimate"] is not None:
-            interval = f"{share['estimate']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
-            shown.append((f"  in the lists of {name}", f"{interval} of {share['above_floor']:,} planted copies"))
+            held, of = round(share["estimate"] * share["above_floor"]), share["above_floor"]
+            interval = f"{held:,} of {of:,} (95 %: {share['low']:.4g} to {share['high']:.4g})"
+            shown.append((f"  planted copies that the lists of {name} hold", interval))
     if "references" in seen:
         shown += [("verification with references", _looked(seen["references"])), *_unseen_rows(seen["references"])]
     return shown
