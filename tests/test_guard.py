@@ -131,7 +131,8 @@ def test_a_copy_in_any_orientation_is_found_with_its_group_and_an_unseen_image_i
     unseen = guard.check(photos["camera"])
     assert not unseen
     assert "no vectors" in unseen.note
-    assert "--embed" in unseen.note
+    assert f"dedupkit run {training} --out {finished.path} --rule copies " in unseen.note
+    assert "--embed copy" in unseen.note
     assert "too flat" in guard.check(Image.new("RGB", (64, 64))).note
     assert CopyCheck.from_json(found.to_json()) == found
     assert guard.nbytes > 0

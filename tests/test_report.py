@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from dedupkit.report.tables import Removed
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.report.words import command as repeating_command
 from dedupkit.report.words import policy_words, read_rule, rule_words, score_words
-from dedupkit.runfolder import RunConfig
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.references import Reference
 from dedupkit.workflows.dedup import dedup
 from dedupkit.workflows.run import Run
@@ -299,6 +300,27 @@ class TestPage:
         assert (asked["rule"], asked["embed"], asked["against"]) == (rule, ["copy"], ["hashes.txt"])
         if name == "run":
             assert (asked["hashes"], asked["templates"], asked["target_recall"]) == (["phash"], "cap:2", 0.999)
+
+    def test_the_command_that_goes_on_with_a_run_names_its_sources_and_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = RunConfig(
+            ("in {0,1}.tar",), ("in 0.tar", "in 1.tar"), "crops", "exact", "-pixels, sample", directory=str(tmp_path),
+            captions="pair",
+        )  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        plain = shlex.split(RunFolder("out").again(config, ["copy"]))
+        assert plain[:5] == ["dedupkit", "run", "in {0,1}.tar", "--out", str(tmp_path / "out")]
+        asked = typer.main.get_command(app).commands["run"].make_context("run", plain[2:]).params
+        assert (asked["rule"], asked["keep"], asked["captions"]) == ("crops", "-pixels, sample", "pair")
+        assert asked["embed"] == ["copy"]
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        moved = shlex.split(RunFolder("out").again(config))
+        assert moved[:3] == ["cd", str(tmp_path), "&&"]
+        assert moved[moved.index("--out") + 1] == str(tmp_path / "other" / "out")
+        many = replace(config, sources=tuple(f"{n}.tar" for n in range(1000)))
+        assert " 0.tar … --out " in RunFolder("out").again(many)
 
     def test_in_a_browser(self, run: Run, page: str, tmp_path: Path) -> None:
         chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

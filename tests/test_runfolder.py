@@ -144,7 +144,7 @@ def test_an_interrupted_second_run_shows_no_old_verdicts_under_its_rule(
         with pytest.raises(KeyboardInterrupt):
             run(data, tmp_path / "out", rule="exact or pdq<=31")
     for open_ in opened_by(tmp_path / "out", tmp_path):
-        with pytest.raises(DedupkitError, match=r"not finished; run the same command again.* those of exact .*pdq<=31"):
+        with pytest.raises(DedupkitError, match=r"not finished: .* those of exact .*pdq<=31.*; run the same command"):
             open_()
     assert run(data, tmp_path / "out", rule="exact or pdq<=31").summary["rule"] == "exact or pdq<=31"
 

@@ -143,7 +143,7 @@ class CopyGuard:
                     "measures its false-alarm rate"
                 )
         else:
-            notes.append(without_vectors(self._near.config))
+            notes.append(without_vectors(self._near))
         copy = nearest is not None and self._min_cosine is not None and nearest.score >= self._min_cosine
         return CopyCheck(copy, nearest, self._min_cosine, "; ".join(notes) or None)
 
@@ -180,13 +180,14 @@ def cosine_bound(config: RunConfig, name: str) -> float | None:
     return SSCD_COPY if "sscd" in f"{name} {spec}".lower() and "project=" not in spec else None
 
 
-def without_vectors(config: RunConfig, remedy: str = "") -> str:
+def without_vectors(near: Neighbours, remedy: str = "") -> str:
     """What is not seen where no vectors are asked, and what to add.
 
     Args:
-        config: What was asked of the run.
+        near: The run.
         remedy: How to give a model whose vectors the run has; empty where the caller asked for none.
     """
+    config = near.config
     if config.embedders and not remedy:
         return "vectors were not asked, so crops and heavy edits are not seen"
     if config.embedders:
@@ -195,7 +196,7 @@ def without_vectors(config: RunConfig, remedy: str = "") -> str:
             f"known and crops and heavy edits are not seen; {remedy}"
         )
     return (
-        "the run has no vectors, so crops and heavy edits are not seen; add them with: dedupkit run "
-        f"{' '.join(config.sources[:1])}{' …' if len(config.sources) > 1 else ''} --out DIR --embed "
-        "copy (or 'torchscript:SSCD.pt?name=sscd&size=288'); only vectors are computed"
+        "the run has no vectors, so crops and heavy edits are not seen; add them with: "
+        f"{near.folder.again(config, ['copy'])} (or --embed 'torchscript:SSCD.pt?name=sscd&size=288'); only "
+        "vectors are computed"
     )

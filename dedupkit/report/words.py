@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.clustering.rules import Atom, reason_of
 from dedupkit.runfolder import RunConfig
+from dedupkit.runfolder.again import command as making
 from dedupkit.signals import SIGNALS, find_signal, known_signals
 
 __all__ = [
@@ -155,21 +155,4 @@ def command(config: RunConfig, out: Path) -> str:
         config: What was asked of the run.
         out: The run folder; only its name is used.
     """
-    earlier = [reference.name for reference in config.references if reference.role == "earlier"]
-    words = ["dedupkit", *(["update", earlier[-1]] if earlier else ["run"]), *config.sources]
-    words += ["--out", out.resolve().name or "out"]
-    for reference in config.references:
-        words += ["--against", reference.name] if reference.role == "against" else []
-    words += ["--against-rule", config.against_rule] if config.against_rule else []
-    words += ["--rule", config.rule_expanded, "--keep", config.keep]
-    for spec in config.embedders.values():
-        words += ["--embed", spec]
-    for name in config.hashes if not earlier else ():  # an update takes those of the run that it updates
-        words += ["--hash", name]
-    if config.captions != "ignore" and not config.captions.startswith("pair"):  # the rule has the condition of a pair
-        words += ["--captions", config.captions]
-    if config.templates != "keep" and not earlier:
-        words += ["--templates", config.templates]
-    if config.target_recall is not None and not earlier:
-        words += ["--target-recall", repr(config.target_recall)]
-    return shlex.join([*words, "--seed", str(config.seed)])
+    return making(config, out.resolve().name or "out", expanded=True)

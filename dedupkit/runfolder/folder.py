@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
+from dedupkit.runfolder.again import command
 from dedupkit.runfolder.config import LAYOUT, RunConfig
 from dedupkit.runfolder.decision import DecisionRecord, decision_digest, file_states, inputs_digest
 from dedupkit.runfolder.placed import Placed
@@ -26,6 +28,7 @@ from dedupkit.store import (
 __all__ = ["RunFolder"]
 
 _AGAIN = "run the same command again to go on"
+_IN_MEMORY = "images-in-memory-"  # begins the name of the source that was no file
 
 
 class RunFolder(Placed):
@@ -177,22 +180,35 @@ class RunFolder(Placed):
                 pass
         config = self.read_config()
         verdicts = DecisionRecord.read(self.decision)
-        unfinished = f"the run in {self.shown} is not finished; {_AGAIN}"
         if verdicts is None:
-            raise DedupkitError(unfinished)
+            raise self._unfinished(config)
         if (verdicts.rule, verdicts.keep) != (config.rule_expanded, config.keep):
             was, now = (f"{rule} (keep {keep})" for rule, keep in (
                 (verdicts.rule, verdicts.keep), (config.rule_expanded, config.keep),
             ))  # fmt: skip
-            raise DedupkitError(f"{unfinished}: its verdicts are those of {was}, and the run asks for {now}")
+            raise self._unfinished(config, f": its verdicts are those of {was}, and the run asks for {now}")
         if verdicts.config != digest_of(config.to_json()):
-            raise DedupkitError(f"{unfinished}: its verdicts are of another run.json than the one that is there")
+            raise self._unfinished(config, ": its verdicts are of another run.json than the one that is there")
         damaged = verdicts.damaged(self.path)
         if damaged is not None:
-            raise DedupkitError(f"{self.shown}/{damaged} is missing or damaged; {_AGAIN}, it is made anew")
+            raise DedupkitError(
+                f"{self.shown}/{damaged} is missing or damaged; {_AGAIN}, it is made anew: {self.again(config)}"
+            )
         if self.inputs(verdicts.signals) != verdicts.inputs:
-            raise DedupkitError(f"{unfinished}: its verdicts are of other samples or pairs than those that are there")
+            raise self._unfinished(config, ": its verdicts are of other samples or pairs than those that are there")
         return verdicts
+
+    def _unfinished(self, config: RunConfig, why: str = "") -> DedupkitError:
+        return DedupkitError(f"the run in {self.shown} is not finished{why}; {_AGAIN}: {self.again(config)}")
+
+    def again(self, config: RunConfig, embed: Sequence[str] = ()) -> str:
+        """The command that goes on with this run, with further embedders, from where its sources were named."""
+        if config.sources[0].startswith(_IN_MEMORY):
+            return "the call of dedup that made it" + (f", with embed={embed[0]!r}" if embed else "")
+        given = command(config, self.shown, embed=embed)
+        if config.directory in (None, str(Path.cwd())) or not Path(str(config.directory)).is_dir():
+            return given
+        return f"cd {shlex.quote(str(config.directory))} && {given}"
 
     def is_decided(self, config: RunConfig) -> bool:
         """Whether the verdicts in this folder are whole and answer this configuration, for what lies there now.

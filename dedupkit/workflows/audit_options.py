@@ -78,4 +78,4 @@ def embedder_of(near: Neighbours, embed: str | Embedder | None) -> tuple[str | N
 
 def no_vectors(near: Neighbours) -> str:
     """What an audit without vectors cannot see, and what to add."""
-    return without_vectors(near.config, "name it with --embed")
+    return without_vectors(near, "name it with --embed")

@@ -180,7 +180,7 @@ class Search:
         notes = [] if code is not None else [FLAT]
         found = [] if code is None else [(at, "pdq", float(bits)) for at, bits in self._near.by_hash(code, _RADIUS)]
         if self._name is None:
-            notes.append(without_vectors(self._near.config, "in Python, Search(run, embedder=…) takes it"))
+            notes.append(without_vectors(self._near, "in Python, Search(run, embedder=…) takes it"))
             return self._result(query, self._first_of_groups(found, top), notes)
         vector = embed_one(self._loaded(self._name), image)
         if vector is None:
