@@ -59,7 +59,22 @@ def write_datacomp(manifest: Path, to: Path) -> int:
     Raises:
         DedupkitError: a kept sample has no uid of 32 hexadecimal digits.
     """
-    halves = [_uid_halves(table["uid"].to_pylist()) for table in _kept(manifest, "uid")]
+    halves: list[np.ndarray[Any, Any]] = []
+    count = without = 0
+    example = ""
+    for table in _kept(manifest, "uid", "source", "key"):
+        uids = table["uid"].to_pylist()
+        bad = [row for row, uid in enumerate(uids) if uid is None or not _UID.fullmatch(uid)]
+        if bad and not without:
+            example = f"{table['key'][bad[0]]} of {table['source'][bad[0]]}"
+        count, without = count + len(uids), without + len(bad)
+        if not without:
+            halves.append(_uid_halves(uids))
+    if without:
+        raise DedupkitError(
+            f"{without:,} of {count:,} kept samples have no uid of 32 hexadecimal digits, such as {example}; a "
+            "DataComp subset needs them"
+        )
     empty = np.zeros(0, np.dtype("u8,u8"))
     subset = np.sort(np.concatenate([empty, *halves]))
     with atomic_path(to / "subset.npy") as temporary, temporary.open("wb") as stream:
@@ -127,9 +142,7 @@ def _kept(manifest: Path, *columns: str) -> Iterator[pa.Table]:
             yield table.filter(pc.equal(table["verdict"], "keep")).select(list(columns))
 
 
-def _uid_halves(uids: list[Any]) -> np.ndarray[Any, Any]:
-    numbers = [int(uid, 16) for uid in uids if uid is not None and _UID.fullmatch(uid)]
-    if len(numbers) < len(uids):
-        raise DedupkitError("a kept sample has no uid of 32 hexadecimal digits; a DataComp subset needs them")
+def _uid_halves(uids: list[str]) -> np.ndarray[Any, Any]:
+    numbers = [int(uid, 16) for uid in uids]
     mask = 2**64 - 1
     return np.array([(number >> 64, number & mask) for number in numbers], np.dtype("u8,u8"))
