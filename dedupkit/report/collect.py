@@ -75,7 +75,7 @@ def collect(run: Path) -> ReportFacts:
         format=FORMAT,
         dedupkit=config.dedupkit,
         versions={"python": config.python, **config.versions},
-        command=command(config, Path(folder.shown)),
+        command=command(config),
         sources=config.sources,
         shards=len(config.shards),
         shard_problems=tuple(ShardProblem(**problem) for problem in shard_problems(folder, config.shards)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.clustering.rules import Atom, reason_of
@@ -148,11 +147,12 @@ def policy_words(policy: str) -> str:
     return ", then ".join(phrases)
 
 
-def command(config: RunConfig, out: Path) -> str:
-    """The shell command that makes a run again, with the rule and the policy spelled out.
+def command(config: RunConfig) -> str:
+    """The shell command that makes a run again in a new folder ``OUT``, with the rule and the policy spelled out.
+
+    The name of the run folder is left out: it depends on where the run lies, and may be that of the sources.
 
     Args:
         config: What was asked of the run.
-        out: The run folder; only its name is used.
     """
-    return making(config, out.resolve().name or "out", expanded=True)
+    return making(config, "OUT", expanded=True)

@@ -38,7 +38,7 @@ class ReportFacts:
         format: Version of this layout.
         dedupkit: Version of dedupkit that made the run.
         versions: Versions of Python and of packages that made the run.
-        command: Shell command that makes the run again.
+        command: Shell command that makes the run again, in a folder ``OUT``.
         sources: The sources as the user named them.
         shards: Number of shards.
         shard_problems: Shards that were not read to their end.
