@@ -16,7 +16,7 @@ import dedupkit as dk
 from dedupkit.images import ImageError
 from dedupkit.memorization import CopyCheck
 from dedupkit.memorization.deciding import candidate_bound, stated_threshold
-from dedupkit.memorization.guard import cosine_bound
+from dedupkit.memorization.guard import DESCRIPTOR_COPY, cosine_bound, no_threshold
 from dedupkit.memorization.queries import embed_one
 from dedupkit.neighbors import dihedral_distance
 from dedupkit.neighbors.cosine.lookup import VectorLookup
@@ -193,9 +193,21 @@ def test_a_bound_for_normalised_scores_is_no_cosine():
     specs = {"colours": "onnx:model.onnx?name=colours", "normal": "onnx:model.onnx?name=normal&background=other.npy"}
     rule = "exact or colours>=0.8 or normal>=0.3 or (colours>=0.6 and verified) or (normal>=0.1 and verified)"
     config = RunConfig(("a",), ("a",), rule, rule, "sample", embedders=specs)
-    assert [cosine_bound(config, name) for name in specs] == [0.8, None]
-    assert [stated_threshold(config, name) is None for name in specs] == [False, True]
+    assert [cosine_bound(config, name, 100) for name in specs] == [0.8, None]
+    assert [stated_threshold(config, name, 100) is None for name in specs] == [False, True]
     assert [candidate_bound(config, name) for name in specs] == [0.6, 0.5]
+
+
+def test_the_bundled_descriptor_decides_until_strangers_reach_its_threshold_by_chance():
+    specs = {"copy": "copy", "near": "copy?name=near", "fitted": "copy?name=fitted&project=copies", "lite": "lite"}
+    rule = "exact or (copy>=0.35 and verified)"
+    config = RunConfig(("a",), ("a",), rule, rule, "sample", embedders=specs)
+    assert [cosine_bound(config, name, 10_000) for name in specs] == [DESCRIPTOR_COPY, DESCRIPTOR_COPY, None, None]
+    assert "with 0.059 of 10,000 training images" in stated_threshold(config, "copy", 10_000).origin
+    assert cosine_bound(config, "copy", 1_000_000) is None
+    assert "0.796" in no_threshold(config, "copy", 1_000_000)
+    assert "with 5.9 of 1,000,000 training images" in no_threshold(config, "copy", 1_000_000)
+    assert no_threshold(config, "lite", 1_000_000) == "no threshold is known for vectors of lite"
 
 
 def test_images_of_any_mode_are_asked_by_vector(training, tmp_path, photos):

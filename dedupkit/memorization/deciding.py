@@ -13,7 +13,7 @@ from dedupkit.clustering.grammar import parse_rule
 from dedupkit.memorization.again import Again, Seen
 from dedupkit.memorization.audited import AtLeast, Floor, Threshold, share_of
 from dedupkit.memorization.floor import choose_threshold
-from dedupkit.memorization.guard import SSCD_COPY, cosine_bound, rule_bound
+from dedupkit.memorization.guard import SSCD_COPY, published_bound, rule_bound
 from dedupkit.memorization.nearest import Nearest
 from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunConfig
@@ -57,13 +57,13 @@ class Conditions:
         return copy, seen
 
 
-def stated_threshold(config: RunConfig, name: str) -> Threshold | None:
-    """The least cosine of a copy that the rule, or a publication, states; None where nothing does."""
+def stated_threshold(config: RunConfig, name: str, samples: int) -> Threshold | None:
+    """The least cosine of a copy among so many samples that the rule, or a publication, states; None for none."""
     stated = rule_bound(config, name)
     if stated is not None:
         return Threshold(stated, "as the rule of the run states")
-    published = cosine_bound(config, name)
-    return None if published is None else Threshold(published, "as published for SSCD (arXiv 2202.10261)")
+    published, words = published_bound(config, name, samples)
+    return None if published is None else Threshold(published, words)
 
 
 def calibrated_threshold(real: Nearest, rate: float) -> Threshold:

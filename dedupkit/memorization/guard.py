@@ -8,19 +8,29 @@ from typing import Any
 
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.embedding import Embedder
+from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.memorization.neighbours import Neighbour, Neighbours
 from dedupkit.memorization.queries import FLAT, NO_VECTOR, QueryLike, embed_one, hash_of, model_of, opened
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import known_signals
 
-__all__ = ["MAX_DISTANCE", "SSCD_COPY", "CopyCheck", "CopyGuard", "cosine_bound", "rule_bound", "without_vectors"]
+__all__ = [
+    "DESCRIPTOR_COPY", "MAX_DISTANCE", "SSCD_COPY", "CopyCheck", "CopyGuard", "cosine_bound", "no_threshold",
+    "published_bound", "rule_bound", "without_vectors",
+]  # fmt: skip
 
 MAX_DISTANCE = 31
 """PDQ's published match radius, in bits."""
 
 SSCD_COPY = 0.75
 """Cosine of SSCD vectors at which 90 % of the matches on DISC are copies (Pizzi et al., arXiv 2202.10261)."""
+
+DESCRIPTOR_COPY, _DESCRIPTOR_STRANGERS = 0.796, 5.9e-6
+"""Cosine of the bundled descriptor that keeps 99 % of edited copies, and the share of stranger pairs above it
+(docs/copy-descriptor.md, "How far it goes" and "Other strangers")."""
+
+_STRANGERS = 0.1  # training images, at most, that an image which copies none reaches by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,9 @@ class CopyGuard:
         run: A finished run over the training set: the folder, or the object that ``dedup`` returns.
         max_distance: Largest distance of PDQ hashes of a copy, in bits.
         min_cosine: Least cosine of the vectors of a copy. By default the bound that the rule of the run states for the
-            embedder alone, or 0.75 for SSCD; other models have none, and their vectors decide nothing until you
-            give one (``dedupkit audit --real`` measures its false-alarm rate).
+            embedder alone, or 0.75 for SSCD, or 0.796 for ``copy`` in runs of up to some 17,000 samples, of which an
+            image that copies none reaches 0.1 by chance; other models and larger runs have none, and their vectors
+            decide nothing until you give one (``dedupkit audit --real`` measures its false-alarm rate).
         embedder: The model behind the run's vectors, where it was given to the run as an object: of several embedders
             of the run it takes the one of its name. False for hashes only.
         device: Device for torch, e.g. ``cuda``.
@@ -105,7 +116,8 @@ class CopyGuard:
         if self._name is not None:
             self._model = embedder if isinstance(embedder, Embedder) else model_of(self._near, self._name, device)
             self._near.refuse_other_length(self._name, self._model.dim)
-            self._min_cosine = cosine_bound(config, self._name) if min_cosine is None else min_cosine
+            known = cosine_bound(config, self._name, self._near.samples)
+            self._min_cosine = known if min_cosine is None else min_cosine
 
     @property
     def nbytes(self) -> int:
@@ -139,8 +151,8 @@ class CopyGuard:
                     nearest = self._near.describe(sample, self._name, score)
             if self._min_cosine is None:
                 notes.append(
-                    f"no threshold is known for vectors of {self._name}: give min_cosine=; dedupkit audit --real "
-                    "measures its false-alarm rate"
+                    f"{no_threshold(self._near.config, self._name, self._near.samples)}: give min_cosine=; dedupkit "
+                    "audit --real measures its false-alarm rate"
                 )
         else:
             notes.append(without_vectors(self._near))
@@ -171,13 +183,35 @@ def rule_bound(config: RunConfig, name: str) -> float | None:
     return min((bound for bound in alone if bound is not None), default=None)
 
 
-def cosine_bound(config: RunConfig, name: str) -> float | None:
-    """The cosine from which a run takes two images for copies, None where nothing states one."""
+def cosine_bound(config: RunConfig, name: str, samples: int) -> float | None:
+    """The cosine from which a run of so many samples takes two images for copies, None where nothing states one."""
     stated = rule_bound(config, name)
-    if stated is not None:
-        return stated
-    spec = config.embedders[name]
-    return SSCD_COPY if "sscd" in f"{name} {spec}".lower() and "project=" not in spec else None
+    return published_bound(config, name, samples)[0] if stated is None else stated
+
+
+def published_bound(config: RunConfig, name: str, samples: int) -> tuple[float | None, str]:
+    """The cosine from which images are copies by what was measured of a model, and what that was, in words.
+
+    The cosine is None where nothing was measured, or where an image that copies none would reach it by chance.
+    """
+    spec = parse_spec(config.embedders[name])
+    if "project" in spec.options:
+        return None, ""
+    if "sscd" in f"{name} {spec.text}".lower():
+        return SSCD_COPY, "as published for SSCD (arXiv 2202.10261)"
+    if spec.scheme != "copy":
+        return None, ""
+    strangers = _DESCRIPTOR_STRANGERS * samples
+    chance = f"an image that copies none reaches it by chance with {strangers:.2g} of {samples:,} training images"
+    if strangers > _STRANGERS:
+        return None, f"99 % of edited copies reach {DESCRIPTOR_COPY}, but {chance}"
+    return DESCRIPTOR_COPY, f"which 99 % of edited copies reach; {chance} (docs/copy-descriptor.md)"
+
+
+def no_threshold(config: RunConfig, name: str, samples: int) -> str:
+    """That no cosine is known from which images are copies, and why, for notes."""
+    words = published_bound(config, name, samples)[1]
+    return f"no threshold is known for vectors of {name}" + (f" among so many images ({words})" if words else "")
 
 
 def without_vectors(near: Neighbours, remedy: str = "") -> str:

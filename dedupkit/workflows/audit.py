@@ -24,6 +24,7 @@ from dedupkit.memorization.deciding import (
     sscd_shares,
     stated_threshold,
 )
+from dedupkit.memorization.guard import no_threshold
 from dedupkit.memorization.nearest import Nearest, nearest_of
 from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.memorization.prompted import compare_generations
@@ -204,11 +205,11 @@ class _Audit:
             return None, False
         if real is not None and not np.isnan(real.cosine).all():
             return calibrated_threshold(real, self.options.false_alarms), True
-        stated = stated_threshold(self.near.config, self.name)
+        stated = stated_threshold(self.near.config, self.name, self.near.samples)
         if stated is None:
             self.notes.append(
-                f"no threshold is known for vectors of {self.name}, so no vector is enough for a copy: --real chooses "
-                "one by real images, --min-cosine states one"
+                f"{no_threshold(self.near.config, self.name, self.near.samples)}, so no vector is enough for a copy: "
+                "--real chooses one by real images, --min-cosine states one"
             )
         return stated, False
 
