@@ -69,6 +69,11 @@ def test_the_report_says_what_a_removed_image_is_of_the_kept_one(thorough):
     relations = {row["relation"] for row in shown if "verified" in row["reason"]}
     assert relations and None not in relations
     assert all(relation in page for relation in relations)
+    within, seen = facts["verification"]["within"], thorough.summary["verification"]
+    assert within == {name: seen[name] for name in within}
+    assert within["verified"] > 0
+    assert f"of which {within['verified']} hold" in page
+    assert f"{within['verified']} hold." in (thorough.path / "DATASET_CARD.md").read_text()
 
 
 def test_deciding_again_with_an_embedder_equals_deciding_at_once(thorough, tmp_path, source):

@@ -172,6 +172,23 @@ class TestNumbers:
         groups = captions.groups_with_one_caption + captions.groups_with_several + captions.groups_without
         assert groups == len(run.groups)
 
+    def test_full_lists_and_what_they_hold_of_planted_copies(self, run: Run, tmp_path: Path, monkeypatch) -> None:
+        counts = {"candidates": 4003, "looked_at": 3190, "verified": 59, "capped": 125, "rounds": 2}
+        share = {"copies": 64, "above_floor": 60, "estimate": 0.95, "low": 0.61, "high": 0.98}
+        across = {"candidates": 7, "looked_at": 7, "verified": 1, "rounds": 1, "unseen": 2}
+        found = {**counts, "planted": {"copy": share}, "references": across}
+        monkeypatch.setattr("dedupkit.report.collect.verification_facts", lambda *_: found)
+        shutil.copytree(run.path, tmp_path / "run")
+        page = write_report(tmp_path / "run").read_text("utf-8")
+        card = (tmp_path / "run" / "DATASET_CARD.md").read_text("utf-8")
+        facts = ReportFacts.from_json(json.loads((tmp_path / "run" / "report.json").read_text("utf-8")))
+        assert facts.verification.within.capped == 125
+        for text in (page, card):
+            assert "lists of nearest neighbours are full for 125" in text
+            assert "lists of nearest neighbours hold 57 of 60 planted copies" in text
+            assert "with earlier runs and reference sets" in text
+        assert "\n\n\n" not in card
+
     def test_the_classes_are_the_schema_of_the_file(self, run: Run, page: str) -> None:
         read = ReportFacts.from_json(json.loads((run.path / "report.json").read_text("utf-8")))
         assert read == collect(run.path)

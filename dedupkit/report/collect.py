@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +23,25 @@ from dedupkit.report.facts import (
     Example,
     Groups,
     LargeGroup,
+    Looked,
     Missing,
     PassedOver,
+    PlantedCopies,
     ReferenceFacts,
     ReportFacts,
     Sample,
     ShardProblem,
     Unreadable,
+    Verification,
 )
 from dedupkit.report.families import families_shown
 from dedupkit.report.histograms import group_sizes, score_histograms
 from dedupkit.report.relations import relations
 from dedupkit.report.tables import Manifest, Removed, Tally
 from dedupkit.report.words import Atom, command, read_rule
-from dedupkit.runfolder import RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.scanned import passed_over, shard_problems, without_vector
-from dedupkit.stages.covered import reference_facts
+from dedupkit.stages.covered import reference_facts, verification_facts
 from dedupkit.store import read_columns
 from dedupkit.store.schema import from_json
 
@@ -106,6 +110,7 @@ def collect(run: Path) -> ReportFacts:
             from_json(ReferenceFacts, found) for found in reference_facts(folder, summary.get("by_reference", []))
         ),
         families=families_shown(folder, config.templates, shown.get),
+        verification=_verification(folder, config),
     )
 
 
@@ -157,6 +162,21 @@ def _unreadable(manifest: Manifest, tally: Tally) -> tuple[Unreadable, ...]:
     if rest:
         found.append(Unreadable(f"other ({len(rest):,} reasons)", sum(count for _, count in rest), ()))
     return tuple(found)
+
+
+def _verification(folder: RunFolder, config: RunConfig) -> Verification | None:
+    found = verification_facts(folder, config.to_json())
+    if not found:
+        return None
+    planted = {name: from_json(PlantedCopies, share) for name, share in found.get("planted", {}).items()}
+    within = found if "candidates" in found else None
+    return Verification(_looked(within), _looked(found.get("references")), planted)
+
+
+def _looked(counts: Mapping[str, Any] | None) -> Looked | None:
+    if counts is None:
+        return None
+    return Looked(**{field.name: int(counts.get(field.name, 0)) for field in fields(Looked)})
 
 
 def _largest_groups(shown: _Shown, folder: RunFolder, removed: Removed, rule: _Rule) -> tuple[LargeGroup, ...]:

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dedupkit.clustering.grammar import parse_rule
 from dedupkit.clustering.rules import Atom, Rule
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.config import RunConfig
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.runfolder.references import Reference
-from dedupkit.signals import known_signals
+from dedupkit.signals import find_signal, known_signals
 from dedupkit.stages.clauses import covers_verified
 from dedupkit.stages.plan import loosest_unranked, ranked_conditions
 
-__all__ = ["changed_earlier", "missing_for", "reference_facts", "refuse_changed"]
+__all__ = ["changed_earlier", "missing_for", "reference_facts", "refuse_changed", "verification_facts"]
 
 _NOTHING_LEFT_OUT: Mapping[str, Any] = {
     "malformed": 0, "examples": [], "flat": 0, "shard_problems": [], "unreadable": 0, "without_vector": {},
@@ -132,3 +133,25 @@ def reference_facts(folder: RunFolder, counts: Sequence[int]) -> list[dict[str, 
             | {name: about.get(name, none) for name, none in _NOTHING_LEFT_OUT.items()}
         )
     return found
+
+
+def verification_facts(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How many pairs were looked at, where the rule needs that; nothing for a run of an earlier version.
+
+    Args:
+        folder: A finished run.
+        config: The content of its ``run.json``, with the rule in force.
+
+    Returns:
+        The counts of the pairs within the run, and those of pairs with earlier runs and reference sets as
+        ``references``, where there are any.
+    """
+    signals = parse_rule(config["rule_expanded"], known_signals(config.get("embedders", {}))).signals
+    facts = (folder.joined(name) for name in signals if find_signal(name).stage == "verify")
+    within: dict[str, Any] = next((found["verification"] for found in facts if found and "verification" in found), {})
+    joins = (folder.joined_across(number, "verified") for number in range(len(config.get("references", []))))
+    across = [found["verification"] for found in joins if found and "verification" in found]
+    if not across:
+        return within
+    total = {name: sum(counts.get(name, 0) for counts in across) for name in across[0]}
+    return {**within, "references": {**total, "rounds": max(counts["rounds"] for counts in across)}}

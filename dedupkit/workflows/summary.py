@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dedupkit.clustering.families import TEMPLATE_REASON
-from dedupkit.clustering.grammar import parse_rule
 from dedupkit.runfolder import RunFolder
 from dedupkit.runfolder.scanned import passed_over, shard_problems, without_vector
-from dedupkit.signals import find_signal, known_signals
-from dedupkit.stages.covered import reference_facts
+from dedupkit.stages.covered import reference_facts, verification_facts
 from dedupkit.workflows.projections import projection_facts, projection_rows
 
 __all__ = ["summarize", "summary_rows"]
@@ -25,6 +23,7 @@ def summarize(folder: RunFolder, config: Mapping[str, Any], counts: Mapping[str,
         counts: What the decision counted.
     """
     projections = projection_facts(folder, config.get("embedders", {}))
+    verification = verification_facts(folder, config)
     missing = without_vector(folder, config["shards"], config.get("embedders", {}))
     return {
         "out": folder.shown,
@@ -36,22 +35,9 @@ def summarize(folder: RunFolder, config: Mapping[str, Any], counts: Mapping[str,
         "without_vector": missing,
         "recall": _recalls(folder, config, missing),
         **({"projections": projections} if projections else {}),
-        **_verification(folder, config),
+        **({"verification": verification} if verification else {}),
         "references": reference_facts(folder, counts.get("by_reference", [])),
     }
-
-
-def _verification(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
-    """How many pairs were looked at, where the rule needs that; nothing for a run of an earlier version."""
-    signals = parse_rule(config["rule_expanded"], known_signals(config.get("embedders", {}))).signals
-    facts = (folder.joined(name) for name in signals if find_signal(name).stage == "verify")
-    within: dict[str, Any] = next((found["verification"] for found in facts if found and "verification" in found), {})
-    joins = (folder.joined_across(number, "verified") for number in range(len(config.get("references", []))))
-    across = [found["verification"] for found in joins if found and "verification" in found]
-    if not across:
-        return {"verification": within} if within else {}
-    total = {name: sum(counts.get(name, 0) for counts in across) for name in across[0]}
-    return {"verification": {**within, "references": {**total, "rounds": max(counts["rounds"] for counts in across)}}}
 
 
 def _recalls(folder: RunFolder, config: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from dedupkit.report.facts.groups import Groups, LargeGroup
 from dedupkit.report.facts.samples import Sample
 from dedupkit.report.facts.scores import BorderlinePair, Histogram
 from dedupkit.report.facts.sources import Missing, PassedOver, ReferenceFacts, ShardProblem, Unreadable
+from dedupkit.report.facts.verification import Verification
 from dedupkit.store.schema import from_json, to_json
 
 __all__ = ["FORMAT", "CalibrationState", "ReportFacts"]
@@ -64,6 +65,7 @@ class ReportFacts:
         risk: How often images occur, with which captions, and what the rule leaves.
         references: Earlier runs and reference sets.
         families: Families of one template; None where the rule looked for none.
+        verification: Pairs that were looked at; None where the rule verifies none.
     """
 
     format: int
@@ -95,6 +97,7 @@ class ReportFacts:
     risk: Risk
     references: tuple[ReferenceFacts, ...] = ()
     families: Families | None = None
+    verification: Verification | None = None
 
     @property
     def capped(self) -> int:
