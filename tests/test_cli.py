@@ -39,7 +39,7 @@ def test_run_report_and_apply(tmp_path, source):
     out, clean = tmp_path / "out", tmp_path / "clean"
     done = dedupkit("run", source, "--out", out)
     assert (done.returncode, done.stderr) == (0, "")
-    for text in ("samples read", "4 in 1 shards", "because of pdq", "unreadable", "exact or pdq<=31", "next: dedupkit"):
+    for text in ("samples read", "4 in 1 shard", "because of pdq", "unreadable", "exact or pdq<=31", "next: dedupkit"):
         assert text in done.stdout
     done = dedupkit("report", out)
     assert (done.returncode, done.stderr) == (0, "")

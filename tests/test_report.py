@@ -13,6 +13,9 @@ import subprocess
 import tarfile
 from collections import Counter
 from dataclasses import replace
+
+
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +188,8 @@ class TestNumbers:
         assert facts.verification.within.capped == 125
         for text in (page, card):
             assert "lists of nearest neighbours are full for 125" in text
-            assert "lists of nearest neighbours hold 57 of 60 planted copies" in text
+            assert "Of 60 transformed copies" in text
+            assert "lists of nearest neighbours hold 57" in text
             assert "with earlier runs and reference sets" in text
         assert "\n\n\n" not in card
 
@@ -222,7 +226,7 @@ class TestNumbers:
         assert [(row.count, row.captions, row.group_size) for row in facts.captions.repeated] == [(3, 1, 3)]
         card = (run.path / "DATASET_CARD.md").read_text("utf-8")
         assert f"| – by {reason} | 4 |" in card
-        assert "1 of 1 duplicate groups repeated one caption" in card
+        assert "1 of 1 duplicate groups repeated one caption and had no other" in card
         assert "\n\n\n" not in card
         assert "Blocked samples" in page
         assert "notes.odt" in page
@@ -452,8 +456,12 @@ class TestWords:
     def test_rule(self) -> None:
         rule = read_rule("(clip>=0.9 and verified) or pdq<=31 or phash_imagededup<=4")
         assert list(rule) == ["clip and verified", "pdq", "phash_imagededup"]
-        words = rule_words(rule)
-        assert words[0] == "their similarity under clip is at least 0.9, and verified holds between them"
+        words = rule_words(rule, {"clip": "openclip:ViT-B-32/laion2b"})
+        confirmed = "local features and pixels confirm that both show the same image"
+        assert words[0] == f"the cosine of their clip vectors is at least 0.9, and {confirmed}"
+        own = read_rule("copy>=0.35")
+        assert rule_words(own, {}) == ["the cosine of their copy-descriptor vectors is at least 0.35"]
+        assert "normalised by a background" in rule_words(own, {"copy": "copy?background=others.npy"})[0]
         assert "at most 31 bits" in words[1]
         assert words[2] == "their 64-bit pHash hashes (imagededup's definition) differ in at most 4 bits"
         assert score_words(rule, "pdq", 12.0) == "distance 12"
@@ -489,6 +497,7 @@ class TestHistograms:
             ("pdq<=3", [0, 3]),
             ("clip>=0.9", [0.9, 0.95, 1.0, 1.0002]),
             ("clip>=1", [1.0]),
+            ("clip>=-0.3", [-0.3, 0.0, 0.99]),
         ],
     )
     def test_every_score_has_one_bin(self, rule: str, scores: list[float]) -> None:
@@ -499,3 +508,17 @@ class TestHistograms:
         )
         (histogram,) = score_histograms(parsed, removed)
         assert sum(entry.count for entry in histogram.bins) == count
+
+    @pytest.mark.parametrize(
+        ("bound", "edges"),
+        [
+            (0.35, [0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+            (0.9, [0.9, 0.92, 0.94, 0.96, 0.98, 1.0]),
+            (0.796, [0.796, 0.8, 0.85, 0.9, 0.95, 1.0]),
+        ],
+    )
+    def test_similarities_are_counted_between_round_numbers(self, bound: float, edges: list[float]) -> None:
+        none = np.zeros(1, np.int64)
+        removed = Removed(none, none, np.float32([0.97]), np.zeros(1, np.int32), ["clip"])
+        (histogram,) = score_histograms(read_rule(f"clip>={bound}"), removed)
+        assert [(each.start, each.end) for each in reversed(histogram.bins)] == list(pairwise(edges))

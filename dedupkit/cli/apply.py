@@ -55,4 +55,5 @@ def apply(
     elif "tasks" in written:
         say(f"did {written['tasks']:,} of rank 0's tasks")
     else:
-        say(f"wrote {written['samples']:,} samples to {to} ({written['files']:,} files, {format})")
+        files = f"{written['files']:,} file" + "s" * (written["files"] != 1)
+        say(f"wrote {written['samples']:,} samples to {to} ({files}, {format})")

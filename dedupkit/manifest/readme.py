@@ -22,6 +22,7 @@ def readme(sizes: Mapping[str, int], pattern: str) -> dict[str, bytes]:
         path: "*.tar"
     """
     samples = sum(sizes.values())
+    shards = f"{len(sizes):,} shard" + "s" * (len(sizes) != 1)
     text = f"""---
 configs:
 - config_name: default
@@ -30,7 +31,7 @@ configs:
     path: "{pattern}"
 ---
 
-The {samples:,} images that dedupkit kept, in {len(sizes):,} shards. Load them with Hugging Face `datasets`:
+The {samples:,} images that dedupkit kept, in {shards}. Load them with Hugging Face `datasets`:
 
 ```python
 from datasets import load_dataset

@@ -109,7 +109,7 @@ class ListSummary:
     def rows_of_table(self) -> list[tuple[str, str]]:
         """The summary as label and text."""
         names = {"url": "unique URLs", "hash": "unique published hashes", "caption": "unique captions"}
-        shown = [("rows read", f"{self.rows:,} in {self.files:,} files")]
+        shown = [("rows read", f"{self.rows:,} in {self.files:,} file{'s' * (self.files != 1)}")]
         shown += [
             (
                 label,

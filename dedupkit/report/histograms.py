@@ -15,6 +15,7 @@ from dedupkit.report.words import Atom
 __all__ = ["group_sizes", "score_histograms"]
 
 _BINS = 8
+_WIDTHS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of bins of similarities
 
 
 def group_sizes(sizes: NDArray[np.integer], removed: NDArray[np.integer]) -> tuple[GroupSizes, ...]:
@@ -79,9 +80,11 @@ def _bit_bins(scores: NDArray[np.float64], bound: float) -> tuple[Bin, ...]:
 
 
 def _similarity_bins(scores: NDArray[np.float64], bound: float) -> tuple[Bin, ...]:
-    """From identical down to the bound."""
-    edges = np.linspace(bound, max(1.0, bound + 1e-6), _BINS + 1)
+    """From identical down to the bound, at multiples of a round width."""
+    top = max(1.0, bound)
+    width = next((each for each in _WIDTHS if _BINS * each > top - bound - 1e-9), top - bound)
+    inner = np.arange(math.floor(bound / width + 1e-9) + 1, round(top / width))
+    edges = [float(bound), *np.round(inner * width, 4).tolist(), top]
     counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
-    return tuple(
-        Bin(round(float(edges[i]), 4), round(float(edges[i + 1]), 4), int(counts[i])) for i in reversed(range(_BINS))
-    )
+    bins = [Bin(*each) for each in zip(edges[:-1], edges[1:], counts.tolist(), strict=True)]
+    return tuple(reversed(bins))

@@ -110,18 +110,22 @@ def read_rule(text: str) -> dict[str, tuple[Atom, ...]]:
     return clauses
 
 
-def rule_words(rule: Mapping[str, tuple[Atom, ...]]) -> list[str]:
+def rule_words(rule: Mapping[str, tuple[Atom, ...]], embedders: Mapping[str, str]) -> list[str]:
     """Each alternative as the end of the sentence 'two samples are duplicates when …'.
 
+    Args:
+        rule: Conditions behind each reason.
+        embedders: Specification by name of the run's embedders.
+
     Example:
-        >>> rule_words(read_rule("exact or clip>=0.9"))
-        ['their files are identical, byte for byte (SHA-256)', 'their similarity under clip is at least 0.9']
+        >>> rule_words(read_rule("exact or clip>=0.9"), {})
+        ['their files are identical, byte for byte (SHA-256)', 'the cosine of their clip vectors is at least 0.9']
     """
-    return [", and ".join(_atom_words(atom) for atom in atoms) for atoms in rule.values()]
-
-
-def _atom_words(atom: Atom) -> str:
-    return find_signal(atom.signal).words(atom.bound)
+    known = known_signals(embedders)
+    return [
+        ", and ".join((known.get(atom.signal) or find_signal(atom.signal)).words(atom.bound) for atom in atoms)
+        for atoms in rule.values()
+    ]
 
 
 def score_words(rule: Mapping[str, tuple[Atom, ...]], reason: str | None, score: float | None) -> str:

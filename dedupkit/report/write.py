@@ -46,7 +46,7 @@ def write_report(run: str | Path, path: str | Path | None = None, *, source: Mov
     context = {
         "facts": facts,
         "calibration": None if facts.calibration is None else Calibration(facts.calibration.facts, facts.rule),
-        "rule_words": rule_words(rule),
+        "rule_words": rule_words(rule, folder.read_config().embedders),
         "policy_words": policy_words(facts.keep_policy),
         "promises": promises(capped=facts.families is not None and facts.families.most is not None),
         "limits": LIMITS,

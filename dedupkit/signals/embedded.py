@@ -70,6 +70,16 @@ class Embedded(Signal):
 
         return bool(self.spec) and "background" in parse_spec(self.spec).options
 
+    def words(self, bound: float | None) -> str:
+        """See :meth:`Signal.words`."""
+        from dedupkit.embedding.spec import parse_spec
+
+        own = (parse_spec(self.spec).scheme if self.spec else self.name) == "copy"
+        vectors = f"{'copy-descriptor' if own else self.name} vectors"
+        if self.normalised:
+            return f"the similarity of their {vectors}, normalised by a background, is at least {bound:g}"
+        return f"the cosine of their {vectors} is at least {bound:g}"
+
     def join_key(self, settings: JoinSettings) -> list[Any]:
         """The search, and the background by which scores are normalised."""
         from dedupkit.embedding.keys import background_key

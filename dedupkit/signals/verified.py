@@ -37,6 +37,10 @@ class Verified(Signal):
         """Equal bytes; the verify stage adds the pairs that it finds. See :meth:`Signal.across`."""
         return Exact("exact").across(own, other, part, settings)
 
+    def words(self, bound: float | None) -> str:
+        """See :meth:`Signal.words`."""
+        return "local features and pixels confirm that both show the same image"
+
 
 @dataclass(frozen=True)
 class Template(Verified):

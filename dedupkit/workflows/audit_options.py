@@ -23,8 +23,8 @@ class AuditOptions:
 
     Attributes:
         min_cosine: Least cosine of a copy. By default what the real images calibrate, else the bound that the rule of
-            the run states for the embedder alone, else 0.75 for SSCD, or 0.796 for ``copy`` in runs of up to some 17,000
-            samples; with ``verify`` no cosine is enough.
+            the run states for the embedder alone, else 0.75 for SSCD, or 0.796 for ``copy`` in runs of up to some
+            17,000 samples; with ``verify`` no cosine is enough.
         false_alarms: Greatest share of real images that reach the calibrated cosine.
         verify: Whether an image is a copy where local features show the training image whose vector is nearest to its
             own. These training images are read, down to the cosine from which the rule of the run verifies, or 0.5.

@@ -157,6 +157,6 @@ def _because(config: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     reason = row["reason"]
     if reason not in rule:
         return str(reason)
-    (said,) = rule_words({reason: rule[reason]})
+    (said,) = rule_words({reason: rule[reason]}, config.get("embedders", {}))
     score = score_words(rule, reason, row["score"])
     return said + (f"; {score}" if score else "")

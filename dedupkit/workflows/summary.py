@@ -60,7 +60,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     samples = summary["samples"]
     earlier, against = _reference_rows(summary.get("references", []))
     shown = [
-        ("samples read", f"{samples:,} in {summary['shards']:,} shards"),
+        ("samples read", f"{samples:,} in {summary['shards']:,} shard{'s' * (summary['shards'] != 1)}"),
         ("kept", _of(summary["keep"], samples)),
         ("removed as duplicates", _of(summary["remove"] - capped, samples)),
         *((f"  because of {reason}", f"{count:,}") for reason, count in reasons.items()),
