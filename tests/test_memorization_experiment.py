@@ -175,6 +175,17 @@ def test_a_folder_holds_one_experiment(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "experiment.json").exists()
 
 
+def test_seeds_that_differ_by_a_row_have_one_point_of_equal_epochs_in_the_plot():
+    pytest.importorskip("matplotlib")
+    from memorization.plots import points_of
+
+    steps = {
+        step: {"step": step, "loss": [0.5] * seeds} for step, seeds in ((1000, 3), (1086, 2), (1087, 1), (2000, 3))
+    }
+    arm = {"seeds": [0, 1, 2], "equal_epochs": {"step": 1087, "loss": [0.4, 0.5, 0.6]}, "steps": steps}
+    assert [(point["step"], len(point["loss"])) for point in points_of(arm)] == [(1000, 3), (1087, 3), (2000, 3)]
+
+
 def test_the_command_trains_measures_and_does_not_compute_again(tmp_path: Path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")

@@ -11,7 +11,7 @@ mpl.use("svg")
 mpl.rcParams.update({"svg.hashsalt": "dedupkit", "font.size": 9, "svg.fonttype": "none"})
 from matplotlib import pyplot as plt  # noqa: E402
 
-__all__ = ["write_plots"]
+__all__ = ["points_of", "write_plots"]
 
 _LABELS = {
     "raw": "raw",
@@ -68,7 +68,7 @@ def _extraction(summary: dict[str, Any], path: Path) -> None:
 def _steps(summary: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
     for name, arm in summary["arms"].items():
-        points = list(arm["steps"].values())
+        points = points_of(arm)
         steps = [point["step"] for point in points]
         shares = [point["50 and more"]["samples"]["share"] for point in points]
         axes[0].plot(steps, shares, "o-", markersize=3, color=_COLOURS[name], label=_LABELS[name])
@@ -78,6 +78,13 @@ def _steps(summary: dict[str, Any], path: Path) -> None:
     axes[1].set(xlabel="steps", ylabel="loss on held-out photos")
     axes[0].legend(frameon=False, fontsize=7)
     _save(figure, path)
+
+
+def points_of(arm: dict[str, Any]) -> list[dict[str, Any]]:
+    """What all seeds were measured at, by step; that of equal epochs is one point, also where seeds differ in rows."""
+    whole = [point for point in arm["steps"].values() if len(point["loss"]) == len(arm["seeds"])]
+    found = {point["step"]: point for point in (arm["equal_epochs"], *whole)}
+    return [found[step] for step in sorted(found)]
 
 
 def _blind(summary: dict[str, Any], path: Path) -> None:
@@ -90,8 +97,11 @@ def _blind(summary: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 3))
     arms = summary["arms"]
     for shift, (key, label) in enumerate(tests):
-        shares = [arm["reading"][key]["samples"]["share"] or 0 for arm in arms.values()]
-        axes.bar([place + (shift - 1) * 0.27 for place in range(len(arms))], shares, 0.25, label=label)
+        shares = [arm["reading"][key]["samples"]["share"] for arm in arms.values()]
+        places = [place + (shift - 1) * 0.27 for place in range(len(arms))]
+        bars = axes.bar(places, [share or 0 for share in shares], 0.25, label=label)
+        zeros = ["0" if share == 0 else "" for share in shares]  # a bar without height is not seen
+        axes.bar_label(bars, zeros, padding=1, fontsize=7, color=bars[0].get_facecolor())
     axes.set_xticks(range(len(arms)), [_LABELS[name].replace(" ", "\n") for name in arms], fontsize=7)
     axes.set(ylabel="samples called copies, k ≥ 50", ylim=(0, 1.03))
     axes.legend(frameon=False, fontsize=7)
