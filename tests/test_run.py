@@ -83,6 +83,19 @@ def test_borderline_pairs_are_the_removals_nearest_to_the_bound(finished):
     assert "<img" in pairs[0].show()._repr_html_()
 
 
+def test_what_a_cell_ends_with_is_printed_in_a_line_and_shown_with_thumbnails(finished):
+    group, pair = finished.groups[0], finished.borderline(1)[0]
+    assert repr(group).startswith(f"<group {group.group}: {len(group)} samples, 1 kept")
+    assert repr(pair).startswith(f"<{pair.removed['key']} removed as a duplicate of {pair.witness['key']}: pdq, ")
+    assert group._repr_html_().count("<img") == len(group)
+    assert pair._repr_html_().count("<img") == 2
+    assert repr(finished.groups) == f"<{len(finished.groups)} groups, the largest of {len(group)} samples>"
+    told = finished.explain(pair.removed["sample"])
+    assert repr(told) == f"<{pair.removed['key']} {told.words}>"
+    assert repr(finished.keep_filter()) == f"<keep filter of {finished.path / 'manifest.parquet'}>"
+    assert repr(dk.CopyGuard(finished)).endswith(f"{finished.summary['samples']} samples; a copy by pdq<=31>")
+
+
 class TestExplain:
     def test_a_removed_sample_names_its_witness_and_the_reason(self, finished):
         row = next(row for row in finished.removed.to_pylist() if row["score"] > 0)

@@ -92,6 +92,9 @@ class KeepFilter:
             return [self._keeps(row, None if index is None else int(index[number])) for number, row in enumerate(rows)]
         return self._keeps(columns, None if index is None else int(index))
 
+    def __repr__(self) -> str:
+        return f"<keep filter of {self._path}>"
+
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "_input_columns": self._input_columns, "_digest": self._digest}
 

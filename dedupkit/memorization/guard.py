@@ -119,6 +119,11 @@ class CopyGuard:
             known = cosine_bound(config, self._name, self._near.samples)
             self._min_cosine = known if min_cosine is None else min_cosine
 
+    def __repr__(self) -> str:
+        bound = "" if self._min_cosine is None else f" or {self._name}>={self._min_cosine:g}"
+        of = f"{self._near.folder.shown}: {self._near.samples:,} samples"
+        return f"<copy guard of {of}; a copy by pdq<={self._max_distance}{bound}>"
+
     @property
     def nbytes(self) -> int:
         """Memory in bytes, if every page of the mapped files is used; without the model."""

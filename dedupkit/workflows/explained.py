@@ -21,7 +21,7 @@ _LISTED = 5
 _MOST_COMPARED = 20_000  # keys that a misspelt one is compared with
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Explanation:
     """All that is known of one sample.
 
@@ -48,6 +48,9 @@ class Explanation:
     def score(self) -> float | None:
         """The score between it and its witness."""
         return None if self.row["score"] is None else float(self.row["score"])
+
+    def __repr__(self) -> str:
+        return f"<{self.row['key']} {self.words}>"
 
     def __str__(self) -> str:
         row = self.row

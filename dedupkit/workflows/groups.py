@@ -10,13 +10,14 @@ from typing import Any, overload
 import pyarrow as pa
 
 from dedupkit.manifest.rows import Rows
+from dedupkit.manifest.shown import clip
 
 __all__ = ["Group", "Groups"]
 
 _SAMPLES_AT_ONCE = 10_000  # rows held while groups are walked through
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Group:
     """A duplicate group.
 
@@ -30,7 +31,7 @@ class Group:
     group: int
     rows: list[dict[str, Any]]
     folder: Path
-    keeper: object = field(default=None, repr=False, compare=False)
+    keeper: object = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,6 +45,14 @@ class Group:
         from dedupkit.report.notebook import GroupView
 
         return GroupView(self.folder, self.rows[:most], total=len(self.rows))
+
+    def __repr__(self) -> str:
+        kept = sum(row["verdict"] == "keep" for row in self.rows)
+        caption = clip(self.rows[0]["caption"]) if self.rows else None
+        return f"<group {self.group}: {len(self):,} samples, {kept:,} kept" + (f"; {caption!r}>" if caption else ">")
+
+    def _repr_html_(self) -> str:
+        return str(self.show()._repr_html_())
 
 
 class Groups(Sequence[Group]):
@@ -67,6 +76,10 @@ class Groups(Sequence[Group]):
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        largest = f", the largest of {self.table['size'][0].as_py():,} samples" if len(self) else ""
+        return f"<{len(self):,} groups{largest}>"
 
     @overload
     def __getitem__(self, index: int) -> Group: ...

@@ -19,7 +19,7 @@ from dedupkit.workflows.summary import summary_rows
 __all__ = ["Borderline", "Verdicts"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Borderline:
     """A removed sample near the bound that let it go, beside the kept sample that it duplicates.
 
@@ -32,8 +32,8 @@ class Borderline:
 
     removed: dict[str, Any]
     witness: dict[str, Any]
-    folder: Path = field(repr=False)
-    keeper: object = field(default=None, repr=False, compare=False)
+    folder: Path
+    keeper: object = field(default=None, compare=False)
 
     @property
     def reason(self) -> str:
@@ -50,6 +50,13 @@ class Borderline:
         from dedupkit.report.notebook import GroupView
 
         return GroupView(self.folder, [self.witness, self.removed], total=2)
+
+    def __repr__(self) -> str:
+        removed, witness = self.removed["key"], self.witness["key"]
+        return f"<{removed} removed as a duplicate of {witness}: {self.reason}, {self.score:g}>"
+
+    def _repr_html_(self) -> str:
+        return str(self.show()._repr_html_())
 
 
 class Verdicts:
