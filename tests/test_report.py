@@ -13,8 +13,6 @@ import subprocess
 import tarfile
 from collections import Counter
 from dataclasses import replace
-
-
 from itertools import pairwise
 from pathlib import Path
 
