@@ -186,8 +186,7 @@ class TestNumbers:
         assert facts.verification.within.capped == 125
         for text in (page, card):
             assert "lists of nearest neighbours are full for 125" in text
-            assert "Of 60 transformed copies" in text
-            assert "lists of nearest neighbours hold 57" in text
+            assert "The lists hold 57 of the 60 copies" in text
             assert "with earlier runs and reference sets" in text
         assert "\n\n\n" not in card
 

@@ -129,7 +129,7 @@ def _verification_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
     """How many pairs were looked at again, within the run and with references."""
     shown = [("verification", _looked(seen)), *_unseen_rows(seen)] if "candidates" in seen else []
     if seen.get("capped"):
-        full = f"{seen['capped']:,} kept images: copies behind them were not looked at"
+        full = f"{seen['capped']:,} kept images: a copy behind them would stay"
         shown.append(("  neighbour lists full for", full))
     for name, share in seen.get("planted", {}).items():
         if share["estimate"] is not None:
