@@ -64,7 +64,7 @@ def changed_earlier(config: RunConfig) -> str | None:
         DedupkitError: An earlier run is gone or not finished.
     """
     for reference in config.references:
-        if reference.role == "earlier" and RunFolder(reference.path).verdicts().digest != reference.digest:
+        if reference.role == "earlier" and _is_changed(reference):
             return reference.path
     return None
 
@@ -79,8 +79,13 @@ def refuse_changed(references: Sequence[Reference]) -> None:
         DedupkitError: A run is no longer the one that was named.
     """
     for reference in references:
-        if reference.kind == "run" and RunFolder(reference.path).verdicts().digest != reference.digest:
+        if reference.kind == "run" and _is_changed(reference):
             raise DedupkitError(f"{reference.name} was decided again meanwhile; give the same command again")
+
+
+def _is_changed(reference: Reference) -> bool:
+    """Whether the verdicts of a run are others than those that were named, or being made anew."""
+    return RunFolder(reference.path).verdicts().digest != reference.digest
 
 
 def _missing_across(rule: Rule, folder: RunFolder, number: int, name: str, ranked: Mapping[str, Atom]) -> str | None:

@@ -16,7 +16,7 @@ class Looked:
         looked_at: Number of those that were looked at.
         verified: Number of those that hold.
         unseen: Number of pairs of which an image could not be read again.
-        capped: Number of kept images whose list of nearest neighbours was full: copies behind it were not looked at.
+        capped: Number of kept images whose list of nearest neighbours was full: a copy behind it would stay.
         rounds: Number of rounds.
     """
 
