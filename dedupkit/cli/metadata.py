@@ -31,7 +31,10 @@ def metadata(
         ),
     ] = None,
     keep: Annotated[
-        str, typer.Option(help="Which duplicate to keep: pixels, width, height, clip_score, sample (the row).")
+        str,
+        typer.Option(
+            help="Which duplicate to keep: pixels, width, height, clip_score, sample (the row), meta:NAME (a column)."
+        ),
     ] = "sample",
     url_steps: Annotated[str, typer.Option(help="Steps applied to URLs before they are compared.")] = (
         "standard,fragment,trackers"

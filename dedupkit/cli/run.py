@@ -47,7 +47,10 @@ def run(
     ] = None,
     keep: Annotated[
         str,
-        typer.Option(help="Which duplicate to keep: columns in order of importance, with - where larger is better."),
+        typer.Option(
+            help="Which duplicate to keep: columns in order of importance, with - where larger is better; meta:NAME is "
+            "a column of your data."
+        ),
     ] = "-pixels, -nbytes, sample",
     hashes: Annotated[
         list[str] | None,

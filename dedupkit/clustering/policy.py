@@ -1,7 +1,8 @@
 """Keep policies: which of several duplicates is kept, and how many of a template's family.
 
 A policy is an ordered list of columns that ends in a total order, e.g. ``-pixels, -clip_score, nbytes, sample``: the
-first column decides, ``-`` means that the larger value is better, and a missing value comes last either way.
+first column decides, ``-`` means that the larger value is better, and a missing value comes last either way. A name
+that begins with ``meta:`` is a column of the data's own, such as ``-meta:aesthetic``.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_POLICY", "POLICY_COLUMNS", "Policy", "TemplatePolicy", "parse_policy"]
+__all__ = ["DEFAULT_POLICY", "META", "POLICY_COLUMNS", "Policy", "TemplatePolicy", "parse_policy"]
 
 POLICY_COLUMNS = (
     "pixels", "width", "height", "nbytes", "pdq_quality", "clip_score", "caption_length", "sample",
 )  # fmt: skip
 DEFAULT_POLICY = "-pixels, -nbytes, sample"
+META = "meta:"
+"""Begins the name of a column of the data's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class Policy:
     def needs(self) -> tuple[str, ...]:
         """The columns whose values ``order`` must be given, each once."""
         return tuple(dict.fromkeys(name for name, _ in self.columns if name != "sample"))
+
+    @property
+    def meta(self) -> tuple[str, ...]:
+        """The columns of the data's own that it looks at, without their prefix."""
+        return tuple(name.removeprefix(META) for name in self.needs if name.startswith(META))
 
     def order(self, values: Mapping[str, NDArray[np.generic]], count: int) -> NDArray[np.int64]:
         """Row numbers from the most to the least worth keeping.
@@ -67,10 +75,15 @@ def parse_policy(text: str, known: Sequence[str] = POLICY_COLUMNS) -> Policy:
 
     Args:
         text: The policy.
-        known: Columns that it may name.
+        known: Columns that it may name beside those of the data's own.
 
     Raises:
         RuleError: an unknown column, with a caret under it and the columns that exist.
+
+    Example:
+        >>> policy = parse_policy("-meta:aesthetic, -pixels")
+        >>> str(policy), policy.meta
+        ('-meta:aesthetic, -pixels, sample', ('aesthetic',))
     """
     columns: list[tuple[str, bool]] = []
     position = 0
@@ -79,9 +92,10 @@ def parse_policy(text: str, known: Sequence[str] = POLICY_COLUMNS) -> Policy:
         if name or "," in text:
             larger = name.startswith("-")
             bare = name.lstrip("-").strip()
-            if bare not in known:
+            own = bare.startswith(META) and bare != META
+            if bare not in known and not own:
                 at = position + (len(part) - len(part.lstrip()))
-                there = ", ".join(known)
+                there = f"{', '.join(known)}, and {META}NAME for a column of the data's own"
                 raise RuleError(f"unknown column {bare!r} in the keep policy; known: {there}\n  {text}\n  {' ' * at}^")
             columns.append((bare, larger))
         position += len(part) + 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from dedupkit.clustering.policy import META
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.columns import ALIASES
 
@@ -46,13 +47,16 @@ class Batch:
     problem: str | None = None
 
 
-def find_roles(names: Sequence[str], path: Path, unfit: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
+def find_roles(
+    names: Sequence[str], path: Path, unfit: Mapping[str, Any] = MappingProxyType({}), meta: Sequence[str] = ()
+) -> dict[str, str]:
     """Which column has which role, by the table of names.
 
     Args:
         names: Names of all columns.
         path: The file, for messages.
         unfit: Columns that can have no role, lists and objects, with their types.
+        meta: Columns that the keep policy names, whose role is ``meta:NAME``.
 
     Raises:
         DedupkitError: There is no column of URLs; the message names the columns.
@@ -67,4 +71,4 @@ def find_roles(names: Sequence[str], path: Path, unfit: Mapping[str, Any] = Mapp
         if other is not None:
             raise DedupkitError(f"{path} has URLs of type {unfit[other]} in its column {other}, not of text")
         raise DedupkitError(f"{path} has no column of URLs; its columns: {', '.join(names) or 'none'}")
-    return found
+    return found | {META + name: name for name in meta if name in names and name not in unfit}

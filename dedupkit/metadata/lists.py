@@ -45,8 +45,12 @@ class UrlList(Protocol):
         """Write the rows that are kept, in their order and with all columns."""
 
 
-def open_list(path: str | Path) -> UrlList:
+def open_list(path: str | Path, meta: Sequence[str] = ()) -> UrlList:
     """Open a URL list by its suffix.
+
+    Args:
+        path: The file.
+        meta: Columns of its own that the keep policy names, as far as it has them.
 
     Raises:
         DedupkitError: no such file, another suffix, a broken file, or no column of URLs; the message names the columns.
@@ -57,4 +61,4 @@ def open_list(path: str | Path) -> UrlList:
         raise DedupkitError(f"no such file: {path}")
     if kind is None:
         raise DedupkitError(f"cannot tell the format of {path}; its name must end in {', '.join(_SUFFIXES)}")
-    return ParquetList(path) if kind == "parquet" else TextList(path, kind)
+    return ParquetList(path, meta) if kind == "parquet" else TextList(path, kind, meta)

@@ -25,7 +25,7 @@ _BUFFER = 1 << 20  # a column chunk is read in steps of so many bytes, not whole
 class ParquetList:
     """A Parquet file. Row groups that cannot be read, or not in little memory, become batches with a problem."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, meta: Sequence[str] = ()) -> None:
         self.path = path
         try:
             with pq.ParquetFile(path) as file:
@@ -40,7 +40,7 @@ class ParquetList:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DedupkitError(f"{path} is no Parquet file that can be read: {error}") from error
         self.names = list(self._schema.names)
-        self.columns = find_roles(self.names, path, self._unfit())
+        self.columns = find_roles(self.names, path, self._unfit(), meta)
         self.rows = sum(self._groups)
 
     def batches(self, roles: Sequence[str]) -> Iterator[Batch]:

@@ -29,13 +29,13 @@ class TextList:
     and the other one of two has the captions.
     """
 
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str, meta: Sequence[str] = ()) -> None:
         self.path, self._kind = path, kind
         first = next(self._records(), (b"", []))[1]
         known = {name for names in ROLES.values() for name in names}
         self._header = any(field in known for field in first) and not any(_is_url(field) for field in first)
         self.names = first if self._header else self._guessed(first)
-        self.columns = find_roles(self.names, path)
+        self.columns = find_roles(self.names, path, meta=meta)
         self._places = {role: self.names.index(name) for role, name in self.columns.items()}
         self.rows = path.stat().st_size // _LINE_BYTES + 1
 

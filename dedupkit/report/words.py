@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dedupkit.clustering.grammar import parse_rule
+from dedupkit.clustering.policy import META
 from dedupkit.clustering.rules import Atom, reason_of
 from dedupkit.runfolder import RunConfig
 from dedupkit.runfolder.again import command as making
@@ -146,7 +147,8 @@ def policy_words(policy: str) -> str:
     phrases = []
     for column in filter(None, (part.strip() for part in policy.split(","))):
         name = column.lstrip("-").strip()
-        smaller, larger = _COLUMNS.get(name, (f"smallest {name}", f"largest {name}"))
+        own = name.removeprefix(META)
+        smaller, larger = _COLUMNS.get(name, (f"smallest {own}", f"largest {own}"))
         phrases.append(larger if column.startswith("-") else smaller)
     return ", then ".join(phrases)
 

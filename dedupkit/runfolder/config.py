@@ -30,6 +30,7 @@ class RunConfig:
         rule_expanded: The rule written out.
         keep: The keep policy.
         hashes: Signals that the scan computes on request.
+        meta: Columns of the data's own that the scan stores for keep policies.
         embedders: Specification by signal name.
         seed: Seed for all random choices.
         target_recall: Recall of clustered searches; None where the default was left.
@@ -54,6 +55,7 @@ class RunConfig:
     keep: str
     directory: str | None = None
     hashes: tuple[str, ...] = ()
+    meta: tuple[str, ...] = ()
     embedders: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     captions: str = "ignore"
@@ -70,7 +72,7 @@ class RunConfig:
         """The content of ``run.json``."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["references"] = tuple(reference.to_json() for reference in self.references)
-        for name, default in (("templates", "keep"), ("target_recall", None)):
+        for name, default in (("templates", "keep"), ("target_recall", None), ("meta", ())):
             if values[name] == default:  # as runs before there was a choice have it
                 del values[name]
         return {
@@ -88,7 +90,7 @@ class RunConfig:
         known = {item.name for item in fields(cls)}
         given: dict[str, Any] = {"layout": 1} | {name: each for name, each in value.items() if name in known}
         try:
-            for name in ("sources", "shards", "hashes"):
+            for name in ("sources", "shards", "hashes", "meta"):
                 given[name] = tuple(_texts(given.get(name, [])))
             for name in ("embedders", "versions"):
                 given[name] = dict(zip(_texts(given.get(name, {})), _texts(given.get(name, {}).values()), strict=True))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dedupkit.clustering.grammar import parse_rule
+from dedupkit.clustering.policy import META, parse_policy
 from dedupkit.clustering.rules import Atom, Rule
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
@@ -33,6 +34,9 @@ def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: 
         config: The content of its ``run.json``.
         keep: The keep policy; what rounds of verification looked at depends on it.
     """
+    for column in parse_policy(keep).meta:
+        if column not in config.get("meta", ()):
+            return f"this run has not stored {META}{column}, which the keep policy names"
     known = known_signals(config.get("embedders", {}))
     ranked = ranked_conditions(rule, {name for name in rule.signals if known[name].ranks})
     for name in rule.signals:

@@ -46,6 +46,7 @@ class Job:
         computing: How it is computed.
         given: Embedders that were given as objects, by signal name.
         policy: Which of two duplicates is kept: rounds of verification look again among what is.
+        meta: Columns of the data's own that the scan stores for the keep policy.
         beside: How many rows of earlier runs and reference sets the samples will be compared with, as far as known.
     """
 
@@ -57,6 +58,7 @@ class Job:
     computing: Computing = field(default_factory=Computing)
     given: Mapping[str, Any] = field(default_factory=dict)
     policy: Policy = field(default_factory=lambda: parse_policy(DEFAULT_POLICY))
+    meta: Sequence[str] = ()
     beside: int = 0
 
     @property

@@ -12,6 +12,7 @@ from importlib import import_module
 from math import inf
 from typing import Any
 
+from dedupkit.clustering.policy import META
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
@@ -139,14 +140,15 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
     requested = [SIGNALS[name] for name in job.hashes]
     asked = [signal.scan_key for signal in requested]
     limit = [] if MAX_IMAGE_BYTES == USUAL_IMAGE_BYTES else [MAX_IMAGE_BYTES]
+    meta = [["meta", *job.meta]] if job.meta else []
     asked_for = [paths_to_ask(shard) for shard in job.shards]
     known = iter(stamps([path for paths in asked_for for path in paths]))
     for number, shard in enumerate(job.shards):
         states = [next(known) for _ in asked_for[number]]
-        key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, states, shard.settings, asked, *limit])
+        key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, states, shard.settings, asked, *limit, *meta])
         path = str(job.folder.samples(number))
-        call = partial(scan_task, shard, path, requested)
-        rescue = partial(scan_without_killers, shard, path, requested)
+        call = partial(scan_task, shard, path, requested, job.meta)
+        rescue = partial(scan_without_killers, shard, path, requested, job.meta)
         tasks.append(Task("scan", f"{number:05d}", call, key, shard.source, (path,), isolated=True, rescue=rescue))
     ahead = _LoadAhead(signals, job.beside)
     with Progress("scan", len(tasks), "img", path=job.folder.progress) as progress:
@@ -158,7 +160,23 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
         results = engine.run(tasks, job.folder.path, on_done=on_done, meanwhile=ahead.begin, observe=progress.observe)
     if results and all(result.get("holds_none") for result in results):
         raise DedupkitError(f"{job.shards[0].source} holds no images: {results[0]['problem']}")
+    _refuse_empty(job.policy.meta, results)
     return [cache_key([task.key, result]) for task, result in zip(tasks, results, strict=True)]
+
+
+def _refuse_empty(columns: Sequence[str], results: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a column of the data's own in which no sample has a number: its name is mistyped, or it is text.
+
+    Raises:
+        DedupkitError: There is such a column; the message names those that hold numbers.
+    """
+    for name in columns:
+        if results and not any(result["numbers"][name] for result in results):
+            numeric = list(dict.fromkeys(other for result in results for other in result["numeric"]))
+            raise DedupkitError(
+                f"the keep policy names {META}{name}, but no sample has a number called {name!r} beside its image; "
+                f"there are: {', '.join(numeric) or 'none'}"
+            )
 
 
 class _LoadAhead:

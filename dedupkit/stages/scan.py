@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet  # workers load it before their first task comes
 
+from dedupkit.clustering.policy import META
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing.exact import stored_hash
 from dedupkit.hashing.pdq import CROP_VIEWS, Decimated, decimate, one_math_thread, pdq_from_buffers
@@ -17,7 +18,7 @@ from dedupkit.images import ImageError
 from dedupkit.signals.image import ScannedImage
 from dedupkit.signals.signal import Signal
 from dedupkit.sources import Sample, Shard, ShardError
-from dedupkit.sources.columns import clean_text
+from dedupkit.sources.columns import as_score, clean_text
 from dedupkit.sources.sample import NoImagesError, PassedOver
 from dedupkit.store import write_table
 
@@ -27,8 +28,8 @@ _HASHED_TOGETHER = 32
 _WAITING_BYTES = 32 << 20  # of images that wait at most, and one more
 
 
-def sample_schema(signals: Sequence[Signal]) -> pa.Schema:
-    """The columns of ``samples/{shard:05d}.parquet``: those that every scan has, then the signals'."""
+def sample_schema(signals: Sequence[Signal], meta: Sequence[str] = ()) -> pa.Schema:
+    """The columns of ``samples/{shard:05d}.parquet``: those that every scan has, the signals', and the data's own."""
     return pa.schema(
         [
             ("key", pa.string()),
@@ -46,6 +47,7 @@ def sample_schema(signals: Sequence[Signal]) -> pa.Schema:
             ("offset", pa.int64()),
             ("error", pa.string()),
             *((name, _arrow_type(kind)) for signal in signals for name, kind in signal.scan_columns.items()),
+            *((META + name, pa.float64()) for name in meta),
         ]
     )
 
@@ -54,26 +56,29 @@ def _arrow_type(kind: int | str) -> pa.DataType:
     return pa.binary(kind) if isinstance(kind, int) else pa.type_for_alias(kind)
 
 
-def scan_shard(shard: Shard, path: str, signals: Sequence[Signal]) -> dict[str, Any]:
+def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], meta: Sequence[str] = ()) -> dict[str, Any]:
     """Read a shard and write its rows; a task of the engine.
 
     Args:
         shard: what to read.
         path: the Parquet file to write.
         signals: what to measure beside SHA-256 and PDQ.
+        meta: columns of the data's own, of which numbers are stored for the keep policy.
 
     Returns:
         ``samples`` (rows), ``unreadable``, ``nbytes`` (of images); ``passed_over`` (``count`` and ``example``) where
         something is no part of a sample; ``problem`` where the shard could not be read to its end; ``retry`` there, and
-        where what kept a sample from being read may pass; ``holds_none`` where it holds no images at all.
+        where what kept a sample from being read may pass; ``holds_none`` where it holds no images at all; and with
+        ``meta``, ``numbers``: how many each of these columns has, and ``numeric``: the columns of the first sample
+        that hold a number.
     """
-    rows = _Rows(signals)
+    rows = _Rows(signals, meta)
     passed_over = PassedOver()
     problem: str | None = None
     holds_none = False
     with one_math_thread():
         try:
-            for sample in shard.read(passed_over=passed_over):
+            for sample in shard.read(extra=bool(meta), passed_over=passed_over):
                 rows.add(sample)
         except ShardError as error:
             problem, holds_none = str(error), isinstance(error, NoImagesError)
@@ -99,6 +104,9 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal]) -> dict[str, 
         summary["problem"] = problem
     if problem is not None or rows.transient:
         summary["retry"] = True
+    if meta:
+        summary["numbers"] = {name: table.num_rows - table[META + name].null_count for name in meta}
+        summary["numeric"] = rows.numeric
     return summary
 
 
@@ -134,15 +142,16 @@ def _lacked_memory(error: BaseException) -> bool:
 class _Rows:
     """Collects columns; images wait until there are a few dozen, which are decoded and hashed together."""
 
-    def __init__(self, signals: Sequence[Signal]) -> None:
-        self._signals = signals
+    def __init__(self, signals: Sequence[Signal], meta: Sequence[str] = ()) -> None:
+        self._signals, self._meta = signals, meta
         self._views = CROP_VIEWS if any(signal.views for signal in signals) else ()
-        self._schema = sample_schema(signals)
+        self._schema = sample_schema(signals, meta)
         self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
         self._keys: dict[str, int] = {}  # how often each came
         self._repeated: list[tuple[int, str]] = []  # rows whose key came before
         self._waiting: list[tuple[int, bytes]] = []  # rows and their images
         self._waiting_bytes = 0
+        self.numeric: list[str] = []
         self.nbytes = 0
         self.transient = False  # whether the reason of some row may pass
 
@@ -154,7 +163,10 @@ class _Rows:
             "caption": sample.caption,
             "clip_score": sample.clip_score,
             "offset": sample.offset,
+            **{META + name: as_score(sample.extra.get(name)) for name in self._meta},
         }
+        if not self.numeric:
+            self.numeric = [name for name, value in sample.extra.items() if as_score(value) is not None]
         row["key"], repeated = sample.key, self._count(sample.key)
         row["error"] = "; ".join(filter(None, (sample.error, repeated))) or None
         self.transient |= sample.transient

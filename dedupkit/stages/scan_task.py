@@ -23,23 +23,25 @@ def load_scan() -> None:
     import_module("dedupkit.stages.scan")
 
 
-def scan_task(shard: Shard, path: str, signals: Sequence[Signal]) -> dict[str, Any]:
+def scan_task(shard: Shard, path: str, signals: Sequence[Signal], meta: Sequence[str] = ()) -> dict[str, Any]:
     """Scan a shard; see :func:`dedupkit.stages.scan.scan_shard`."""
     from dedupkit.stages.scan import scan_shard
 
-    return scan_shard(shard, path, signals)
+    return scan_shard(shard, path, signals, meta)
 
 
-def scan_carefully(shard: Shard, path: str, signals: Sequence[Signal], end: tuple[int, str] | None, notes: str) -> Any:
+def scan_carefully(
+    shard: Shard, path: str, signals: Sequence[Signal], meta: Sequence[str], end: tuple[int, str] | None, notes: str
+) -> Any:
     """Scan a shard, each sample in a process of its own first; see :class:`dedupkit.stages.careful.CarefulShard`."""
     from dedupkit.stages.careful import CarefulShard
     from dedupkit.stages.scan import scan_shard
 
-    return scan_shard(CarefulShard(shard, signals, notes, end), path, signals)
+    return scan_shard(CarefulShard(shard, signals, notes, end), path, signals, meta)
 
 
 def scan_without_killers(
-    shard: Shard, path: str, signals: Sequence[Signal], ask: Callable[[Callable[[], Any]], Any]
+    shard: Shard, path: str, signals: Sequence[Signal], meta: Sequence[str], ask: Callable[[Callable[[], Any]], Any]
 ) -> dict[str, Any]:
     """Scan a shard that has ended two processes; the samples that do it get a row with that reason.
 
@@ -47,6 +49,7 @@ def scan_without_killers(
         shard: What to read.
         path: The Parquet file to write.
         signals: What to measure beside SHA-256 and PDQ.
+        meta: Columns of the data's own to store.
         ask: Calls a function in a process of its own.
 
     Returns:
@@ -62,7 +65,7 @@ def scan_without_killers(
         while True:
             notes.write_text("0")
             try:
-                summary: dict[str, Any] = ask(partial(scan_carefully, shard, path, signals, end, str(notes)))
+                summary: dict[str, Any] = ask(partial(scan_carefully, shard, path, signals, meta, end, str(notes)))
                 return summary
             except WorkerDied as death:
                 read = int(notes.read_text())

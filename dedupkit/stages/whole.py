@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dedupkit.clustering import Decision, Policy, Rule, decide
 from dedupkit.clustering.part_files import Rows
+from dedupkit.clustering.policy import META
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned
@@ -78,10 +79,12 @@ class Whole:
         columns: dict[str, list[NDArray[Any]]] = {name: [] for name in policy.needs}
         for number in numbers:
             layout, shards = rows_of(folder, config, number)
+            there = RunFolder(layout.path)
+            lacking = {META + name for name in policy.meta} - {META + name for name in there.read_config().meta}
             rows = placed.row[placed.number == number]
-            files = map(RunFolder(layout.path).samples, range(shards))
+            files = map(there.samples, range(shards))
             for file, _, _, mine in rows_by_file(files, rows):
-                for name, column in _shard_columns(file, policy).items():
+                for name, column in _shard_columns(file, policy, lacking).items():
                     columns[name].append(column[mine])
         together = {name: np.concatenate([np.zeros(0), *parts]) for name, parts in columns.items()}
         streamed = {name: matches.streamed for name, matches in placed.signals.items()}
@@ -193,21 +196,23 @@ def _policy_columns(scanned: Scanned, policy: Policy) -> dict[str, NDArray[Any]]
     """The policy's columns of all samples."""
     held = scanned.select(*policy_sources(policy))
     if held is not None:
-        return _columns_of(held, policy)
+        return _columns_of(held, policy.needs)
     parts = [_shard_columns(scanned.folder.samples(shard), policy) for shard in range(scanned.shards)]
     return {name: np.concatenate([part[name] for part in parts]) for name in policy.needs}
 
 
-def _shard_columns(file: Path, policy: Policy) -> dict[str, NDArray[Any]]:
-    """The policy's columns of one shard's samples."""
-    names = policy_sources(policy)
-    return _columns_of(read_columns(file, names), policy) if names else {}
+def _shard_columns(file: Path, policy: Policy, lacking: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """The policy's columns of one shard's samples; of an earlier run, which may lack some, those as missing values."""
+    sources = [name for name in policy_sources(policy) if name not in lacking]
+    there = [name for name in policy.needs if name not in lacking]
+    found = _columns_of(read_columns(file, sources), there) if sources else {}
+    return found | {name: np.full(count_rows(file), np.nan) for name in lacking}
 
 
-def _columns_of(table: Any, policy: Policy) -> dict[str, NDArray[Any]]:
-    """The policy's columns of a table of samples as float64, NaN where missing."""
+def _columns_of(table: Any, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Columns of a policy, from a table of samples as float64, NaN where missing."""
     values: dict[str, NDArray[Any]] = {}
-    for name in policy.needs:
+    for name in names:
         if name == "pixels":
             values[name] = _floats(table["width"]) * _floats(table["height"])
         elif name == "caption_length":

@@ -84,7 +84,8 @@ def dedup(
             :func:`dedupkit.embedding.load_precomputed` returns), or ``(vectors, keys)``: an array (n, d) and the keys
             of its rows. A preset over an embedder takes the first; ``thorough`` without one takes ``copy``. Those of
             earlier calls stay, but for one whose file is gone and that the rule does not need.
-        keep: Keep policy, such as ``"-pixels, -clip_score, nbytes, sample"``.
+        keep: Keep policy, such as ``"-pixels, -clip_score, nbytes, sample"``; ``meta:NAME`` is a column of the data's
+            own. See docs/clustering.md.
         hashes: Further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
             ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
         workers: Number of worker processes; the number of cores by default. The result does not depend on it. With 0
@@ -152,10 +153,10 @@ def dedup(
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             place.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
+        meta = sorted({*asked.policy.meta, *(before.meta if before else ())})
         computing = Computing(max(1, workers), seed, device, recall)
-
         beside = sum(references.rows.values())
-        job = Job(folder, shards, asked.rule, requested, embedders, computing, given, asked.policy, beside)
+        job = Job(folder, shards, asked.rule, requested, embedders, computing, given, asked.policy, meta, beside)
         config = replace(
             _config(listed, directory, job, asked.policy),
             captions=str(asked.captions),
@@ -231,6 +232,7 @@ def _config(sources: Sequence[str], directory: str, job: Job, policy: Policy) ->
         rule_expanded=str(job.rule),
         keep=str(policy),
         hashes=tuple(job.hashes),
+        meta=tuple(job.meta),
         embedders=dict(job.embedders),
         seed=job.computing.seed,
         dedupkit=__version__,

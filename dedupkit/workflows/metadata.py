@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dedupkit.clustering.policy import Policy, parse_policy
+from dedupkit.clustering.policy import META, Policy, parse_policy
 from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError
 from dedupkit.metadata.conditions import Classes, classes_of, equal_kinds, is_near, parse_list_rule, reason_of
@@ -52,7 +52,8 @@ def clean_lists(
             ``url_family`` (equal but for the size that a site offers); ``caption>=0.8`` (Jaccard similarity of the
             words); ``image_phash<=4`` (bits that differ; also ``phash`` and ``hash``, of 16 hexadecimal digits). By
             default ``url or hash`` where a list has hashes, else ``url``.
-        keep: Keep policy over ``pixels``, ``width``, ``height``, ``clip_score`` and ``sample`` (the row).
+        keep: Keep policy over ``pixels``, ``width``, ``height``, ``clip_score``, ``sample`` (the row), and
+            ``meta:NAME``, a column of the lists' own.
         settings: Normalisation of URLs and captions.
         temporary: Folder for keys, 20 bytes a row and identity; inside ``to`` by default.
         workers: Number of threads; all cores by default. The result does not depend on it.
@@ -77,11 +78,11 @@ def clean_lists(
     from dedupkit.metadata.room import Room
     from dedupkit.metadata.target import FOLDER, check_room, claimed, room_for_keys
 
-    lists = [open_list(path) for path in _expand(files)]
+    policy = parse_policy(keep, _POLICY)
+    lists = [open_list(path, policy.meta) for path in _expand(files)]
     known = {role for one in lists for role in one.columns}
     parsed = parse_list_rule(rule or ("url or hash" if "hash" in known else "url"))
-    _check_columns(parsed, lists)
-    policy = parse_policy(keep, _POLICY)
+    _check_columns(parsed, policy, lists)
     settings = settings or KeySettings()
     if settings.urls.standard:
         require("can_ada", "metadata")
@@ -126,14 +127,20 @@ def _expand(files: str | Path | Sequence[str | Path]) -> list[str]:
     return list(found)
 
 
-def _check_columns(rule: Rule, lists: Sequence[UrlList]) -> None:
+def _check_columns(rule: Rule, policy: Policy, lists: Sequence[UrlList]) -> None:
     from dedupkit.metadata.columns import ROLES
     from dedupkit.metadata.near import check_hashes
 
+    names = dict.fromkeys(name for one in lists for name in one.names)
+    for name in policy.meta:
+        if not any(META + name in one.columns for one in lists):
+            raise DedupkitError(
+                f"the keep policy names {META}{name}, but no list has a column {name!r} of numbers; "
+                f"there are: {', '.join(names)}"
+            )
     for name in rule.signals:
         role = "url" if name == "url_family" else name
         if not any(role in one.columns for one in lists):
-            names = dict.fromkeys(name for one in lists for name in one.names)
             raise DedupkitError(
                 f"the rule names {name}, but no list has such a column (looked for {', '.join(ROLES[role])}); "
                 f"there are: {', '.join(names)}"
@@ -152,6 +159,11 @@ def _decide(grouped: GroupedRows, classes: Classes, policy: Policy) -> Verdicts:
     order = None
     if policy.needs:
         values = {name: np.concatenate(parts) for name, parts in grouped.values.items()}
+        for name in policy.meta:
+            if np.isnan(values[META + name]).all():
+                raise DedupkitError(
+                    f"the keep policy names {META}{name}, but no row has a number in the column {name!r}"
+                )
         if "pixels" in policy.needs:
             values["pixels"] = values["width"] * values["height"]
         order = policy.order(values, labels.shape[1])

@@ -185,7 +185,8 @@ class Run(Verdicts):
             raise DedupkitError(f"{changed} was decided again since this run was made; run the same command again")
         missing = missing_for(rule, self._folder, self.config, keep)
         if missing is not None:
-            raise DedupkitError(f"{missing}; run again with --rule {rule.text!r} (only what is missing is computed)")
+            how = f"--rule {rule.text!r}" + (f" --keep {keep!r}" if keep != self.config["keep"] else "")
+            raise DedupkitError(f"{missing}; run again with {how} (only what is missing is computed)")
 
     def rows(self) -> list[tuple[str, str]]:
         """The summary as label and text, for tables."""

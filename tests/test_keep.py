@@ -1,0 +1,139 @@
+"""Which of several duplicates stays, by columns of the data's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import command, encode, manifest, one_line, run, verdicts, write_tar
+from PIL import Image
+
+import dedupkit as dk
+from dedupkit.errors import DedupkitError, RuleError
+from dedupkit.workflows.metadata import clean_lists
+
+SCORES: dict[str, Any] = {"a": 4.5, "b": "6.25", "c": None, "d": 9, "e": 2}
+"""b is kept of a, b and c, which are one photo; d and e of another are told apart by the score too."""
+KEPT = {"a": "remove", "b": "keep", "c": "remove", "d": "keep", "e": "remove"}
+
+
+def images(photos: dict[str, Image.Image]) -> dict[str, bytes]:
+    """Three sizes of one photo, the smallest with the best score, and two of another."""
+    first, second = (photo.convert("RGB") for photo in list(photos.values())[:2])
+    sides = {"a": (first, 300), "b": (first, 200), "c": (first, 256), "d": (second, 220), "e": (second, 256)}
+    return {key: encode(photo.resize((side, side)), quality=90) for key, (photo, side) in sides.items()}
+
+
+@pytest.fixture
+def tar(tmp_path: Path, photos: dict[str, Image.Image]) -> Path:
+    """A WebDataset shard with scores in its JSON files."""
+    members = []
+    for key, data in images(photos).items():
+        members += [(f"{key}.jpg", data), (f"{key}.json", json.dumps({"aesthetic": SCORES[key], "note": "x"}).encode())]
+    return write_tar(tmp_path / "in" / "00000.tar", members)
+
+
+def test_the_best_by_a_column_in_json_files_stays(tar: Path, tmp_path: Path) -> None:
+    finished = run(tar, tmp_path / "run", keep="-meta:aesthetic, -pixels")
+    assert verdicts(finished) == KEPT
+    assert {row["kept_key"] for row in manifest(finished).values() if row["kept_key"]} == {"b", "d"}
+    smallest = run(tar, tmp_path / "other", keep="meta:aesthetic")
+    assert [key for key, verdict in verdicts(smallest).items() if verdict == "keep"] == ["a", "e"]
+
+
+def test_a_missing_score_comes_last_either_way(tar: Path, tmp_path: Path) -> None:
+    for sign in ("", "-"):
+        finished = run(tar, tmp_path / f"run{sign}", keep=f"{sign}meta:aesthetic, sample")
+        assert verdicts(finished)["c"] == "remove"
+
+
+@pytest.mark.parametrize("kind", ["parquet with images", "tar beside its metadata"])
+def test_columns_of_parquet_files_count_too(kind: str, photos: dict[str, Image.Image], tmp_path: Path) -> None:
+    data = images(photos)
+    scores = [None if SCORES[key] is None else float(SCORES[key]) for key in data]
+    source = tmp_path / "in"
+    source.mkdir()
+    columns: dict[str, Any] = {"key": list(data), "aesthetic": pa.array(scores, pa.float64())}
+    if kind == "parquet with images":
+        columns |= {"status": ["success"] * 5, "error_message": pa.array([None] * 5, pa.string())}
+        columns["jpg"] = pa.array(list(data.values()), pa.binary())
+    else:
+        write_tar(source / "00000.tar", [(f"{key}.jpg", image) for key, image in data.items()])
+        columns |= {"url": [f"http://x/{key}" for key in data], "status": ["success"] * 5}
+    pq.write_table(pa.table(columns), source / "00000.parquet")
+    finished = run(source, tmp_path / "run", keep="-meta:aesthetic")
+    assert verdicts(finished) == KEPT
+
+
+def test_a_column_that_nothing_has_is_refused_with_those_that_there_are(tar: Path, tmp_path: Path) -> None:
+    done = command("run", tar, "--out", tmp_path / "run", "--keep", "-meta:aesthetics", "--workers", "1")
+    assert done.returncode == 1
+    said = one_line(done.stderr)
+    assert "meta:aesthetics" in said and "there are: aesthetic" in said and "note" not in said
+
+
+def test_a_name_without_the_prefix_is_refused_with_the_way_to_write_it(tar: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuleError, match=r"unknown column 'aesthetic'.*meta:NAME"):
+        run(tar, tmp_path / "run", keep="-aesthetic")
+
+
+def test_a_column_that_a_run_has_not_stored_is_read_by_a_second_call_and_then_stays(tar: Path, tmp_path: Path) -> None:
+    finished = run(tar, tmp_path / "run")
+    with pytest.raises(DedupkitError, match=r"has not stored meta:aesthetic.*--keep '-meta:aesthetic, sample'"):
+        finished.decide(keep="-meta:aesthetic")
+    again = run(tar, tmp_path / "run", keep="-meta:aesthetic")
+    assert verdicts(again) == KEPT
+    samples = next((tmp_path / "run" / "samples").glob("*.parquet"))
+    written = samples.stat().st_mtime_ns
+    back = run(tar, tmp_path / "run")
+    assert verdicts(back)["a"] == "keep" and samples.stat().st_mtime_ns == written  # nothing is read again
+    assert verdicts(back.rethreshold("copies", keep="-meta:aesthetic")) == KEPT
+
+
+def test_an_update_of_a_run_without_the_column_uses_it_among_new_samples(
+    tar: Path, photos: dict[str, Image.Image], tmp_path: Path
+) -> None:
+    old = run(write_tar(tmp_path / "old" / "00000.tar", [("z.jpg", images(photos)["d"])]), tmp_path / "run")
+    new = dk.update(old.path, tar, tmp_path / "new", workers=0, keep="-meta:aesthetic")
+    assert verdicts(new) == KEPT | {"d": "remove", "e": "remove"}
+    assert {row["kept_key"] for row in manifest(new).values() if row["kept_source"]} == {"z"}
+
+
+def test_a_decision_in_parts_and_more_workers_give_the_same_bytes(
+    tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = run(tar, tmp_path / "one", keep="-meta:aesthetic")
+    monkeypatch.setenv("DEDUPKIT_PART_SIZE", "3")
+    parts = run(tar, tmp_path / "two", keep="-meta:aesthetic", workers=2)
+    assert parts.manifest.equals(finished.manifest)
+    assert (tmp_path / "one" / "manifest.parquet").read_bytes() == (tmp_path / "two" / "manifest.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".tsv"])
+def test_rows_of_url_lists_are_kept_by_a_column_of_theirs(suffix: str, tmp_path: Path) -> None:
+    columns = {"url": ["http://x/1"] * 3 + ["http://x/2"], "punsafe": ["0.5", "0.1", "", "0.9"], "n": list("abcd")}
+    path, cleaned = tmp_path / f"list{suffix}", tmp_path / "out" / f"list{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+    else:
+        path.write_text("\n".join("\t".join(row) for row in [[*columns], *zip(*columns.values(), strict=True)]) + "\n")
+    clean_lists(path, tmp_path / "out", keep="meta:punsafe")
+    if suffix == ".parquet":
+        names = pq.read_table(cleaned)["n"].to_pylist()
+    else:
+        names = [line.split("\t")[2] for line in cleaned.read_text().splitlines()[1:]]
+    assert names == ["b", "d"]
+    with pytest.raises(DedupkitError, match="no list has a column 'unsafe' of numbers; there are: url, punsafe, n"):
+        clean_lists(path, tmp_path / "other", keep="meta:unsafe")
+    with pytest.raises(DedupkitError, match="no row has a number in the column 'n'"):
+        clean_lists(path, tmp_path / "third", keep="meta:n")
+
+
+def test_the_report_says_which_column_decided(tar: Path, tmp_path: Path) -> None:
+    finished = run(tar, tmp_path / "run", keep="-meta:aesthetic, -pixels")
+    finished.report()
+    assert "largest aesthetic, then most pixels" in (tmp_path / "run" / "report.html").read_text()
