@@ -159,6 +159,14 @@ def test_photos_are_read_with_flickr_captions_or_text_files(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", made_photos(1)[0].data[:3000]])
+def test_a_photo_that_cannot_be_read_is_named_before_anything_is_planted(tmp_path: Path, content: bytes):
+    (tmp_path / "0.jpg").write_bytes(content)
+    (tmp_path / "0.txt").write_text("a dog")
+    with pytest.raises(ValueError, match=r"0\.jpg cannot be read as an image .*; take it out of the folder"):
+        read_photos(tmp_path)
+
+
 def test_a_folder_holds_one_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "photos").mkdir()
     asked = {"plan": "copies", "photos": digest_of_photos(None), "steps": 2000, "tiny": False}

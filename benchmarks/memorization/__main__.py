@@ -130,8 +130,11 @@ def _plant(folder: Path | None, beside: Path | None, plan: Plan, data: Path) -> 
         photos = made_photos(needed + plan.beside)
         photos, more = photos[:needed], photos[needed:]
     else:
-        photos = read_photos(folder)
-        more = read_photos(beside, named=True) if beside else []
+        try:
+            photos = read_photos(folder)
+            more = read_photos(beside, named=True) if beside else []
+        except ValueError as error:
+            sys.exit(str(error))
     if len(photos) < needed:
         captions = "captions.txt, or .txt beside"
         sys.exit(f"{folder} holds {len(photos):,} JPEG files with captions ({captions}); {needed:,} are needed")
