@@ -147,6 +147,18 @@ def test_a_hugging_face_dataset(scratch, pictures):
         dk.dedup(dataset.remove_columns("image"))
 
 
+def test_numbers_of_a_hugging_face_dataset_decide_which_copy_stays(scratch, pictures):
+    datasets = pytest.importorskip("datasets")
+    stored = [{"bytes": encode(image, quality=95), "path": None} for image in pictures]
+    columns = {"image": stored, "aesthetic": [4.5, 6.0, None, 9.0], "key": list("abcd"), "similarity": [3, 2, 1, 0]}
+    dataset = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    assert dk.dedup(dataset, workers=0).kept["key"].to_pylist() == ["a", "c"]
+    assert dk.dedup(dataset, workers=0, keep="-meta:aesthetic").kept["key"].to_pylist() == ["b", "d"]
+    assert dk.dedup(dataset, workers=0, keep="clip_score").kept["key"].to_pylist() == ["b", "d"]
+    with pytest.raises(dk.DedupkitError, match="there are: aesthetic, similarity"):
+        dk.dedup(dataset, workers=0, keep="-meta:beauty")
+
+
 def test_what_cannot_be_read_is_a_row_with_its_reason(scratch, pictures):
     broken = Image.open(io.BytesIO(encode(pictures[0], quality=90)[:2000]))
     width_as_text, turn = struct.pack("<HHI4s", 0x100, 2, 4, b"wide"), struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)

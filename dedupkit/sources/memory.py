@@ -23,7 +23,7 @@ from typing import Any
 
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.around import AroundShard
-from dedupkit.sources.columns import ALIASES, as_text, clean_text
+from dedupkit.sources.columns import ALIASES, as_score, as_text, clean_text
 from dedupkit.sources.keys import text_of, unique_key
 from dedupkit.sources.parquet import ParquetShard
 from dedupkit.sources.sample import PassedOver, Sample, Shard
@@ -34,6 +34,8 @@ _IMAGES_PER_FILE, _BYTES_PER_FILE = 256, 64 << 20
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _TIFF_MODES = ("I", "F")  # 32 bits, which PNG does not have
 _CARRIED = ("url", "uid")
+_TEXTS = ("key", "status", "error_message", "caption", *_CARRIED)
+_TAKEN = {*_TEXTS, "image"}  # names that mean something else in the files
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,8 +112,9 @@ def lay_down(images: Images, above: Path) -> Path:
     import pyarrow.parquet as pq
 
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    texts = ("key", "status", "error_message", "caption", *_CARRIED)
-    schema = pa.schema([*((name, pa.string()) for name in texts), ("image", kind)])
+    numbers = _numbers(images)
+    columns = [*((name, pa.string()) for name in _TEXTS), *((name, pa.float64()) for name in numbers)]
+    schema, names = pa.schema([*columns, ("image", kind)]), (*_TEXTS, *numbers)
     folder, digest = above / "images", hashlib.sha256()
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
@@ -124,7 +127,7 @@ def lay_down(images: Images, above: Path) -> Path:
     for row in _rows(images):
         rows.append(row)
         data = (row["image"] or {}).get("bytes") or b""
-        digest.update(json.dumps([*(row.get(name) for name in texts), len(data)]).encode() + data)
+        digest.update(json.dumps([*(row.get(name) for name in names), len(data)]).encode() + data)
         held += len(data)
         if len(rows) == _IMAGES_PER_FILE or held >= _BYTES_PER_FILE:
             write()
@@ -188,9 +191,20 @@ def _rows(images: Images) -> Iterator[dict[str, Any]]:
         yield {"key": name, **status, "caption": as_text({"caption": caption}, "caption"), "image": stored, **more}
 
 
-def _items(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, str | None]]]:
+def _is_dataset(images: Images) -> bool:
+    return type(images.images).__module__.partition(".")[0] == "datasets"
+
+
+def _numbers(images: Images) -> list[str]:
+    """The columns of a Dataset that hold numbers, which a keep policy may name."""
+    features = getattr(images.images, "features", None) if _is_dataset(images) else None
+    kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in (features or {}).items()}
+    return [name for name, kind in kinds.items() if kind.startswith(("int", "uint", "float")) and name not in _TAKEN]
+
+
+def _items(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, Any]]]:
     """Each image with its key, its caption, and what else is carried along."""
-    if type(images.images).__module__.partition(".")[0] == "datasets":
+    if _is_dataset(images):
         yield from _from_dataset(images)
         return
     columns = []
@@ -225,7 +239,7 @@ def _batch(images: Any) -> Iterable[Any]:
     return images
 
 
-def _from_dataset(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, str | None]]]:
+def _from_dataset(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, Any]]]:
     from datasets import Image  # the caller has it
 
     dataset = images.images
@@ -247,14 +261,18 @@ def _from_dataset(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, str
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise DedupkitError(f"the data set has no column {unknown[0]!r}; its columns: {', '.join(names)}")
-    dataset = dataset.select_columns(list(dict.fromkeys([column, *wanted]))).cast_column(column, Image(decode=False))
+    numbers = _numbers(images)
+    dataset = dataset.select_columns(list(dict.fromkeys([column, *wanted, *numbers]))).cast_column(
+        column, Image(decode=False)
+    )
     number = -1
     try:
         for number, row in enumerate(dataset):
             texts = [
                 lists[label][number] if label in lists else None if name is None else row[name] for label, name in given
             ]
-            more = {name: clean_text(row[alias]) for name, alias in carried.items() if alias is not None}
+            more: dict[str, Any] = {name: as_score(row[name]) for name in numbers}
+            more |= {name: clean_text(row[alias]) for name, alias in carried.items() if alias is not None}
             yield row[column], *texts, more
     except IndexError:
         raise DedupkitError("there are more images than keys or captions") from None

@@ -172,7 +172,7 @@ def _refuse_empty(columns: Sequence[str], results: Sequence[Mapping[str, Any]]) 
     """
     for name in columns:
         if results and not any(result["numbers"][name] for result in results):
-            numeric = list(dict.fromkeys(other for result in results for other in result["numeric"]))
+            numeric = sorted({other for result in results for other in result["numeric"]})
             raise DedupkitError(
                 f"the keep policy names {META}{name}, but no sample has a number called {name!r} beside its image; "
                 f"there are: {', '.join(numeric) or 'none'}"
