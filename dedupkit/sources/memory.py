@@ -112,9 +112,9 @@ def lay_down(images: Images, above: Path) -> Path:
     import pyarrow.parquet as pq
 
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    numbers = _numbers(images)
-    columns = [*((name, pa.string()) for name in _TEXTS), *((name, pa.float64()) for name in numbers)]
-    schema, names = pa.schema([*columns, ("image", kind)]), (*_TEXTS, *numbers)
+    numeric = _numbers(images)
+    columns = [*((name, pa.string()) for name in _TEXTS), *((name, pa.float64()) for name in numeric)]
+    schema, names = pa.schema([*columns, ("image", kind)]), (*_TEXTS, *numeric)
     folder, digest = above / "images", hashlib.sha256()
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
