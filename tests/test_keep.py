@@ -103,6 +103,12 @@ def test_an_update_of_a_run_without_the_column_uses_it_among_new_samples(
     assert {row["kept_key"] for row in manifest(new).values() if row["kept_source"]} == {"z"}
 
 
+def test_a_reference_set_needs_no_such_column(tar: Path, photos: dict[str, Image.Image], tmp_path: Path) -> None:
+    held_out = write_tar(tmp_path / "held-out" / "00000.tar", [("z.jpg", images(photos)["d"])])
+    finished = run(tar, tmp_path / "run", keep="-meta:aesthetic", against=held_out)
+    assert verdicts(finished) == KEPT | {"d": "blocked", "e": "blocked"}
+
+
 def test_a_decision_in_parts_and_more_workers_give_the_same_bytes(
     tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,7 +86,7 @@ def open_reference(
     hashes = [name for name in signals if known[name].scan_columns]
     embedders = {name: job.embedders[name] for name in signals if name in job.embedders}
     own = RunFolder(job.folder.reference(number).path)
-    inner = replace(job, folder=own, hashes=hashes, embedders=embedders)
+    inner = replace(job, folder=own, hashes=hashes, embedders=embedders, meta=())  # nothing of them is kept
     if reference.kind == "images":
         shards = find_shards(reference.path)
         keys = scan_and_embed(replace(inner, shards=shards), engine)

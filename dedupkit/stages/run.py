@@ -160,7 +160,8 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
         results = engine.run(tasks, job.folder.path, on_done=on_done, meanwhile=ahead.begin, observe=progress.observe)
     if results and all(result.get("holds_none") for result in results):
         raise DedupkitError(f"{job.shards[0].source} holds no images: {results[0]['problem']}")
-    _refuse_empty(job.policy.meta, results)
+    if job.meta:  # not of a reference set
+        _refuse_empty(job.policy.meta, results)
     return [cache_key([task.key, result]) for task, result in zip(tasks, results, strict=True)]
 
 

@@ -23,7 +23,7 @@ def load_scan() -> None:
     import_module("dedupkit.stages.scan")
 
 
-def scan_task(shard: Shard, path: str, signals: Sequence[Signal], meta: Sequence[str] = ()) -> dict[str, Any]:
+def scan_task(shard: Shard, path: str, signals: Sequence[Signal], meta: Sequence[str]) -> dict[str, Any]:
     """Scan a shard; see :func:`dedupkit.stages.scan.scan_shard`."""
     from dedupkit.stages.scan import scan_shard
 

@@ -80,7 +80,7 @@ class Whole:
         for number in numbers:
             layout, shards = rows_of(folder, config, number)
             there = RunFolder(layout.path)
-            lacking = {META + name for name in policy.meta} - {META + name for name in there.read_config().meta}
+            lacking = {META + name for name in {*policy.meta}.difference(there.read_config().meta)}
             rows = placed.row[placed.number == number]
             files = map(there.samples, range(shards))
             for file, _, _, mine in rows_by_file(files, rows):
