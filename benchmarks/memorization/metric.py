@@ -112,4 +112,4 @@ def mcnemar(first: NDArray[Any], second: NDArray[Any]) -> dict[str, float | int]
     a = int(np.sum(np.asarray(first, bool) & ~np.asarray(second, bool)))
     b = int(np.sum(~np.asarray(first, bool) & np.asarray(second, bool)))
     tail = sum(comb(a + b, k) for k in range(min(a, b) + 1)) / 2 ** (a + b)
-    return {"only_first": a, "only_second": b, "p": min(1.0, float(f"{2 * tail:.9g}"))}
+    return {"only_first": a, "only_second": b, "p": min(1.0, 2 * tail)}
