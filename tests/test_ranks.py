@@ -24,10 +24,11 @@ from dedupkit.engine.heartbeat import Heartbeat, Pulse
 from dedupkit.engine.helper import Helper
 from dedupkit.engine.place import Place, Timing, place_of, timing_of
 from dedupkit.engine.rank import Ranks
-from dedupkit.engine.room import FolderRoom
+from dedupkit.engine.room import FolderRoom, ObjectRoom
 from dedupkit.engine.share import share_first
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.export import apply
+from dedupkit.store import Bucket
 
 QUICK = Timing(timeout=1.5, patience=20, late=1, poll=0.05)
 
@@ -338,6 +339,36 @@ def test_signs_of_life_need_no_clock(tmp_path: Path) -> None:
             assert pulse.alive()
         assert pulse.beats()
     assert not pulse.alive()  # it has left, which is known at once
+
+
+def test_a_rank_that_is_late_leaves_nothing_in_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once rank 0 has closed the session, or while it does."""
+    bucket = Bucket("memory://late/run")
+    room = ObjectRoom(bucket, ".ranks")
+    late = ObjectRoom(Bucket("memory://late/run"), ".ranks")
+    for folder in ("one", "one/0.claims", "one/0.said"):
+        room.make(folder)
+    assert late.take("one/0.claims", "0", "1-x")
+    late.say("one/0.said", "1-x", "done")
+    late.note("one/alive-1-x").write_text("1")
+    assert (list(room.heard("one/0.said")), late.note("one/alive-1-x").read_text()) == (["done"], "1")
+    remove, taken = Bucket.remove, []
+
+    def busy(self: Bucket, names: Any) -> None:
+        if not taken:
+            taken.append(late.take("one/0.claims", "1", "1-x"))  # after rank 0 has listed what is there
+        remove(self, names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "remove", busy)
+        room.leave("one")
+    assert taken == [True]
+    assert not bucket.find()
+    assert not late.take("one/0.claims", "0", "1-x")
+    late.say("one/0.said", "1-x", "done again")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        late.note("one/alive-1-x").write_text("2")
+    assert not bucket.find()
 
 
 def test_rank_0_lists_the_reports_of_others_in_a_store_now_and_then(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -172,6 +172,9 @@ class FolderRoom:
 class ObjectRoom:
     """A :class:`Room` of objects in a store; a name is taken by putting its object where there is none.
 
+    A store has no folders, so an object in each says that it is there. It is the first to be removed, and whoever puts
+    something looks for it afterwards: what comes too late is removed by the process that put it.
+
     Args:
         bucket: Where the objects are.
         folder: Folder below it for them.
@@ -186,7 +189,7 @@ class ObjectRoom:
 
     def note(self, name: str) -> Note:
         """See :meth:`Room.note`."""
-        return _ObjectNote(self._bucket, self._named(name), self._named(f"{name.rpartition('/')[0]}/{_MADE}"))
+        return _ObjectNote(self._named(name), self._bucket, self._stays)
 
     def write(self, name: str, data: bytes) -> None:
         """See :meth:`Room.write`."""
@@ -210,8 +213,8 @@ class ObjectRoom:
 
     def take(self, names: str, name: str, who: str) -> bool:
         """See :meth:`Room.take`."""
-        taken = self._bucket.create(self._named(f"{names}/{name}"), who.encode())
-        return taken and self._bucket.state(self._named(f"{names}/{_MADE}")) is not None
+        taken = self._named(f"{names}/{name}")
+        return self._bucket.create(taken, who.encode()) and self._stays(taken)
 
     def make(self, folder: str) -> None:
         """See :meth:`Room.make`."""
@@ -220,7 +223,9 @@ class ObjectRoom:
     def say(self, folder: str, who: str, line: str) -> None:
         """See :meth:`Room.say`; each line is an object."""
         self._said += 1
-        self._bucket.put(self._named(f"{folder}/{who}-{self._said:08d}"), line.encode())
+        name = self._named(f"{folder}/{who}-{self._said:08d}")
+        self._bucket.put(name, line.encode())
+        self._stays(name)
 
     def heard(self, folder: str) -> Iterator[str]:
         """See :meth:`Room.heard`."""
@@ -231,10 +236,9 @@ class ObjectRoom:
                 yield line.decode()
 
     def leave(self, folder: str) -> None:
-        """See :meth:`Room.leave`; what says that folders are there goes first."""
-        names = list(self._bucket.find(self._named(folder)))
-        self._bucket.remove(name for name in names if name.endswith(f"/{_MADE}"))
-        self._bucket.remove(name for name in names if not name.endswith(f"/{_MADE}"))
+        """See :meth:`Room.leave`; what was put before the folders went is in the second list."""
+        self._bucket.remove(name for name in self._find(folder) if name.endswith(f"/{_MADE}"))
+        self._bucket.remove(self._find(folder))
 
     def clear(self) -> None:
         """See :meth:`Room.clear`."""
@@ -242,6 +246,16 @@ class ObjectRoom:
         folders = {name.partition("/")[0] for name in inner if "/" in name}
         for folder in folders:
             self.leave(folder)
+
+    def _stays(self, name: str) -> bool:
+        """Whether the folder of an object that was just put is there; where it is gone, the object is removed."""
+        there = self._bucket.state(f"{name.rpartition('/')[0]}/{_MADE}") is not None
+        if not there:
+            self._bucket.remove([name])
+        return there
+
+    def _find(self, folder: str) -> list[str]:
+        return list(self._bucket.find(self._named(folder)))
 
     def _named(self, name: str) -> str:
         return f"{self._folder}/{name}"
@@ -251,13 +265,14 @@ _MADE = "made"
 
 
 class _ObjectNote:
-    def __init__(self, bucket: Bucket, name: str, made: str) -> None:
-        self._bucket, self.name, self._made = bucket, name, made
+    def __init__(self, name: str, bucket: Bucket, stays: Callable[[str], bool]) -> None:
+        self.name, self._bucket, self._stays = name, bucket, stays
 
     def write_text(self, text: str, /) -> object:
-        if self._bucket.state(self._made) is None:
+        self._bucket.put(self.name, text.encode())
+        if not self._stays(self.name):
             raise FileNotFoundError(f"the folder of {self.name} is gone")
-        return self._bucket.put(self.name, text.encode())
+        return None
 
     def read_text(self) -> str:
         data = self._bucket.read(self.name)
