@@ -88,7 +88,8 @@ def test_planted_rows_go_through_all_edits_and_keep_or_change_their_captions():
 
 def test_the_plan_of_kinds_gives_a_photo_copies_of_one_kind_and_one_caption():
     for name, rows, photos in (("kinds", 4308, 1141), ("few", 1910, 1228)):
-        plan = kinds_plan(name, 0)
+        plan = kinds_plan(name, 3)
+        assert (plan.seed, plan.beside) == (3, 0)
         assert (plan.rows, photos_needed(plan)) == (rows, photos)
     small = Plan(((2, 1),), ((1, 1),), ((1, 4, "exact"), (1, 3, "crop"), (1, 14, "all")))
     groups: dict[int, list] = {}

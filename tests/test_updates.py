@@ -187,6 +187,33 @@ def finished(tmp_path_factory, pictures) -> dk.Run:
     return run(str(write_tar(folder / "old.tar", members)), folder / "run")
 
 
+def test_an_update_is_compared_with_the_reference_sets_of_the_run(tmp_path, pictures, monkeypatch):
+    """A benchmark that the old images must not hold, the new ones must not hold either."""
+    monkeypatch.chdir(tmp_path)
+    bench = [(f"{name}.jpg", pictures[name, "same"]) for name in ("coffee", "chelsea")]
+    write_tar(tmp_path / "bench.tar", bench)
+    write_tar(tmp_path / "old.tar", [("astronaut.jpg", pictures["astronaut", "same"])])
+    new = write_tar(tmp_path / "new.tar", [("same.jpg", bench[0][1]), ("worse.jpg", pictures["chelsea", "worse"])])
+    run("old.tar", tmp_path / "exact", rule="copies", against="bench.tar", against_rule="exact")
+    run("old.tar", tmp_path / "whole", rule="copies", against="bench.tar")
+    run("old.tar", tmp_path / "alone", rule="copies")
+
+    def verdicts(old: str, **options: object) -> list[str]:
+        out = tmp_path / "-".join([old, "new", *options])
+        return dk.update(tmp_path / old, str(new), out, workers=1, **options).manifest["verdict"].to_pylist()
+
+    assert verdicts("alone") == ["keep", "keep"]
+    assert verdicts("whole") == ["blocked", "blocked"]
+    assert verdicts("whole", against=()) == ["keep", "keep"]
+    assert verdicts("exact") == ["blocked", "keep"]
+    assert verdicts("exact", rule="exact or pdq<=10") == ["blocked", "keep"]
+    assert verdicts("exact", against_rule="copies") == ["blocked", "blocked"]
+    (tmp_path / "bench.tar").rename(tmp_path / "moved.tar")
+    with pytest.raises(dk.DedupkitError, match="was compared with bench.tar, which the update would be too: .*--against"):
+        verdicts("whole", keep="sample")
+    assert verdicts("whole", against="moved.tar") == ["blocked", "blocked"]
+
+
 def new_shard(folder: Path, pictures) -> str:
     members = []
     for name, edit in (("coffee", "worse"), ("chelsea", "mirror"), ("astronaut", "flat")):

@@ -29,7 +29,7 @@ def kinds_plan(name: str, seed: int) -> Plan:
     """Photos with byte copies, photos with copies of one kind, and a thousand that occur once; ``kinds`` or ``few``."""
     exact = [(photos, copies, "exact") for photos, copies in _EXACT[name]]
     kinds = [(*_EDITED[name], kind) for kind in (*EDITS, "all")]
-    return Plan(((1000, 1),), ((48, 1),), (*exact, *kinds), seed)
+    return Plan(((1000, 1),), ((48, 1),), (*exact, *kinds), seed=seed)
 
 
 class Curve:

@@ -8,7 +8,6 @@ import typer
 
 from dedupkit.cli.options import (
     Address,
-    Against,
     AgainstRule,
     ComputeMissing,
     Device,
@@ -32,7 +31,10 @@ def update(
     ] = None,
     keep: Annotated[str | None, typer.Option(help="Keep policy among new samples; that of RUN by default.")] = None,
     captions: Annotated[str | None, typer.Option(help="As for run; as in RUN by default.")] = None,
-    against: Against = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Samples that duplicate this are blocked (repeatable), as for run; as in RUN by default."),
+    ] = None,
     against_rule: AgainstRule = None,
     compute_missing: ComputeMissing = False,
     workers: Workers = None,
@@ -59,7 +61,7 @@ def update(
         embed=embed or None,
         keep=keep,
         captions=captions,
-        against=against or (),
+        against=against or None,
         against_rule=against_rule,
         compute_missing=compute_missing,
         workers=workers,

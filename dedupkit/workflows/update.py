@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from dedupkit.clustering.grammar import needs_floor, parse_rule
 from dedupkit.clustering.rules import Rule
-from dedupkit.errors import DedupkitError
+from dedupkit.errors import DedupkitError, RuleError
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.stages.covered import changed_earlier
+from dedupkit.workflows.against import find_references
 from dedupkit.workflows.dedup import dedup
 from dedupkit.workflows.request import with_files
 
@@ -32,6 +33,8 @@ def update(
     embed: Any = None,
     keep: str | None = None,
     captions: str | None = None,
+    against: str | Path | Sequence[str | Path] | None = None,
+    against_rule: str | None = None,
     **options: Any,
 ) -> Run:
     """De-duplicate new shards among themselves and against a finished run.
@@ -48,7 +51,10 @@ def update(
         embed: Embedders; those of the finished run by default.
         keep: Keep policy, among new samples; that of the finished run by default.
         captions: What is done with captions; that of the finished run by default.
-        **options: As for :func:`dedupkit.dedup`: ``against``, ``workers``, ``compute_missing``, …
+        against: Reference sets; those of the finished run by default, ``()`` for none.
+        against_rule: What makes a sample duplicate one; as named for the finished run, else the rule, by default.
+        **options: As for :func:`dedupkit.dedup`: ``workers``, ``seed``, ``target_recall``, ``compute_missing``, … Further
+            ``hashes`` and ``templates`` are those of the finished run where none are given.
 
     Returns:
         The new run. In its manifest ``kept_source`` names the run in which a witness lies, null for its own.
@@ -68,6 +74,8 @@ def update(
         "embed": _embedders(RunFolder(run), config) if embed is None else embed,
         "keep": config.keep if keep is None else keep,
         "captions": config.captions if captions is None else captions,
+        "against": _against(run, config) if against is None else against,
+        "against_rule": _against_rule(config) if against_rule is None else against_rule,
         "templates": options.pop("templates", config.templates),
         "hashes": [*config.hashes, *options.pop("hashes", ())],
     }
@@ -99,9 +107,41 @@ def _rule(config: RunConfig, embed: Any) -> str:
     """
     if embed is not None or not needs_floor(config.rule):
         return config.rule
+    return str(_on_images(config))  # such presets have no conditions on captions
+
+
+def _on_images(config: RunConfig) -> Rule:
+    """The rule of a run without what its caption mode added."""
     clauses = parse_rule(config.rule_expanded, known_signals(config.embedders)).clauses
     images = (tuple(atom for atom in clause if atom.signal not in _ON_CAPTIONS) for clause in clauses)
-    return str(Rule(config.rule, tuple(dict.fromkeys(images))))  # such presets have no conditions on captions
+    return Rule(config.rule, tuple(dict.fromkeys(images)))
+
+
+def _against(run: str | Path, config: RunConfig) -> list[str]:
+    """The reference sets of a run, as it named them.
+
+    Raises:
+        DedupkitError: One of them cannot be used any more.
+    """
+    named = [reference.name for reference in config.references if reference.role == "against"]
+    for name in named:
+        try:
+            find_references((), [name], RunFolder(run))
+        except (DedupkitError, OSError) as error:
+            raise DedupkitError(
+                f"{run} was compared with {name}, which the update would be too: {error}; put it back, or name others with "
+                "--against"
+            ) from error
+    return named
+
+
+def _against_rule(config: RunConfig) -> str | None:
+    """What made a sample of a run duplicate a reference set, where that was named; None for the run's own rule."""
+    try:
+        named = parse_rule(config.against_rule, known_signals(config.embedders)).clauses if config.against_rule else ()
+    except RuleError:  # of an earlier version
+        return None
+    return config.against_rule if named and named != _on_images(config).clauses else None
 
 
 def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
