@@ -77,7 +77,11 @@ def test_the_result_is_a_run_like_any_other(scratch, pictures, tmp_path):
     assert "<img" in pair.show()._repr_html_()
     saved = draft.save()
     assert verdicts(saved) == ["keep"] * 4
+    shown = group.show()
     del draft, group, pair, saved
+    gc.collect()
+    assert "<img" in shown._repr_html_()
+    del shown
     gc.collect()
     assert list(scratch.iterdir()) == []
 

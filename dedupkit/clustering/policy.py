@@ -24,6 +24,7 @@ POLICY_COLUMNS = (
     "pixels", "width", "height", "nbytes", "pdq_quality", "clip_score", "caption_length", "sample",
 )  # fmt: skip
 DEFAULT_POLICY = "-pixels, -nbytes, sample"
+"""The keep policy where none is named: most pixels, then most bytes, then first in the input."""
 META = "meta:"
 """Begins the name of a column of the data's own."""
 

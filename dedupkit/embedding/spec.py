@@ -26,6 +26,7 @@ options after a question mark: ?name=sscd&size=288&preprocess=sscd
 and for each: ?project=copies, a projection learned from transformed copies of the run's images (with &dims= and
 &sample=), or ?project=FILE.npz, one that was learned before
 ?background=VECTORS.npy, images that are no copies, to normalise scores by"""
+"""What ``--embed`` and ``embed=`` take."""
 
 _FITTING = {"project", "dims", "sample"}
 _EACH = {"name", "background", *_FITTING}

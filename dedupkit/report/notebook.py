@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ class GroupView:
         folder: Folder of the run.
         rows: Rows of the manifest to show.
         total: Number of samples of the group.
+        keeper: What keeps a temporary run folder alive.
     """
 
     folder: Path
     rows: list[dict[str, Any]]
     total: int
+    keeper: object = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         kept = [str(row["key"]) for row in self.rows if row["verdict"] == "keep"]

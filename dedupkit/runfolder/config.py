@@ -37,7 +37,7 @@ class RunConfig:
         templates: What becomes of families of one template, as :class:`dedupkit.clustering.TemplatePolicy` writes it.
         references: Earlier runs and reference sets.
         against_rule: What makes a sample duplicate a reference set, written out; empty without one.
-        captions: What is done with captions, as :class:`dedupkit.captions.CaptionMode` writes it.
+        captions: What is done with captions, as :class:`dedupkit.captions.modes.CaptionMode` writes it.
         dedupkit: Version of dedupkit.
         python: Version of Python.
         versions: Versions of packages that the results depend on.

@@ -1,4 +1,4 @@
-"""Every path in a run folder; no other file of dedupkit spells one."""
+"""The paths in a run folder, for all packages to its right."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Group:
         """
         from dedupkit.report.notebook import GroupView
 
-        return GroupView(self.folder, self.rows[:most], total=len(self.rows))
+        return GroupView(self.folder, self.rows[:most], len(self.rows), self.keeper)
 
     def __repr__(self) -> str:
         kept = sum(row["verdict"] == "keep" for row in self.rows)

@@ -53,8 +53,8 @@ def update(
         captions: What is done with captions; that of the finished run by default.
         against: Reference sets; those of the finished run by default, ``()`` for none.
         against_rule: What makes a sample duplicate one; as named for the finished run, else the rule, by default.
-        **options: As for :func:`dedupkit.dedup`: ``workers``, ``seed``, ``target_recall``, ``compute_missing``, … Further
-            ``hashes`` and ``templates`` are those of the finished run where none are given.
+        **options: As for :func:`dedupkit.dedup`: ``workers``, ``seed``, ``target_recall``, ``compute_missing``, …
+            Further ``hashes`` and ``templates`` are those of the finished run where none are given.
 
     Returns:
         The new run. In its manifest ``kept_source`` names the run in which a witness lies, null for its own.
@@ -129,8 +129,8 @@ def _against(run: str | Path, config: RunConfig) -> list[str]:
             find_references((), [name], RunFolder(run))
         except (DedupkitError, OSError) as error:
             raise DedupkitError(
-                f"{run} was compared with {name}, which the update would be too: {error}; put it back, or name others with "
-                "--against"
+                f"{run} was compared with {name}, which the update would be too: {error}; put it back, or name others "
+                "with --against"
             ) from error
     return named
 

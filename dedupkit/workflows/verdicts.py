@@ -49,7 +49,7 @@ class Borderline:
         """Both images, as an object that a notebook displays."""
         from dedupkit.report.notebook import GroupView
 
-        return GroupView(self.folder, [self.witness, self.removed], total=2)
+        return GroupView(self.folder, [self.witness, self.removed], 2, self.keeper)
 
     def __repr__(self) -> str:
         removed, witness = self.removed["key"], self.witness["key"]
