@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -24,7 +23,6 @@ from dedupkit.errors import DedupkitError
 from dedupkit.manifest.export import apply
 from dedupkit.report import write_report
 from dedupkit.runfolder import RunConfig, RunFolder, placed
-from dedupkit.runfolder.index import RowIndex
 from dedupkit.stages import decide
 from dedupkit.store import Mirror, is_temporary, remove_tree, sweep, temporary_path
 from dedupkit.workflows.calibrate import calibrate
@@ -307,27 +305,6 @@ def test_a_rank_that_only_helps_leaves_the_copy_of_rank_0_alone(remote: str) -> 
         assert writing.samples(0).exists()
         for path in (writing.config, writing.samples(0)):
             path.unlink()
-
-
-# Rows ---------------------------------------------------------------------------------------------------------------
-
-
-def test_a_row_number_leads_to_shard_key_and_offset(tmp_path: Path, data: Path) -> None:
-    finished = run(data, tmp_path / "out")
-    index = RowIndex(RunFolder(finished.path), 2)
-    found = index.locate([3, 0, 2, 2])
-    rows = finished.manifest.to_pylist()
-    assert len(index) == len(rows) == 4
-    assert sorted(found) == [0, 2, 3]
-    for sample, location in found.items():
-        source = Path(rows[sample]["source"])
-        assert source.name == f"{location.shard}.tar"
-        assert location.key == rows[sample]["key"]
-        stored = source.read_bytes()[location.offset :][: rows[sample]["nbytes"]]
-        assert hashlib.sha256(stored).hexdigest() == rows[sample]["sha256"]
-    for beyond in (4, -1):
-        with pytest.raises(IndexError, match="sample"):
-            index.locate([beyond])
 
 
 def test_no_path_of_a_run_folder_is_spelled_elsewhere() -> None:

@@ -31,7 +31,6 @@ from dedupkit.images.jpeg.coefficients import Coefficients, read_coefficients
 
 __all__ = [
     "CROP_VIEWS",
-    "PDQ_BYTES",
     "Decimated",
     "central_views",
     "decimate",
@@ -41,7 +40,6 @@ __all__ = [
     "pdq_from_buffers",
 ]
 
-PDQ_BYTES = 32
 CROP_VIEWS = (0.9, 0.8, 0.7, 0.6, 0.5)
 """Sides of the nested central views of an image, as parts of its own sides.
 

@@ -14,10 +14,7 @@ from dedupkit.captions.folding import Folding
 from dedupkit.metadata.columns import HASH_COLUMNS
 from dedupkit.metadata.urls import TRACKER_PREFIXES, TRACKERS, UrlSteps, normalize_url, url_family
 
-__all__ = ["IDENTITIES", "LONG", "KeySettings", "Keys", "batch_keys", "caption_keys", "text_column"]
-
-IDENTITIES = ("url", "caption", "url_family", *HASH_COLUMNS)
-"""What rows can be equal in."""
+__all__ = ["LONG", "KeySettings", "Keys", "batch_keys", "caption_keys", "text_column"]
 
 LONG = 1 << 20
 """Bytes of a text up to which it is folded; a longer one, beyond ASCII, is compared as it is."""
