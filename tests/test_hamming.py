@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_distance, dihedral_pairs, transpose
-from dedupkit.neighbors.hamming.join import Pairs, hamming_pairs, iter_hamming_pairs
+from dedupkit.neighbors.hamming.dihedral import class_words, dihedral_distance, dihedral_pairs, join_turned, transpose
+from dedupkit.neighbors.hamming.join import Pairs, Settings, as_words, hamming_pairs, iter_hamming_pairs, join
 from dedupkit.neighbors.hamming.plan import Chunk, ball, cost, make_plan, split_radius, split_word
 
 
@@ -32,6 +32,28 @@ def as_set(pairs):
     assert len(set(rows)) == len(rows)
     assert rows == sorted(rows)
     return set(rows)
+
+
+def join_with(chunks, a, b, how):
+    """The blocks of the join with so many chunks in a word, 0 for brute force."""
+    return join(
+        as_words(a), None if b is None else as_words(b), how._replace(chunks=chunks), (False,) * (a.shape[1] // 8)
+    )
+
+
+def pairs_with(chunks, a, radius, b=None, workers=1):
+    """The same pairs as those of `hamming_pairs`, which chooses the number of chunks; None leaves it to that."""
+    if chunks is None:
+        return hamming_pairs(a, radius, b, workers=workers)
+    return Pairs.gather(join_with(chunks, a, b, Settings(radius, workers)))
+
+
+def turned_pairs_with(chunks, a, radius, b=None, workers=1):
+    """The same in any orientation."""
+    if chunks is None:
+        return dihedral_pairs(a, radius, b, workers=workers)
+    how = Settings(radius, workers, chunks=chunks)
+    return Pairs.gather(join_turned(class_words(a), None if b is None else class_words(b), how))
 
 
 def orientations(row):
@@ -71,7 +93,7 @@ def test_join_is_brute_force(data, radius, chunks, two, workers):
         chunks = 2
     if chunks == 2 and radius > (8 if a.shape[1] == 8 else 32):
         chunks = 4
-    pairs = hamming_pairs(a, radius, b, workers=workers, _chunks=chunks)
+    pairs = pairs_with(chunks, a, radius, b, workers)
     assert as_set(pairs) == brute_force(a, b, radius)
 
 
@@ -86,7 +108,7 @@ def test_dihedral_join_is_brute_force(data, radius, chunks, workers):
     a, b = np.triu_indices(len(hashes), 1)
     distance = dihedral_distance(hashes[a], hashes[b])
     expected = {(int(i), int(j), int(d)) for i, j, d in zip(a, b, distance, strict=True) if d <= radius}
-    assert as_set(dihedral_pairs(hashes, radius, workers=workers, _chunks=chunks)) == expected
+    assert as_set(turned_pairs_with(chunks, hashes, radius, workers=workers)) == expected
 
 
 @settings(max_examples=30, deadline=None)
@@ -112,7 +134,7 @@ def test_dihedral_distance_to_own_orientations_is_zero():
 def test_small_blocks_lose_nothing(block_pairs, chunks):
     rng = np.random.default_rng(2)
     hashes = np.repeat(rng.integers(0, 256, (3, 32), dtype=np.uint8), 70, axis=0)
-    blocks = list(iter_hamming_pairs(hashes, 31, workers=2, block_pairs=block_pairs, _chunks=chunks))
+    blocks = list(join_with(chunks, hashes, None, Settings(31, 2, block_pairs)))
     assert max(map(len, blocks)) <= max(16, block_pairs)
     assert as_set(Pairs.gather(blocks)) == brute_force(hashes, None, 31)
 
@@ -138,7 +160,7 @@ def test_agrees_with_faiss(chunks):
     index.add(hashes)
     limits, _, rows = index.range_search(hashes, 32)  # faiss: below the radius
     queries = np.repeat(np.arange(len(hashes)), np.diff(limits.astype(np.int64)))
-    pairs = hamming_pairs(hashes, 31, _chunks=chunks)
+    pairs = pairs_with(chunks, hashes, 31)
     assert set(zip(pairs.a, pairs.b, strict=True)) == {(q, r) for q, r in zip(queries, rows, strict=True) if q < r}
     assert len(pairs) > 500
 
@@ -286,7 +308,7 @@ def test_two_sets_of_pdq_hashes_are_joined_exactly_in_every_orientation(radius):
     distance = dihedral_distance(one[i], other[j])
     near = distance <= radius
     expected = list(zip(i[near], j[near], distance[near], strict=True))
-    joins = [dihedral_pairs(one, radius, other, _chunks=chunks) for chunks in (None, 0, 3)]
+    joins = [turned_pairs_with(chunks, one, radius, other) for chunks in (None, 0, 3)]
     for found in (*joins, flat_dihedral_pairs_of_two(one, other, radius)):
         assert list(zip(found.a, found.b, found.distance, strict=True)) == expected
     assert expected

@@ -76,7 +76,7 @@ def test_the_pieces_of_a_search_are_the_join_each_pair_once(
     codes = class_words(hashes) if turned else as_words(hashes)
     search = Search(count, width // 8, radius, turned, chunks=chunks)
     found = [pair for piece in in_pieces(codes, search, max(1, count // parts)) for pair in rows(piece)]
-    whole = (dihedral_pairs if turned else hamming_pairs)(hashes, radius, workers=1, _chunks=chunks)
+    whole = (dihedral_pairs if turned else hamming_pairs)(hashes, radius, workers=1)
     assert sorted(found) == rows(whole)
 
 

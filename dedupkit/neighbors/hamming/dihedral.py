@@ -61,7 +61,6 @@ def dihedral_pairs(
     *,
     workers: int | None = None,
     block_pairs: int = BLOCK_PAIRS,
-    _chunks: int | None = None,
 ) -> Pairs:
     """Find every pair of PDQ hashes that are within `max_distance` bits in some orientation.
 
@@ -78,11 +77,7 @@ def dihedral_pairs(
     Raises:
         ValueError: an array of another shape or type, or a number out of range.
     """
-    return Pairs.gather(
-        list(
-            iter_dihedral_pairs(hashes, max_distance, other, workers=workers, block_pairs=block_pairs, _chunks=_chunks)
-        )
-    )
+    return Pairs.gather(iter_dihedral_pairs(hashes, max_distance, other, workers=workers, block_pairs=block_pairs))
 
 
 def iter_dihedral_pairs(
@@ -92,24 +87,18 @@ def iter_dihedral_pairs(
     *,
     workers: int | None = None,
     block_pairs: int = BLOCK_PAIRS,
-    _chunks: int | None = None,
 ) -> Iterator[Pairs]:
     """As `dihedral_pairs`, but in blocks: each pair once over all of them, in no order, in bounded memory."""
-    words = class_words(hashes)
-    settings = Settings.checked(max_distance, workers, block_pairs, _chunks)
-    return _join_halves(words, settings) if other is None else _join_two(words, class_words(other), settings)
+    left, right = class_words(hashes), None if other is None else class_words(other)
+    return join_turned(left, right, Settings.checked(max_distance, workers, block_pairs))
 
 
-def _join_two(left: NDArray[np.uint64], right: NDArray[np.uint64], settings: Settings) -> Iterator[Pairs]:
-    transposed = transpose(right)
-    yield from join(left, right, settings, FOLDED, turn=1, other=transposed)
-    yield from join(left, transposed, settings, FOLDED, turn=3, other=right)
-
-
-def _join_halves(words: NDArray[np.uint64], settings: Settings) -> Iterator[Pairs]:
+def join_turned(left: NDArray[np.uint64], right: NDArray[np.uint64] | None, settings: Settings) -> Iterator[Pairs]:
+    """Join class words with others, or with themselves."""
+    words = left if right is None else right
     transposed = transpose(words)
-    yield from join(words, None, settings, FOLDED, turn=1, other=transposed)
-    yield from join(words, transposed, settings, FOLDED, turn=2, other=words)
+    yield from join(left, right, settings, FOLDED, turn=1, other=transposed)
+    yield from join(left, transposed, settings, FOLDED, turn=2 if right is None else 3, other=words)
 
 
 def dihedral_distance(a: ArrayLike, b: ArrayLike) -> NDArray[np.int16]:

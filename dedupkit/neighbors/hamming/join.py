@@ -79,7 +79,6 @@ def hamming_pairs(
     *,
     workers: int | None = None,
     block_pairs: int = BLOCK_PAIRS,
-    _chunks: int | None = None,
 ) -> Pairs:
     """Find every pair of hashes that differ in at most `max_distance` bits.
 
@@ -89,7 +88,6 @@ def hamming_pairs(
         other: (k, same width) uint8 to join with; without it, `hashes` is joined with itself.
         workers: threads; by default as many as there are processors.
         block_pairs: pairs that wait in buffers at any time, about.
-        _chunks: for tests: chunks of a word, 0 for brute force.
 
     Returns:
         All the pairs, sorted by (a, b).
@@ -97,7 +95,7 @@ def hamming_pairs(
     Raises:
         ValueError: an array of another shape or type, two widths, or a number out of range.
     """
-    blocks = iter_hamming_pairs(hashes, max_distance, other, workers=workers, block_pairs=block_pairs, _chunks=_chunks)
+    blocks = iter_hamming_pairs(hashes, max_distance, other, workers=workers, block_pairs=block_pairs)
     return Pairs.gather(blocks)
 
 
@@ -108,14 +106,13 @@ def iter_hamming_pairs(
     *,
     workers: int | None = None,
     block_pairs: int = BLOCK_PAIRS,
-    _chunks: int | None = None,
 ) -> Iterator[Pairs]:
     """As `hamming_pairs`, but in blocks: in no order, each pair once, memory bounded by `block_pairs`."""
     left = as_words(hashes)
     right = None if other is None else as_words(other)
     if right is not None and left.shape[1] != right.shape[1]:
         raise ValueError(f"hashes have {left.shape[1] * 8} bytes a row, other has {right.shape[1] * 8}")
-    settings = Settings.checked(max_distance, workers, block_pairs, _chunks)
+    settings = Settings.checked(max_distance, workers, block_pairs)
     return join(left, right, settings, folded=(False,) * left.shape[1])
 
 
@@ -135,17 +132,24 @@ def as_words(hashes: ArrayLike) -> NDArray[np.uint64]:
 
 
 class Settings(NamedTuple):
-    """The arguments that all joins share."""
+    """The arguments that all joins share.
+
+    Attributes:
+        radius: The largest distance, in bits.
+        workers: Number of threads.
+        block_pairs: Pairs that wait in buffers at any time, about.
+        chunks: Chunks of a word, 0 for brute force; as many as cost least by default.
+    """
 
     radius: int
-    workers: int
-    block_pairs: int
-    chunks: int | None
+    workers: int = 1
+    block_pairs: int = BLOCK_PAIRS
+    chunks: int | None = None
 
     @staticmethod
-    def checked(radius: int, workers: int | None, block_pairs: int, chunks: int | None) -> Settings:
+    def checked(radius: int, workers: int | None, block_pairs: int) -> Settings:
         """Raise ValueError for a number out of range; fill in the default of workers."""
-        settings = Settings(radius, workers if workers is not None else os.cpu_count() or 1, block_pairs, chunks)
+        settings = Settings(radius, workers if workers is not None else os.cpu_count() or 1, block_pairs)
         if radius < 0:
             raise ValueError(f"max_distance must not be negative, but is {radius}")
         if settings.workers < 1 or block_pairs < 1:
