@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.neighbors.cosine.distinct import collapse
-from dedupkit.neighbors.cosine.normalise import unit_rows
+from dedupkit.neighbors.cosine.normalise import unit_or_zero_rows
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.identity import Exact
 from dedupkit.store import here
@@ -46,7 +46,7 @@ def vectors_of(scanned: Scanned, name: str, samples: NDArray[np.int64]) -> NDArr
         start += len(vectors)
     found = np.concatenate(parts)
     _fill(scanned, name, samples, found, np.flatnonzero(~found.any(axis=1)))
-    return unit_rows(found)
+    return unit_or_zero_rows(found)
 
 
 def leaders_of(scanned: Scanned, name: str, contents: NDArray[np.int32], first: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -48,7 +48,7 @@ class ScoreNormaliser:
 
         if not 0 <= first <= last:
             raise ValueError(f"neighbours must satisfy 0 <= first <= last, not {first} and {last}")
-        units = unit_rows(check_vectors(background, "background"))
+        units = unit_or_zero_rows(check_vectors(background, "background"))
         units = units[units.any(axis=1)]
         if len(units) <= last:
             raise ValueError(f"the background has {len(units)} usable vectors; neighbour {last} needs {last + 1}")
@@ -73,7 +73,7 @@ class ScoreNormaliser:
             raise ValueError(f"vectors have {array.shape[1]} dimensions, the background has {self._index.d}")
         bias = np.empty(len(array), np.float32)
         for at in range(0, len(array), BLOCK_ROWS):
-            nearest, _ = self._index.search(unit_rows(array[at : at + BLOCK_ROWS]), self.last + 1)
+            nearest, _ = self._index.search(unit_or_zero_rows(array[at : at + BLOCK_ROWS]), self.last + 1)
             bias[at : at + BLOCK_ROWS] = self.beta * nearest[:, self.first :].mean(axis=1)
         return bias
 
@@ -103,7 +103,7 @@ def normalise_scores(
     return score - (bias_a[a] + bias_b[b]) / np.float32(2)
 
 
-def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float32]:
+def unit_or_zero_rows(vectors: NDArray[Any]) -> NDArray[np.float32]:
     """Scale rows to length 1, float32; those that are zero or not finite become zero."""
     rows = np.array(vectors, np.float32, order="C")
     length = np.linalg.norm(rows.astype(np.float64), axis=1)
