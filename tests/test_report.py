@@ -451,12 +451,12 @@ class TestThumbnails:
 
 class TestWords:
     def test_rule(self) -> None:
-        rule = read_rule("(clip>=0.9 and verified) or pdq<=31 or phash_imagededup<=4")
+        rule = read_rule("(clip>=0.9 and verified) or pdq<=31 or phash_imagededup<=4", ["clip"])
         assert list(rule) == ["clip and verified", "pdq", "phash_imagededup"]
         words = rule_words(rule, {"clip": "openclip:ViT-B-32/laion2b"})
         confirmed = "local features and pixels confirm that both show the same image"
         assert words[0] == f"the cosine of their clip vectors is at least 0.9, and {confirmed}"
-        own = read_rule("copy>=0.35")
+        own = read_rule("copy>=0.35", ["copy"])
         assert rule_words(own, {}) == ["the cosine of their copy-descriptor vectors is at least 0.35"]
         assert "normalised by a background" in rule_words(own, {"copy": "copy?background=others.npy"})[0]
         assert "at most 31 bits" in words[1]
@@ -466,8 +466,8 @@ class TestWords:
         assert score_words(rule, None, None) == ""
 
     def test_two_alternatives_of_one_reason_count_with_the_looser(self) -> None:
-        assert read_rule("pdq<=10 or pdq<=31")["pdq"][0].bound == 31
-        assert read_rule("sscd>=0.9 or sscd>=0.6")["sscd"][0].bound == 0.6
+        assert read_rule("pdq<=10 or pdq<=31", [])["pdq"][0].bound == 31
+        assert read_rule("sscd>=0.9 or sscd>=0.6", ["sscd"])["sscd"][0].bound == 0.6
 
     def test_policy(self) -> None:
         assert policy_words("-pixels, nbytes, sample") == "most pixels, then smallest file, then first in the input"
@@ -498,7 +498,7 @@ class TestHistograms:
         ],
     )
     def test_every_score_has_one_bin(self, rule: str, scores: list[float]) -> None:
-        parsed = read_rule(rule)
+        parsed = read_rule(rule, ["clip"])
         count = len(scores)
         removed = Removed(
             np.arange(count), np.zeros(count, np.int64), np.float32(scores), np.zeros(count, np.int32), list(parsed)
@@ -517,5 +517,5 @@ class TestHistograms:
     def test_similarities_are_counted_between_round_numbers(self, bound: float, edges: list[float]) -> None:
         none = np.zeros(1, np.int64)
         removed = Removed(none, none, np.float32([0.97]), np.zeros(1, np.int32), ["clip"])
-        (histogram,) = score_histograms(read_rule(f"clip>={bound}"), removed)
+        (histogram,) = score_histograms(read_rule(f"clip>={bound}", ["clip"]), removed)
         assert [(each.start, each.end) for each in reversed(histogram.bins)] == list(pairwise(edges))

@@ -68,7 +68,7 @@ def collect(run: Path) -> ReportFacts:
     folder = RunFolder(run)
     summary = folder.verdicts().summary
     config = folder.read_config()
-    rule = read_rule(config.rule_expanded)
+    rule = read_rule(config.rule_expanded, config.embedders)
     manifest = Manifest(folder.manifest)
     tally = manifest.tally()
     verdicts = tally.verdicts
@@ -165,7 +165,7 @@ def _unreadable(manifest: Manifest, tally: Tally) -> tuple[Unreadable, ...]:
 
 
 def _verification(folder: RunFolder, config: RunConfig) -> Verification | None:
-    found = verification_facts(folder, config.to_json())
+    found = verification_facts(folder, config)
     if not found:
         return None
     planted = {name: from_json(PlantedCopies, share) for name, share in found.get("planted", {}).items()}

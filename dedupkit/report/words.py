@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dedupkit.clustering.grammar import parse_rule
@@ -11,13 +10,11 @@ from dedupkit.clustering.policy import META
 from dedupkit.clustering.rules import Atom, reason_of
 from dedupkit.runfolder import RunConfig
 from dedupkit.runfolder.again import command as making
-from dedupkit.signals import SIGNALS, find_signal, known_signals
+from dedupkit.signals import find_signal, known_signals
 
 __all__ = [
     "LIMITS", "Atom", "Claim", "command", "policy_words", "promises", "read_rule", "rule_words", "score_words",
 ]  # fmt: skip
-
-_SIMILARITY = re.compile(r"([A-Za-z_][\w\-]*)>=")
 
 _COLUMNS = {
     "pixels": ("fewest pixels", "most pixels"),
@@ -87,22 +84,21 @@ def promises(*, capped: bool) -> tuple[str, ...]:
     return (*_PROMISES, _CAPPED) if capped else _PROMISES
 
 
-def read_rule(text: str) -> dict[str, tuple[Atom, ...]]:
+def read_rule(text: str, embedders: Iterable[str]) -> dict[str, tuple[Atom, ...]]:
     """The alternatives of an expanded rule, by the reason that the manifest gives for each.
 
     Args:
         text: ``rule_expanded`` of run.json, such as ``(clip>=0.9 and verified) or pdq<=31``.
+        embedders: Signal names of the run's embedders.
 
     Returns:
         Reason to conditions, in order. Where two alternatives have one reason, the one with the looser first condition
         counts.
 
     Example:
-        >>> list(read_rule("(clip>=0.9 and verified) or pdq<=31"))
+        >>> list(read_rule("(clip>=0.9 and verified) or pdq<=31", ["clip"]))
         ['clip and verified', 'pdq']
     """
-    # A similarity that is not in the table is that of one of the run's embedders.
-    embedders = [name for name in _SIMILARITY.findall(text) if name not in SIGNALS]
     clauses: dict[str, tuple[Atom, ...]] = {}
     for clause in parse_rule(text, known_signals(embedders)).clauses:
         reason = reason_of(clause)
@@ -119,7 +115,7 @@ def rule_words(rule: Mapping[str, tuple[Atom, ...]], embedders: Mapping[str, str
         embedders: Specification by name of the run's embedders.
 
     Example:
-        >>> rule_words(read_rule("exact or clip>=0.9"), {})
+        >>> rule_words(read_rule("exact or clip>=0.9", ["clip"]), {})
         ['their files are identical, byte for byte (SHA-256)', 'the cosine of their clip vectors is at least 0.9']
     """
     known = known_signals(embedders)

@@ -42,11 +42,12 @@ def write_report(run: str | Path, path: str | Path | None = None, *, source: Mov
     thumbnails = Thumbnails(run, moved=source)
     images = thumbnails.get(row.sample for row in facts.shown)
     environment = templates()
-    rule = read_rule(facts.rule)
+    embedders = folder.read_config().embedders
+    rule = read_rule(facts.rule, embedders)
     context = {
         "facts": facts,
         "calibration": None if facts.calibration is None else Calibration(facts.calibration.facts, facts.rule),
-        "rule_words": rule_words(rule, folder.read_config().embedders),
+        "rule_words": rule_words(rule, embedders),
         "policy_words": policy_words(facts.keep_policy),
         "promises": promises(capped=facts.families is not None and facts.families.most is not None),
         "limits": LIMITS,

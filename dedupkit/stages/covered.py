@@ -25,23 +25,23 @@ _NOTHING_LEFT_OUT: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: str) -> str | None:
+def missing_for(rule: Rule, folder: RunFolder, config: RunConfig, keep: str) -> str | None:
     """What a rule needs that a run has not computed, as the beginning of a sentence; None where nothing is missing.
 
     Args:
         rule: The other rule.
         folder: The run folder.
-        config: The content of its ``run.json``.
+        config: What was asked of it.
         keep: The keep policy; what rounds of verification looked at depends on it.
     """
     for column in parse_policy(keep).meta:
-        if column not in config.get("meta", ()):
+        if column not in config.meta:
             return f"this run has not stored {META}{column}, which the keep policy names"
-    known = known_signals(config.get("embedders", {}))
+    known = known_signals(config.embedders)
     ranked = ranked_conditions(rule, {name for name in rule.signals if known[name].ranks})
     for name in rule.signals:
         signal = known[name]
-        if signal.scan_columns and name not in config["hashes"]:
+        if signal.scan_columns and name not in config.hashes:
             return f"this run has not computed {name}"
         facts = folder.joined(name)
         if signal.stage == "match":
@@ -50,7 +50,7 @@ def missing_for(rule: Rule, folder: RunFolder, config: Mapping[str, Any], keep: 
                 return beyond
         elif signal.stage == "verify" and (facts is None or not covers_verified(rule, facts, keep)):
             return "the rule or the keep policy needs pairs that this run has not verified"
-        for number, reference in enumerate(RunConfig.from_json(config).references):
+        for number, reference in enumerate(config.references):
             if reference.role == "earlier":
                 missing = _missing_across(rule, folder, number, name, ranked)
                 if missing is not None:
@@ -144,21 +144,21 @@ def reference_facts(folder: RunFolder, counts: Sequence[int]) -> list[dict[str, 
     return found
 
 
-def verification_facts(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
+def verification_facts(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """How many pairs were looked at, where the rule needs that; nothing for a run of an earlier version.
 
     Args:
         folder: A finished run.
-        config: The content of its ``run.json``, with the rule in force.
+        config: What was asked of it, with the rule in force.
 
     Returns:
         The counts of the pairs within the run, and those of pairs with earlier runs and reference sets as
         ``references``, where there are any.
     """
-    signals = parse_rule(config["rule_expanded"], known_signals(config.get("embedders", {}))).signals
+    signals = parse_rule(config.rule_expanded, known_signals(config.embedders)).signals
     facts = (folder.joined(name) for name in signals if find_signal(name).stage == "verify")
     within: dict[str, Any] = next((found["verification"] for found in facts if found and "verification" in found), {})
-    joins = (folder.joined_across(number, "verified") for number in range(len(config.get("references", []))))
+    joins = (folder.joined_across(number, "verified") for number in range(len(config.references)))
     across = [found["verification"] for found in joins if found and "verification" in found]
     if not across:
         return within

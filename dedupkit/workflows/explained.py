@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dedupkit.clustering.families import TEMPLATE_REASON
 from dedupkit.errors import DedupkitError
 from dedupkit.manifest.rows import Rows
-from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder
 
 __all__ = ["Explanation", "explain", "find_sample"]
 
@@ -109,7 +109,7 @@ def _near(keys: Any, key: str) -> str:
     return " or ".join(map(repr, close))
 
 
-def explain(folder: RunFolder, config: Mapping[str, Any], rows: Rows, sample: int) -> Explanation:
+def explain(folder: RunFolder, config: RunConfig, rows: Rows, sample: int) -> Explanation:
     """Say why a sample got its verdict.
 
     Args:
@@ -148,18 +148,18 @@ def explain(folder: RunFolder, config: Mapping[str, Any], rows: Rows, sample: in
     elif len(group) == 1:
         words = "is kept: no other sample satisfies the rule with it"
     else:
-        order = policy_words(config["keep"])
+        order = policy_words(config.keep)
         words = f"is kept: no kept sample that ranks before it ({order}) satisfies the rule with it"
     return Explanation(row, words, witness, relation, group)
 
 
-def _because(config: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _because(config: RunConfig, row: Mapping[str, Any]) -> str:
     from dedupkit.report.words import read_rule, rule_words, score_words
 
-    rule = read_rule(config["rule_expanded"])
+    rule = read_rule(config.rule_expanded, config.embedders)
     reason = row["reason"]
     if reason not in rule:
         return str(reason)
-    (said,) = rule_words({reason: rule[reason]}, config.get("embedders", {}))
+    (said,) = rule_words({reason: rule[reason]}, config.embedders)
     score = score_words(rule, reason, row["score"])
     return said + (f"; {score}" if score else "")

@@ -23,6 +23,7 @@ from dedupkit.sources.again import Moved
 from dedupkit.stages import decide as deciding
 from dedupkit.store import read_columns
 from dedupkit.workflows.groups import Group, Groups
+from dedupkit.workflows.request import parse_run_rule
 from dedupkit.workflows.summary import summarize
 from dedupkit.workflows.verdicts import Borderline, Verdicts
 
@@ -49,10 +50,10 @@ class Run(Verdicts):
     def __init__(self, path: str | Path, *, keeper: object = None) -> None:
         folder = RunFolder(path)
         decision = folder.verdicts()
-        config = folder.read_config().to_json()
+        config = folder.read_config()
         summary = summarize(folder, config, dict(decision.summary))
         super().__init__(folder, config, summary, FileRows(folder.manifest), keeper)
-        self.calibration = read_calibration(self.path, config["rule_expanded"])
+        self.calibration = read_calibration(self.path, config.rule_expanded)
         if self.calibration is not None:
             self.summary["calibration"] = self.calibration.digest()
 
@@ -80,22 +81,18 @@ class Run(Verdicts):
             print(draft.summary["remove"], "instead of", run.summary["remove"])
             run = draft.save()
         """
-        embedders = fitted_specs(self._folder, self.config.get("embedders", {}))
-        embedder = next(iter(embedders), None)
-        rule = self.config["rule"] if rule is None else rule
-        own = rule.strip() == self.config["rule"].strip()  # a preset's floor may come from this run
-        text = self.config["rule_expanded"] if own else rule  # that has the condition on captions already
-        parsed = replace(parse_rule(text, known_signals(embedders), embedder=embedder), text=rule)
-        mode = CaptionMode.parse(self.config["captions"])
-        if not own and mode.kind == "pair":
-            parsed = Rule(parsed.text, parse_rule(mode.paired(str(parsed)), known_signals(embedders)).clauses)
-        policy = parse_policy(keep or self.config["keep"])
+        config = self._config
+        embedders = fitted_specs(self._folder, config.embedders)
+        if rule is None or rule.strip() == config.rule.strip():  # a preset's floor may come from this run
+            parsed = replace(parse_rule(config.rule_expanded, known_signals(embedders)), text=config.rule)
+        else:
+            parsed = parse_run_rule(rule, CaptionMode.parse(config.captions), embedders)
+        policy = parse_policy(keep or config.keep)
         self._check_covered(parsed, str(policy))
-        config = RunConfig.from_json(self.config)
         families = str(TemplatePolicy.parse(templates or config.templates))
         config = replace(config, rule=parsed.text, rule_expanded=str(parsed), keep=str(policy), templates=families)
         decided = deciding.decide_run(self._folder, config, parsed, policy, check=True)
-        return Draft(self._folder, config.to_json(), decided, self._keeper)
+        return Draft(self._folder, config, decided, self._keeper)
 
     def rethreshold(self, rule: str, *, keep: str | None = None, templates: str | None = None) -> Run:
         """Decide again with another rule or policy and write the verdicts; see :meth:`decide`.
@@ -180,12 +177,12 @@ class Run(Verdicts):
     def _check_covered(self, rule: Rule, keep: str) -> None:
         from dedupkit.stages.covered import changed_earlier, missing_for
 
-        changed = changed_earlier(RunConfig.from_json(self.config))
+        changed = changed_earlier(self._config)
         if changed is not None:
             raise DedupkitError(f"{changed} was decided again since this run was made; run the same command again")
-        missing = missing_for(rule, self._folder, self.config, keep)
+        missing = missing_for(rule, self._folder, self._config, keep)
         if missing is not None:
-            how = f"--rule {rule.text!r}" + (f" --keep {keep!r}" if keep != self.config["keep"] else "")
+            how = f"--rule {rule.text!r}" + (f" --keep {keep!r}" if keep != self._config.keep else "")
             raise DedupkitError(f"{missing}; run again with {how} (only what is missing is computed)")
 
     def rows(self) -> list[tuple[str, str]]:
@@ -206,9 +203,7 @@ class Draft(Verdicts):
         keeper: What keeps a temporary run folder alive.
     """
 
-    def __init__(
-        self, folder: RunFolder, config: dict[str, Any], decided: deciding.Verdicts, keeper: object = None
-    ) -> None:
+    def __init__(self, folder: RunFolder, config: RunConfig, decided: deciding.Verdicts, keeper: object = None) -> None:
         rows = TableRows(lambda: pa.concat_tables(decided.tables()))
         super().__init__(folder, config, summarize(folder, config, decided.summary()), rows, keeper)
         self._decided = decided

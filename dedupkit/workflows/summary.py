@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dedupkit.clustering.families import TEMPLATE_REASON
-from dedupkit.runfolder import RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.runfolder.scanned import passed_over, shard_problems, without_vector
 from dedupkit.stages.covered import reference_facts, verification_facts
 from dedupkit.workflows.projections import projection_facts, projection_rows
@@ -14,7 +14,7 @@ from dedupkit.workflows.projections import projection_facts, projection_rows
 __all__ = ["summarize", "summary_rows"]
 
 
-def summarize(folder: RunFolder, config: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(folder: RunFolder, config: RunConfig, counts: Mapping[str, Any]) -> dict[str, Any]:
     """All that is said of a run and its verdicts in numbers, JSON-ready.
 
     Args:
@@ -22,15 +22,15 @@ def summarize(folder: RunFolder, config: Mapping[str, Any], counts: Mapping[str,
         config: What was asked of the run, with the rule and policy in force.
         counts: What the decision counted.
     """
-    projections = projection_facts(folder, config.get("embedders", {}))
+    projections = projection_facts(folder, config.embedders)
     verification = verification_facts(folder, config)
-    missing = without_vector(folder, config["shards"], config.get("embedders", {}))
+    missing = without_vector(folder, config.shards, config.embedders)
     return {
         "out": folder.shown,
-        "rule": config["rule_expanded"],
+        "rule": config.rule_expanded,
         **counts,
-        "shards": len(config["shards"]),
-        "shard_problems": shard_problems(folder, config["shards"]),
+        "shards": len(config.shards),
+        "shard_problems": shard_problems(folder, config.shards),
         "passed_over": passed_over(folder),
         "without_vector": missing,
         "recall": _recalls(folder, config, missing),
@@ -40,12 +40,12 @@ def summarize(folder: RunFolder, config: Mapping[str, Any], counts: Mapping[str,
     }
 
 
-def _recalls(folder: RunFolder, config: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _recalls(folder: RunFolder, config: RunConfig, missing: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The measured recall of each embedder's search, over the pairs at or above its floor of images with a vector.
 
     An image without a vector takes part in no pair, so ``without_vector`` says how many there are.
     """
-    joined = {name: folder.joined(name) for name in config.get("embedders", {})}
+    joined = {name: folder.joined(name) for name in config.embedders}
     return {
         name: {**facts["recall"], "without_vector": missing.get(name, {}).get("count", 0)}
         for name, facts in joined.items()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedupkit.manifest.rows import Rows
-from dedupkit.runfolder.folder import RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.workflows.explained import Explanation, explain, find_sample
 from dedupkit.workflows.groups import Groups
 from dedupkit.workflows.summary import summary_rows
@@ -71,12 +71,12 @@ class Verdicts:
     """
 
     def __init__(
-        self, folder: RunFolder, config: dict[str, Any], summary: dict[str, Any], rows: Rows, keeper: object = None
+        self, folder: RunFolder, config: RunConfig, summary: dict[str, Any], rows: Rows, keeper: object = None
     ) -> None:
-        self._folder, self._rows, self._keeper = folder, rows, keeper
+        self._folder, self._config, self._rows, self._keeper = folder, config, rows, keeper
         self.path = folder.path
         self.shown = folder.shown
-        self.config = config
+        self.config = config.to_json()
         self.summary = summary
 
     def _groups_table(self) -> pa.Table:
@@ -110,7 +110,7 @@ class Verdicts:
         """
         from dedupkit.report.tables import shard_counts
 
-        return shard_counts(self._folder, self.config["shards"], self._rows.table(["verdict"])["verdict"])
+        return shard_counts(self._folder, self._config.shards, self._rows.table(["verdict"])["verdict"])
 
     def borderline(self, count: int = 20) -> list[Borderline]:
         """The removals that a slightly stricter rule would not have made: judge the rule by these.
@@ -129,7 +129,8 @@ class Verdicts:
         table = self._rows.table([*columns, "verdict"], verdict="remove").select(columns).combine_chunks()
         reason = pc.dictionary_encode(table["reason"])
         removed = removed_of([table.set_column(columns.index("reason"), "reason", reason)])
-        pairs = nearest_bound(removed, read_rule(self.config["rule_expanded"]), count)
+        rule = read_rule(self._config.rule_expanded, self._config.embedders)
+        pairs = nearest_bound(removed, rule, count)
         rows = self._rows.rows(sample for pair in pairs for sample in pair)
         return [Borderline(rows[sample], rows[witness], self.path, self._keeper) for sample, witness in pairs]
 
@@ -148,7 +149,7 @@ class Verdicts:
             print(run.explain("000012345"))
         """
         sample = find_sample(self._rows, key, source)
-        return explain(self._folder, self.config, self._rows, sample)
+        return explain(self._folder, self._config, self._rows, sample)
 
     def rows(self) -> list[tuple[str, str]]:
         """The summary as label and text, for tables."""
