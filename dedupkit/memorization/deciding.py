@@ -13,7 +13,7 @@ from dedupkit.clustering.grammar import parse_rule
 from dedupkit.memorization.again import Again, Seen
 from dedupkit.memorization.audited import AtLeast, Floor, Threshold, share_of
 from dedupkit.memorization.floor import choose_threshold
-from dedupkit.memorization.guard import SSCD_COPY, published_bound, rule_bound
+from dedupkit.memorization.guard import SSCD_COPY, is_sscd, published_bound, rule_bound
 from dedupkit.memorization.nearest import Nearest
 from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunConfig
@@ -75,7 +75,7 @@ def calibrated_threshold(real: Nearest, rate: float) -> Threshold:
 
 def sscd_shares(config: RunConfig, name: str | None, images: Nearest) -> tuple[AtLeast, ...]:
     """The shares above the published cosines, where the embedder is SSCD, for which they were published."""
-    if name is None or "sscd" not in f"{name} {config.embedders[name]}".lower() or "project=" in config.embedders[name]:
+    if name is None or not is_sscd(config, name):
         return ()
     near = np.nan_to_num(images.cosine, nan=-2.0)
     of = int(images.readable.sum())
@@ -90,7 +90,7 @@ def candidate_bound(config: RunConfig, name: str) -> float:
     bounds = [
         atom.bound
         for clause in parse_rule(config.rule_expanded, known).clauses
-        if any(atom.signal == "verified" for atom in clause)
+        if any(known[atom.signal].stage == "verify" for atom in clause)
         for atom in clause
         if atom.signal == name and atom.bound is not None
     ]

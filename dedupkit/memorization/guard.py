@@ -194,17 +194,21 @@ def cosine_bound(config: RunConfig, name: str, samples: int) -> float | None:
     return published_bound(config, name, samples)[0] if stated is None else stated
 
 
+def is_sscd(config: RunConfig, name: str) -> bool:
+    """Whether an embedder is SSCD as it was published, without a projection."""
+    spec = parse_spec(config.embedders[name])
+    return "sscd" in f"{name} {spec.text}".lower() and "project" not in spec.options
+
+
 def published_bound(config: RunConfig, name: str, samples: int) -> tuple[float | None, str]:
     """The cosine from which images are copies by what was measured of a model, and what that was, in words.
 
     The cosine is None where nothing was measured, or where an image that copies none would reach it by chance.
     """
-    spec = parse_spec(config.embedders[name])
-    if "project" in spec.options:
-        return None, ""
-    if "sscd" in f"{name} {spec.text}".lower():
+    if is_sscd(config, name):
         return SSCD_COPY, "as published for SSCD (arXiv 2202.10261)"
-    if spec.scheme != "copy":
+    spec = parse_spec(config.embedders[name])
+    if spec.scheme != "copy" or "project" in spec.options:
         return None, ""
     strangers = _DESCRIPTOR_STRANGERS * samples
     chance = f"an image that copies none reaches it by chance with {strangers:.2g} of {samples:,} training images"
