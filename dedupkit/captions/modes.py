@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from dedupkit.errors import RuleError
 
-__all__ = ["CAPTION_FORMS", "CaptionMode"]
+__all__ = ["CAPTION_FORMS", "PAIRED_SIGNALS", "CaptionMode"]
 
 CAPTION_FORMS = "ignore, pair, pair>=0.8, merge, template, template>10, template>10:blank, template>10:drop"
+PAIRED_SIGNALS = ("caption", "uncaptioned")
+"""What :meth:`CaptionMode.paired` adds to a rule, and what a rule of that mode is without again."""
+
 _FORM = re.compile(
     r"(ignore|merge)|pair(?:>=(?P<least>\d*\.?\d+))?|template(?:>(?P<uses>\d+))?(?::(?P<action>list|blank|drop))?"
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dedupkit.captions.modes import PAIRED_SIGNALS
 from dedupkit.clustering.grammar import needs_floor, parse_rule
 from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError, RuleError
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from dedupkit.workflows.run import Run
 
 __all__ = ["earlier_runs", "update"]
-
-_ON_CAPTIONS = ("caption", "uncaptioned")
 
 
 def update(
@@ -113,7 +112,7 @@ def _rule(config: RunConfig, embed: Any) -> str:
 def _on_images(config: RunConfig) -> Rule:
     """The rule of a run without what its caption mode added."""
     clauses = parse_rule(config.rule_expanded, known_signals(config.embedders)).clauses
-    images = (tuple(atom for atom in clause if atom.signal not in _ON_CAPTIONS) for clause in clauses)
+    images = (tuple(atom for atom in clause if atom.signal not in PAIRED_SIGNALS) for clause in clauses)
     return Rule(config.rule, tuple(dict.fromkeys(images)))
 
 
