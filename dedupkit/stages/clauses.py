@@ -9,7 +9,7 @@ from typing import Any
 from dedupkit.clustering.rules import Atom, Clause, Rule, implies
 from dedupkit.signals import find_signal
 
-__all__ = ["as_json", "candidate_clauses", "complete_clauses", "covers_verified", "settled_clauses"]
+__all__ = ["candidate_clauses", "covers_verified", "settled_clauses", "verified_facts"]
 
 
 def covers_verified(rule: Rule, facts: Mapping[str, Any], keep: str | None) -> bool:
@@ -43,26 +43,38 @@ def settled_clauses(rule: Rule) -> list[Clause]:
     return [clause for clause in rule.clauses if not any(_looked_at(atom) for atom in clause)]
 
 
-def complete_clauses(tested: Sequence[Clause], bounds: Mapping[str, float]) -> list[Clause]:
-    """The tested clauses as far as all their pairs were looked at.
+def verified_facts(
+    rule: Rule, keep: str | None, bounds: Mapping[str, float], counts: Mapping[str, Any], retry: int
+) -> dict[str, Any]:
+    """What the marker of verified pairs states, for :func:`covers_verified` and the summary.
 
     Args:
-        tested: Clauses without verification.
-        bounds: By signal the similarity from which on its nearest neighbours are all pairs.
+        rule: The rule.
+        keep: As for :func:`covers_verified`.
+        bounds: By signal whose lists were full the similarity from which on its nearest neighbours are all pairs.
+        counts: What was looked at.
+        retry: Number of calls that missed images that should be there: the next one looks again; 0 for none.
     """
-    return [
-        tuple(
-            replace(atom, bound=max(atom.bound or 0.0, bounds[atom.signal]))
-            if len(clause) == 1 and atom.signal in bounds
-            else atom
-            for atom in clause
-        )
-        for clause in tested
-    ]
+    tested = [_complete(clause, bounds) for clause in candidate_clauses(rule)]
+    return {
+        "unseen": counts["unseen"],
+        "retry": retry,
+        "tested": [_as_json(clause) for clause in tested],
+        "settled": [_as_json(clause) for clause in settled_clauses(rule)],
+        "verification": counts,
+        **({"answers": [str(rule), keep]} if bounds else {}),
+    }
 
 
-def as_json(clause: Clause) -> list[list[Any]]:
-    """A clause as JSON holds it."""
+def _complete(clause: Clause, bounds: Mapping[str, float]) -> Clause:
+    """A tested clause as far as all its pairs were looked at."""
+    if len(clause) != 1 or clause[0].signal not in bounds:
+        return clause
+    (atom,) = clause
+    return (replace(atom, bound=max(atom.bound or 0.0, bounds[atom.signal])),)
+
+
+def _as_json(clause: Clause) -> list[list[Any]]:
     return [[atom.signal, atom.bound, atom.similarity] for atom in clause]
 
 

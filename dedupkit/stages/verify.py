@@ -18,7 +18,7 @@ from dedupkit.errors import require
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals.columns import Scanned
 from dedupkit.stages.candidates import Candidates
-from dedupkit.stages.clauses import as_json, candidate_clauses, complete_clauses, settled_clauses
+from dedupkit.stages.clauses import candidate_clauses, settled_clauses, verified_facts
 from dedupkit.stages.plan import Job
 from dedupkit.stages.planted import listed_share, plant
 from dedupkit.stages.rounds import Seen, look_in_rounds
@@ -82,19 +82,8 @@ def verify_candidates(job: Job, key: str, engine: Engine | None = None, config: 
     for name, more in seen.found.items():
         write_table(folder.ranked(name), more)
     bounds = {name: float(ranks[name]["bound"]) for name in full}
-    result = {
-        "pairs": seen.counts["looked_at"],
-        "edges": seen.table.num_rows,
-        "templates": verifier.templates.num_rows,
-        "unseen": seen.counts["unseen"],
-        "retry": tries + 1 if verifier.lost else 0,  # images that should be there: the next call looks again
-        "tested": [as_json(clause) for clause in complete_clauses(tested, bounds)],
-        "settled": [as_json(clause) for clause in spared],
-        "verification": seen.counts,
-    }
-    if full:
-        result["verification"] = {**seen.counts, "planted": _planted(job, ranks, seen)}
-        result["answers"] = [str(job.rule), str(job.policy)]
+    counts = {**seen.counts, "planted": _planted(job, ranks, seen)} if full else seen.counts
+    result = verified_facts(job.rule, str(job.policy), bounds, counts, tries + 1 if verifier.lost else 0)
     write_marker(folder.marker("match", "template"), key, result, folder.path, [folder.edges("template")])
     outputs = [folder.edges("verified"), *(folder.ranked(name) for name in sorted(seen.found))]
     write_marker(folder.marker("match", "verified"), key, result, folder.path, outputs)

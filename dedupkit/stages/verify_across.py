@@ -23,7 +23,7 @@ from dedupkit.runfolder import RunFolder
 from dedupkit.signals import JoinSettings, known_signals
 from dedupkit.signals.across import leading
 from dedupkit.signals.columns import Scanned
-from dedupkit.stages.clauses import as_json, candidate_clauses, complete_clauses, settled_clauses
+from dedupkit.stages.clauses import verified_facts
 from dedupkit.stages.crossing import Crossing
 from dedupkit.stages.outside import across_files, write_labels
 from dedupkit.stages.plan import Job
@@ -76,17 +76,8 @@ def verify_across(job: Job, number: int, opened: Opened, rule: Rule, key: str) -
     write_table(files.pairs, looking.table())
     write_labels(files, exact)
     bounds = {name: float(facts["bound"]) for name, facts in full.items()}
-    result = {
-        "pairs": looking.held.num_rows,
-        "unseen": looking.unseen,
-        "gone": gone,
-        "retry": tries + 1 if verifier.lost else 0,  # images that should be there: the next call looks again
-        "rows": int(opened.part.sum()),
-        "tested": [as_json(clause) for clause in complete_clauses(candidate_clauses(rule), bounds)],
-        "settled": [as_json(clause) for clause in settled_clauses(rule)],
-        "verification": looking.counts(),
-        **({"answers": [str(rule), None]} if full else {}),
-    }
+    facts = verified_facts(rule, None, bounds, looking.counts(), tries + 1 if verifier.lost else 0)
+    result = {**facts, "gone": gone, "rows": int(opened.part.sum())}
     write_marker(folder.across_marker(number, _VERIFIED), key, result, folder.path, list(files))
     remove_tree(parts)  # last: before the marker, a kill would leave tasks that are done and nothing to show for it
 
