@@ -11,7 +11,7 @@ from dedupkit.clustering.rules import Rule
 from dedupkit.engine import Progress, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.runfolder import RunFolder
-from dedupkit.signals import JoinSettings, known_signals
+from dedupkit.signals import JoinSettings, Signal, known_signals
 from dedupkit.signals.across import leading
 from dedupkit.signals.columns import Scanned, write_edges
 from dedupkit.stages.addresses import ADDRESSES
@@ -55,12 +55,11 @@ def _join(
 ) -> str:
     """Join under one signal; returns the key of what was made."""
     how = job.computing
-    signal: Any = ADDRESSES.get(name) or known_signals(job.embedders)[name]
-    bound, floor = _reach(rule, name, signal)
+    signal = ADDRESSES.get(name) or known_signals(job.embedders)[name]
+    bound, floor = _reach(rule, signal)
     settings = JoinSettings(bound, how.threads, how.target_recall, how.seed, how.device, floor)
-    search = signal.join_key(settings) if name not in ADDRESSES else []
     own_key = own_keys.get(name, "") + own_keys["scan"]
-    key = cache_key([_FORMAT, own_key, opened.keys[name], search, str(bound), floor])
+    key = cache_key([_FORMAT, own_key, opened.keys[name], signal.join_key(settings), str(bound), floor])
     own = Scanned(job.folder, len(job.shards))
     if name == _VERIFIED:
         from dedupkit.stages.verify_pairs import verdict_formats
@@ -79,7 +78,7 @@ def _join(
 
 
 def _write_join(
-    folder: RunFolder, number: int, signal: Any, own: Scanned, opened: Opened, settings: JoinSettings
+    folder: RunFolder, number: int, signal: Signal, own: Scanned, opened: Opened, settings: JoinSettings
 ) -> dict[str, Any]:
     found = signal.across(own, opened.rows, opened.part, settings)
     files = across_files(folder, number, signal.name)
@@ -91,10 +90,10 @@ def _write_join(
     }  # fmt: skip
 
 
-def _reach(rule: Rule, name: str, signal: Any) -> tuple[float, float | None]:
+def _reach(rule: Rule, signal: Signal) -> tuple[float, float | None]:
     """Out to which score all pairs are joined, and down to which nearest rows are."""
-    ranked = ranked_conditions(rule, {name} if name not in ADDRESSES and signal.ranks else ())
-    atom, nearest = loosest_unranked(rule, name, ranked), ranked.get(name)
+    ranked = ranked_conditions(rule, {signal.name} if signal.ranks else ())
+    atom, nearest = loosest_unranked(rule, signal.name, ranked), ranked.get(signal.name)
     return inf if atom is None else atom.bound or 0.0, None if nearest is None else nearest.bound
 
 

@@ -1,8 +1,10 @@
-"""URLs and domains of samples against lists of them, joined like signals."""
+"""The signals of lists of addresses: URLs and domains of samples against their lines."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,8 @@ from dedupkit.metadata.keys import KeySettings, batch_keys
 from dedupkit.signals.across import Across, equal_rows, leading, restricted
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.equal import as_values, first_equal
-from dedupkit.signals.signal import JoinSettings
+from dedupkit.signals.matches import Origin
+from dedupkit.signals.signal import JoinSettings, Kind, Signal, Stage
 
 __all__ = ["ADDRESSES", "Domain", "Url", "ascii_domain", "host_of"]
 
@@ -21,13 +24,15 @@ _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*:/{2,}(?:[^/?#@]*@)?(?P<host>[^/?#:@]+)"
 
 
 @dataclass(frozen=True)
-class Url:
+class Url(Signal):
     """Holds between a sample and a line of a list whose URLs have the same normal form."""
 
-    name: str = "url"
+    kind: ClassVar[Kind] = "identity"
+    stage: ClassVar[Stage] = "none"
+    origin: ClassVar[Origin] = "sample"
 
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
-        """Pairs of equal URLs; see :meth:`dedupkit.signals.Signal.across`."""
+        """Pairs of equal URLs; see :meth:`Signal.across`."""
         sides = [_keys(own, "url"), _keys(other, "url")]
         labels = [_first(keys, present) for keys, present in sides]
         labels[1] = restricted(labels[1], part)
@@ -37,13 +42,15 @@ class Url:
 
 
 @dataclass(frozen=True)
-class Domain:
+class Domain(Signal):
     """Holds between a sample and a line of a list that names the domain of its URL or one above it."""
 
-    name: str = "domain"
+    kind: ClassVar[Kind] = "identity"
+    stage: ClassVar[Stage] = "none"
+    origin: ClassVar[Origin] = "sample"
 
     def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
-        """Pairs of hosts and the domains that they lie in; see :meth:`dedupkit.signals.Signal.across`."""
+        """Pairs of hosts and the domains that they lie in; see :meth:`Signal.across`."""
         hosts = pc.dictionary_encode(host_of(_texts(own, "url")))
         label = _first_of(hosts)
         domains = pc.dictionary_encode(_texts(other, "domain"))
@@ -59,7 +66,7 @@ class Domain:
         return Across(label, listed, iter([(a, b, np.zeros(len(a), np.float32))]))
 
 
-ADDRESSES = {"url": Url(), "domain": Domain()}
+ADDRESSES: Mapping[str, Signal] = {"url": Url("url"), "domain": Domain("domain")}
 """By the name that stands in the reason."""
 
 
