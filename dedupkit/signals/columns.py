@@ -63,6 +63,11 @@ class Scanned:
             return None
         return self.held.select(list(names))
 
+    def labels(self, name: str) -> NDArray[np.int32]:
+        """(n,) int32, the labels that the join of a signal wrote; see :meth:`dedupkit.signals.Signal.labels`."""
+        first: NDArray[np.int32] = np.load(self.folder.labels(name))
+        return first
+
     def holding(self, names: Iterable[str]) -> Scanned:
         """The same with some columns in memory where shards are small, so that each file is opened once for them."""
         wanted, tables, rows = list(dict.fromkeys(names)), [], 0

@@ -126,10 +126,7 @@ class Embedded(Signal):
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """Samples with equal vectors, or with equal bytes, by the join; see :meth:`Signal.labels`."""
-        import numpy as np
-
-        first: NDArray[np.int32] = np.load(scanned.folder.labels(self.name))
-        return first
+        return scanned.labels(self.name)
 
     def edge_files(self, scanned: Scanned) -> list[Path]:
         """All pairs within a bound, and those that rounds of verification looked at; see :meth:`Signal.edge_files`."""
