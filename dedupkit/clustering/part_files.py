@@ -14,7 +14,7 @@ from dedupkit.clustering.deciding import Decision, decide
 from dedupkit.clustering.parts import NO_PART, Parts
 from dedupkit.clustering.policy import Policy
 from dedupkit.clustering.rules import Rule
-from dedupkit.signals.matches import Matches, Origin, Streamed
+from dedupkit.signals.matches import Matches, Origin, Streamed, relabelled
 from dedupkit.store import append_rows, atomic_path, give_back_pages, in_blocks, on_disk
 
 __all__ = ["Parting", "Rows", "decide_part", "gather_parts", "part_inputs", "part_verdicts", "write_parts"]
@@ -206,11 +206,7 @@ def _edges_in(path: Path) -> NDArray[Any]:
 
 def _local(first: NDArray[np.int32], edges: NDArray[Any], origin: Origin, samples: int) -> Matches:
     """What a signal says about the samples of a part, numbered as they stand in it."""
-    leader = np.full(samples, -1, np.int32)
-    mine = np.flatnonzero(first >= 0)[::-1].astype(np.int32)
-    leader[first[mine]] = mine  # the last write is the first sample of the part
-    label = np.full(len(first), -1, np.int32)
-    label[mine] = leader[first[mine]]
+    label, leader = relabelled(first, True, samples)
     a, b, score = leader[edges["a"]], leader[edges["b"]], edges["score"]
     held = (a >= 0) & (b >= 0)
     if not held.all():

@@ -128,12 +128,13 @@ def _classes(clause: Clause, signals: Mapping[str, Matches], how: NearJoin) -> t
 
     from dedupkit.clustering.edges import View, clause_edges
     from dedupkit.metadata.room import PAIR_BYTES, ROW_BYTES
+    from dedupkit.signals.matches import leading
 
     labels = signals[clause[0].signal].first
     how.room.take(ROW_BYTES * len(labels), f"{len(labels):,} rows")
     for atom in clause[1:]:
         labels = _both(labels, signals[atom.signal].first)
-    leaders = np.flatnonzero(labels == np.arange(len(labels), dtype=np.int32)).astype(np.int32)
+    leaders = leading(labels).astype(np.int32)
     views = {atom.signal: View(signals[atom.signal], leaders) for atom in clause}
     pairs = min(views[atom.signal].size(atom) for atom in clause)
     how.room.take(PAIR_BYTES * pairs, f"{pairs:,} pairs of different rows")

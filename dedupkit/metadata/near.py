@@ -26,7 +26,7 @@ from dedupkit.metadata.lists import UrlList
 from dedupkit.metadata.room import HASH_BYTES, PAIR_BYTES, ROW_BYTES, TEXT_BYTES, WORD_BYTES, Room
 from dedupkit.neighbors.hamming.join import iter_hamming_pairs
 from dedupkit.neighbors.sets.join import Sets, iter_jaccard_pairs
-from dedupkit.signals.matches import Matches
+from dedupkit.signals.matches import Matches, leading
 
 __all__ = ["NearJoin", "check_hashes", "near_matches"]
 
@@ -65,7 +65,7 @@ def near_matches(atom: Atom, equal: NDArray[np.int32], how: NearJoin) -> tuple[M
     Raises:
         DedupkitError: More memory is needed than there may be.
     """
-    rows = np.flatnonzero(equal == np.arange(len(equal), dtype=np.int32)).astype(np.int32)
+    rows = leading(equal).astype(np.int32)
     how.room.take(ROW_BYTES * len(equal), f"{len(equal):,} rows")
     join, texts = (_join_captions, text_column) if atom.similarity else (_join_hashes, _hash_column)
     leader, blocks = join(atom, _values(how.lists, atom.signal, rows, texts), len(rows), how)

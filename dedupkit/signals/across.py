@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from dedupkit.signals.columns import Edges
 from dedupkit.signals.equal import as_values, first_equal
+from dedupkit.signals.matches import leading, relabelled
 
 if TYPE_CHECKING:
     from dedupkit.signals.columns import Scanned
     from dedupkit.signals.signal import JoinSettings, Signal
 
-__all__ = ["Across", "across_columns", "equal_rows", "joined_together", "leading", "restricted"]
+__all__ = ["Across", "across_columns", "equal_rows", "joined_together", "restricted"]
 
 Ints = NDArray[np.int64]
 
@@ -46,17 +47,7 @@ def restricted(first: NDArray[np.int32], part: NDArray[np.bool_]) -> NDArray[np.
         >>> restricted(np.array([0, 0, 0, 3], np.int32), np.array([False, True, True, False])).tolist()
         [-1, 1, 1, -1]
     """
-    mine = np.flatnonzero(part & (first >= 0)).astype(np.int32)
-    leader = np.full(len(first), -1, np.int32)
-    leader[first[mine[::-1]]] = mine[::-1]  # the last write is the smallest row
-    found = np.full(len(first), -1, np.int32)
-    found[mine] = leader[first[mine]]
-    return found
-
-
-def leading(first: NDArray[np.int32]) -> Ints:
-    """The rows that come first with their fingerprint, ascending."""
-    return np.flatnonzero(first == np.arange(len(first)))
+    return relabelled(first, part, len(first))[0]
 
 
 def across_columns(

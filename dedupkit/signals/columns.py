@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.equal import bytes_of, first_equal
+from dedupkit.signals.matches import leading
 from dedupkit.store import count_rows, parquet_writer, read_columns, rows_by_file
 
 __all__ = [
@@ -95,7 +96,7 @@ class Distinct:
     @property
     def leaders(self) -> NDArray[np.int64]:
         """(k,) int64, the first sample that has each of ``values``."""
-        return np.flatnonzero(self.first == np.arange(len(self.first)))
+        return leading(self.first)
 
     def rows_of(self, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """Which of some samples have a fingerprint, and the fingerprints of these."""
@@ -125,7 +126,7 @@ def distinct_values(
     first = first_equal(values)
     label = np.full(table.num_rows, -1, np.int32)
     label[rows] = rows[first]
-    return Distinct(label, _as_array(values.take(pa.array(np.flatnonzero(first == np.arange(len(first)))))))
+    return Distinct(label, _as_array(values.take(pa.array(leading(first)))))
 
 
 def values_of(

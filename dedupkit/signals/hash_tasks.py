@@ -33,6 +33,7 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import Scanned, Written, usable_values, write_edges
 from dedupkit.signals.equal import as_values, bytes_of, first_equal, part_of
 from dedupkit.signals.expected import Expected
+from dedupkit.signals.matches import leading
 from dedupkit.store import atomic_path, read_columns
 
 if TYPE_CHECKING:
@@ -148,8 +149,7 @@ def write_distinct(
 
 def _collapsed(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """The distinct rows in the order in which they first occur, after their places."""
-    first = first_equal(as_values(values))
-    first = np.flatnonzero(first == np.arange(len(first)))
+    first = leading(first_equal(as_values(values)))
     return first, values[first]
 
 

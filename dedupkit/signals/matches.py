@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "Matches", "Origin", "Streamed"]
+__all__ = ["Block", "Matches", "Origin", "Streamed", "leading", "relabelled"]
 
 Block = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 """Some scored pairs: a, b and their scores."""
@@ -17,6 +17,43 @@ Block = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 Origin = Literal["bytes", "image", "sample"]
 """What a fingerprint is computed from: it *is* the identity of the stored bytes, it is a function of them, or it
 depends on something else of the sample (its caption, its address), so that equal bytes may have different ones."""
+
+
+def leading(first: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The rows that come first with their fingerprint, ascending.
+
+    Example:
+        >>> leading(np.array([0, 0, 2, -1], np.int32)).tolist()
+        [0, 2]
+    """
+    return np.flatnonzero(first == np.arange(len(first), dtype=first.dtype))
+
+
+def relabelled(
+    label: NDArray[np.integer], active: NDArray[np.bool_] | bool, labels: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Labels of the rows of a mask alone: the smallest row in it with the same label.
+
+    Args:
+        label: (n,) below ``labels``, -1 for rows without one.
+        active: (n,) bool, the mask; True for all.
+        labels: Number of labels.
+
+    Returns:
+        (n,) int32, for each row the smallest in the mask with its label, -1 outside; and (labels,) int32, the same by
+        label.
+
+    Example:
+        >>> mask = np.array([False, True, True, False])
+        >>> [each.tolist() for each in relabelled(np.array([0, 0, 0, 3], np.int32), mask, 4)]
+        [[-1, 1, 1, -1], [1, -1, -1, -1]]
+    """
+    mine = np.flatnonzero(active & (label >= 0)).astype(np.int32)
+    leader = np.full(labels, -1, np.int32)
+    leader[label[mine[::-1]]] = mine[::-1]  # the last write is the smallest row
+    first = np.full(len(label), -1, np.int32)
+    first[mine] = leader[label[mine]]
+    return first, leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +83,7 @@ class Matches:
             >>> one.restricted(np.array([False, True, True, True])).first.tolist()
             [-1, 1, 1, 3]
         """
-        count = len(self.first)
-        mine = np.flatnonzero(kept & (self.first >= 0)).astype(np.int32)
-        leader = np.full(count, -1, np.int32)
-        leader[self.first[mine[::-1]]] = mine[::-1]  # the last write is the smallest sample
-        first = np.full(count, -1, np.int32)
-        first[mine] = leader[self.first[mine]]
+        first, leader = relabelled(self.first, kept, len(self.first))
         a, b = leader[self.a], leader[self.b]
         held = (a >= 0) & (b >= 0)
         a, b = np.minimum(a, b)[held], np.maximum(a, b)[held]

@@ -14,8 +14,9 @@ from dedupkit.captions.folding import Folding, words
 from dedupkit.captions.tokens import tokenize
 from dedupkit.neighbors.sets.join import Sets, iter_jaccard_pairs
 from dedupkit.neighbors.sets.lsh import join_distinct
-from dedupkit.signals.across import Across, leading, restricted
+from dedupkit.signals.across import Across, restricted
 from dedupkit.signals.columns import Edges, write_edges
+from dedupkit.signals.matches import leading
 from dedupkit.store import atomic_path, read_columns
 
 if TYPE_CHECKING:

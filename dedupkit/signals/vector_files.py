@@ -16,6 +16,7 @@ from dedupkit.neighbors.cosine.distinct import collapse
 from dedupkit.neighbors.cosine.normalise import unit_or_zero_rows
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.identity import Exact
+from dedupkit.signals.matches import leading
 from dedupkit.store import here
 
 __all__ = ["Gathered", "gather", "gather_joined", "leaders_of", "vectors_of", "with_vector"]
@@ -65,7 +66,7 @@ def leaders_of(scanned: Scanned, name: str, contents: NDArray[np.int32], first: 
         mine = contents[start : start + len(vectors)]
         has_vector[mine[vectors.any(axis=1) & (mine >= 0)]] = True
         start += len(vectors)
-    leaders = np.flatnonzero(first == np.arange(len(first)))
+    leaders = leading(first)
     return leaders[has_vector[contents[leaders]]]
 
 

@@ -12,8 +12,8 @@ from dedupkit.engine import Progress, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import JoinSettings, Signal, known_signals
-from dedupkit.signals.across import leading
 from dedupkit.signals.columns import Scanned, write_edges
+from dedupkit.signals.matches import leading
 from dedupkit.stages.addresses import ADDRESSES
 from dedupkit.stages.outside import across_files, write_labels
 from dedupkit.stages.plan import Job, loosest_unranked, ranked_conditions

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dedupkit.metadata.keys import KeySettings, batch_keys
-from dedupkit.signals.across import Across, equal_rows, leading, restricted
+from dedupkit.signals.across import Across, equal_rows, restricted
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.equal import as_values, first_equal
-from dedupkit.signals.matches import Origin
+from dedupkit.signals.matches import Origin, leading, relabelled
 from dedupkit.signals.signal import JoinSettings, Kind, Signal, Stage
 
 __all__ = ["ADDRESSES", "Domain", "Url", "ascii_domain", "host_of"]
@@ -115,9 +115,4 @@ def _first(keys: NDArray[np.uint8], present: NDArray[np.bool_]) -> NDArray[np.in
 def _first_of(encoded: pa.DictionaryArray) -> NDArray[np.int32]:
     """For each row the first with the same value, -1 for null."""
     indices = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(indices >= 0)
-    first = np.full(len(encoded.dictionary), -1, np.int32)
-    first[indices[rows[::-1]]] = rows[::-1]
-    label = np.full(len(indices), -1, np.int32)
-    label[rows] = first[indices[rows]]
-    return label
+    return relabelled(indices, True, len(encoded.dictionary))[0]

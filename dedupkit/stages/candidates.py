@@ -13,6 +13,7 @@ from dedupkit.clustering.rules import Clause
 from dedupkit.clustering.twins import firsts
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned
+from dedupkit.signals.matches import leading
 from dedupkit.stages.plan import Job
 
 __all__ = ["Candidates"]
@@ -41,7 +42,7 @@ class Candidates:
     @property
     def images(self) -> int:
         """Number of different images."""
-        return int((self.first == np.arange(len(self.first))).sum())
+        return len(leading(self.first))
 
     @classmethod
     def of(cls, job: Job, tested: list[Clause], settled: list[Clause]) -> Candidates:
@@ -50,7 +51,7 @@ class Candidates:
         names = {atom.signal for clause in (*settled, *tested) for atom in clause}
         signals = {name: find_signal(name).matches(scanned) for name in names}
         first = find_signal("exact").labels(scanned)  # equal bytes are looked at once
-        leaders = np.flatnonzero(first == np.arange(len(first))).astype(np.int32)
+        leaders = leading(first).astype(np.int32)
         if any(matches.origin == "sample" for matches in signals.values()):
             leaders = firsts([first, *(matches.first for matches in signals.values())], first >= 0)
         count = len(first)

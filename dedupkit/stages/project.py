@@ -28,7 +28,8 @@ from dedupkit.images.transformations import TRANSFORMATIONS, Transformation
 from dedupkit.neighbors import dihedral_pairs
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal
-from dedupkit.signals.columns import Scanned, read_column
+from dedupkit.signals.columns import Scanned
+from dedupkit.signals.matches import leading
 from dedupkit.stages.copies import embedded_copies, model_for
 from dedupkit.stages.plan import Job
 from dedupkit.store import atomic_path, remove_tree
@@ -188,9 +189,8 @@ def _changes(place: int) -> list[Transformation]:
 def _different_images(job: Job, most: int) -> NDArray[np.int64]:
     """Images of the run, drawn by its seed, of which no two have almost the same hash; ascending."""
     scanned = Scanned(job.folder, len(job.shards))
-    first = find_signal("exact").labels(scanned)
-    readable = read_column(job.folder, len(job.shards), "error")["error"].is_null().to_numpy()
-    images = np.flatnonzero((first == np.arange(len(first))) & readable).astype(np.int64)
+    images = leading(find_signal("exact").labels(scanned))
+    images = images[scanned.readable()[images]]
     drawn: NDArray[np.int64] = np.sort(np.random.default_rng([job.computing.seed, 2]).permutation(images)[:most])
     hashed, hashes = find_signal("pdq").rows(scanned, drawn)
     keep = np.ones(len(drawn), bool)

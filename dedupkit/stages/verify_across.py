@@ -21,8 +21,8 @@ from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import require
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import JoinSettings, known_signals
-from dedupkit.signals.across import leading
 from dedupkit.signals.columns import Scanned
+from dedupkit.signals.matches import leading
 from dedupkit.stages.clauses import verified_facts
 from dedupkit.stages.crossing import Crossing
 from dedupkit.stages.outside import across_files, write_labels

@@ -27,6 +27,7 @@ from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals import find_signal, known_signals
 from dedupkit.signals.columns import Scanned
+from dedupkit.signals.matches import leading
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
 from dedupkit.stages.caption_keys import captions_of_samples
@@ -162,8 +163,7 @@ def _impostors(known: Known, originals: Originals) -> dict[str, Impostors]:
     found = read_impostors(file, key)
     if found is None:
         options: dict[str, Any] = {"key": key, "seed": known.seed, "workers": known.workers}
-        first = find_signal("exact").labels(Scanned(known.folder, known.shards))
-        images = np.flatnonzero(first == np.arange(len(first))).astype(np.int64)
+        images = leading(find_signal("exact").labels(Scanned(known.folder, known.shards)))
         found = measure_impostors(originals, known.folder, signals, images, work, **options)
         write_impostors(file, found, key)
     remove_tree(work)  # also what a call left that was killed after it had written its result
