@@ -50,7 +50,7 @@ def cap_families(
     decision: Decision,
     templates: Matches,
     order: NDArray[np.integer],
-    part: NDArray[np.bool_],
+    active: NDArray[np.bool_],
     most: int,
     again: Callable[[NDArray[np.bool_], NDArray[np.bool_]], Decision],
     clause: int,
@@ -66,7 +66,7 @@ def cap_families(
         decision: The verdicts by the rule.
         templates: What the signal ``template`` says.
         order: (n,) samples, the most worth keeping first.
-        part: (n,) which take part.
+        active: (n,) which take part.
         most: The most that are kept of a family.
         again: Decides by the rule about the samples of one mask, of which those of another stay.
         clause: Number that stands for this reason, behind those of the rule.
@@ -74,12 +74,12 @@ def cap_families(
     Returns:
         The verdicts, and (n,) int64 the head of the family of each sample that is kept or went because of it, else -1.
     """
-    count, first = len(part), decision
+    count, first = len(active), decision
     gone, witness, score = np.zeros(count, bool), np.full(count, -1, np.int64), np.full(count, np.nan, np.float32)
     held = np.zeros(count, bool)  # kept already when the families were looked at the last time
     heads: NDArray[np.bool_] | None = None
     while True:
-        kept = part & ~gone & (decision.witness < 0)
+        kept = active & ~gone & (decision.witness < 0)
         head, edge = family_heads(templates, order, kept, heads)
         surplus = _beyond(_with_templates(head, templates.first), order, held, most)
         heads, held = kept & (head == np.arange(count)), kept
@@ -88,7 +88,7 @@ def cap_families(
         gone |= surplus
         witness[surplus], score[surplus] = head[surplus], edge[surplus]
         if np.isin(decision.witness, np.flatnonzero(surplus)).any():
-            decision = again(part & ~gone, kept & ~gone)
+            decision = again(active & ~gone, kept & ~gone)
     verdict = replace(
         decision,
         witness=np.where(gone, witness, decision.witness).astype(np.int32),

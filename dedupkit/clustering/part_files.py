@@ -84,7 +84,7 @@ def write_parts(
         masks: (n,) which samples take part, and which are kept whatever the order says.
         rows: All samples, in order.
     """
-    taking, protected = masks
+    active, protected = masks
     for each in rows:
         here = slice(each.start, each.stop)
         known = np.zeros(each.stop - each.start, parting.row)
@@ -95,9 +95,9 @@ def write_parts(
             give_back_pages(first)
         for name, column in each.columns.items():
             known[_column(name)] = column
-        append_rows(_files(home, parts, "samples"), np.where(taking[here], parts.part[here], NO_PART), known)
+        append_rows(_files(home, parts, "samples"), np.where(active[here], parts.numbers[here], NO_PART), known)
     for name, signal in signals.items():
-        for where, edges in _placed(name, signal, parts, taking):
+        for where, edges in _placed(name, signal, parts, active):
             append_rows(_files(home, parts, name), where, edges)
 
 
@@ -131,17 +131,17 @@ def decide_part(home: str, number: int, parting: Parting) -> dict[str, Any]:
 
 
 def gather_parts(
-    home: Path, parts: Parts, taking: NDArray[np.bool_], summaries: Sequence[Mapping[str, int]]
+    home: Path, parts: Parts, active: NDArray[np.bool_], summaries: Sequence[Mapping[str, int]]
 ) -> Decision:
     """The verdicts of all samples from those of the parts, one column in memory at a time.
 
     Args:
         home: Folder of the parts.
         parts: The part of each sample.
-        taking: (n,) which samples take part.
+        active: (n,) which samples take part.
         summaries: What :func:`decide_part` returned for each part.
     """
-    count = len(taking)
+    count = len(active)
 
     def gathered(name: str, column: NDArray[Any]) -> NDArray[Any]:
         for number in range(parts.count):
@@ -150,7 +150,8 @@ def gather_parts(
         return on_disk(column)
 
     alone = sum(
-        int(np.count_nonzero(taking[low : low + len(part)] & (part == NO_PART))) for low, part in in_blocks(parts.part)
+        int(np.count_nonzero(active[low : low + len(block)] & (block == NO_PART)))
+        for low, block in in_blocks(parts.numbers)
     )
     edges, vertices = (sum(summary[name] for summary in summaries) for name in ("edges", "vertices"))
     return Decision(
@@ -175,23 +176,23 @@ def part_verdicts(home: Path, number: int) -> Path:
 
 
 def _placed(
-    name: str, signal: Streamed, parts: Parts, taking: NDArray[np.bool_]
+    name: str, signal: Streamed, parts: Parts, active: NDArray[np.bool_]
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[Any]]]:
     """The scored pairs of one signal, and the part of each; what lies in several parts comes for each of them."""
     from dedupkit.clustering.part_kernels import mark_parts
 
     marks = np.zeros(0, np.uint64)
     if name not in parts.linked:
-        marks = np.zeros(len(taking), np.uint64)
+        marks = np.zeros(len(active), np.uint64)
         for low, first in in_blocks(signal.labels()):
             here = slice(low, low + len(first))
-            mark_parts(first, taking[here], parts.part[here], NO_PART, marks)
+            mark_parts(first, active[here], parts.numbers[here], NO_PART, marks)
     for a, b, score in signal.blocks():
         edges = np.empty(len(a), _EDGE)
         edges["a"], edges["b"], edges["score"] = a, b, score
         if name in parts.linked:
-            where = parts.part[a]
-            where[where != parts.part[b]] = NO_PART
+            where = parts.numbers[a]
+            where[where != parts.numbers[b]] = NO_PART
             yield where, edges
             continue
         both = marks[a] & marks[b]

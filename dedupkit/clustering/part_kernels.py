@@ -20,18 +20,18 @@ def equal_pairs(first: Any, seen: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def weigh(parent: Any, taking: Any, amount: Any, several: Any) -> None:
+def weigh(parent: Any, active: Any, amount: Any, several: Any) -> None:
     """Sum what there is of each component at its root.
 
     Args:
         parent: (n,) the smallest sample of each one's component.
-        taking: (n,) bool, which take part.
+        active: (n,) bool, which take part.
         amount: (n,) edges by sample; afterwards, at roots, edges and samples that take part.
         several: (n,) zeros; afterwards, at roots, how many take part: 0, 1, or 2 for more.
     """
     for row in range(len(parent)):
         root = parent[row]
-        if taking[row]:
+        if active[row]:
             amount[root] += 1
             if several[root] < 2:
                 several[root] += 1
@@ -40,7 +40,7 @@ def weigh(parent: Any, taking: Any, amount: Any, several: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def fill_parts(parent: Any, several: Any, amount: Any, size: Any, most: Any, part: Any) -> Any:
+def fill_parts(parent: Any, several: Any, amount: Any, size: Any, most: Any, numbers: Any) -> Any:
     """Put the components of two samples or more into parts, one after the other; returns the number of parts.
 
     Args:
@@ -49,7 +49,7 @@ def fill_parts(parent: Any, several: Any, amount: Any, size: Any, most: Any, par
         amount: As :func:`weigh` leaves it.
         size: What a part should hold at most; one component may be more.
         most: The largest number of parts.
-        part: (n,) filled with what stands for no part; afterwards the part of each sample.
+        numbers: (n,) filled with what stands for no part; afterwards the number of each sample's part.
     """
     total = 0
     for row in range(len(parent)):
@@ -61,18 +61,18 @@ def fill_parts(parent: Any, several: Any, amount: Any, size: Any, most: Any, par
     for row in range(len(parent)):
         root = parent[row]
         if root != row:
-            part[row] = part[root]
+            numbers[row] = numbers[root]
         elif several[row] > 1:
             if filled > 0 and filled + amount[row] > size:
                 number, filled = number + 1, 0
             filled += amount[row]
-            part[row] = number
+            numbers[row] = number
     return number + (filled > 0)
 
 
 @njit(cache=True, nogil=True)
-def mark_parts(first: Any, taking: Any, part: Any, none: Any, marks: Any) -> None:
+def mark_parts(first: Any, active: Any, numbers: Any, none: Any, marks: Any) -> None:
     """Set the bit of each part that has samples of a class, at the first sample of the class."""
     for row in range(len(first)):
-        if taking[row] and first[row] >= 0 and part[row] != none:
-            marks[first[row]] |= np.uint64(1) << np.uint64(part[row])
+        if active[row] and first[row] >= 0 and numbers[row] != none:
+            marks[first[row]] |= np.uint64(1) << np.uint64(numbers[row])

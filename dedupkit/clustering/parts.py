@@ -34,31 +34,31 @@ class Parts:
     """The part of each sample.
 
     Attributes:
-        part: (n,) uint8; 255 for a sample that nothing connects with another one.
+        numbers: (n,) uint8, the number of each sample's part; 255 for a sample that nothing connects with another one.
         count: Number of parts.
         linked: The signals of which no pair that counts lies across two parts.
     """
 
-    part: NDArray[np.uint8]
+    numbers: NDArray[np.uint8]
     count: int
     linked: frozenset[str]
 
 
-def find_parts(rule: Rule, signals: Mapping[str, Streamed], taking: NDArray[np.bool_], size: int) -> Parts:
+def find_parts(rule: Rule, signals: Mapping[str, Streamed], active: NDArray[np.bool_], size: int) -> Parts:
     """Put the samples into parts.
 
     Args:
         rule: What makes two samples duplicates.
         signals: One entry for each signal of the rule.
-        taking: (n,) which samples take part.
+        active: (n,) which samples take part.
         size: Number of samples and scored pairs that a part should hold at most.
     """
     from dedupkit.clustering.class_kernels import connect, connect_pairs, count, flatten
     from dedupkit.clustering.part_kernels import fill_parts, weigh
 
     links = _links(rule, signals)
-    parent = np.arange(len(taking), dtype=np.int32)
-    amount = np.zeros(len(taking), np.uint32)
+    parent = np.arange(len(active), dtype=np.int32)
+    amount = np.zeros(len(active), np.uint32)
     for name, signal in signals.items():
         for a, b, score in signal.blocks():
             count(a, amount)
@@ -69,11 +69,11 @@ def find_parts(rule: Rule, signals: Mapping[str, Streamed], taking: NDArray[np.b
             for low, labels in in_blocks(signal.labels()):
                 connect(labels, low, parent)
     flatten(parent)
-    several = np.zeros(len(taking), np.uint8)
-    weigh(parent, taking, amount, several)
-    part = np.full(len(taking), NO_PART, np.uint8)
-    number = fill_parts(parent, several, amount, size, MOST_PARTS, part)
-    return Parts(part, int(number), frozenset(links))
+    several = np.zeros(len(active), np.uint8)
+    weigh(parent, active, amount, several)
+    numbers = np.full(len(active), NO_PART, np.uint8)
+    made = fill_parts(parent, several, amount, size, MOST_PARTS, numbers)
+    return Parts(numbers, int(made), frozenset(links))
 
 
 def _links(rule: Rule, signals: Mapping[str, Streamed]) -> dict[str, Atom]:

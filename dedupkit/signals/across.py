@@ -40,22 +40,22 @@ class Across:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def restricted(first: NDArray[np.int32], part: NDArray[np.bool_]) -> NDArray[np.int32]:
+def restricted(first: NDArray[np.int32], active: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Labels of the rows of a mask alone: the smallest row in it with the same fingerprint, -1 outside.
 
     Example:
         >>> restricted(np.array([0, 0, 0, 3], np.int32), np.array([False, True, True, False])).tolist()
         [-1, 1, 1, -1]
     """
-    return relabelled(first, part, len(first))[0]
+    return relabelled(first, active, len(first))[0]
 
 
 def across_columns(
-    signal: Signal, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings
+    signal: Signal, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings
 ) -> Across:
     """The join of two sets of distinct fingerprints; see :meth:`dedupkit.signals.Signal.across`."""
     mine, theirs = signal.distinct(own), signal.distinct(other)
-    labels = restricted(theirs.first, part)
+    labels = restricted(theirs.first, active)
     left, right = leading(mine.first), leading(labels)
     blocks = signal.join_across(mine.values, theirs.rows_of(right)[1], settings) if len(left) and len(right) else ()
     return Across(mine.first, labels, ((left[a], right[b], score) for a, b, score in blocks))

@@ -58,11 +58,11 @@ class Caption(Signal):
 
         return expected_steps(extent)
 
-    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    def across(self, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Similar captions of two runs, however long; see :meth:`Signal.across`."""
         from dedupkit.signals.texts import across_captions
 
-        return across_captions(own, other, part, settings)
+        return across_captions(own, other, active, settings)
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """Captions with the same words are one; see :meth:`Signal.labels`."""
@@ -111,11 +111,11 @@ class Uncaptioned(Signal):
 
         return uncaptioned(scanned)
 
-    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    def across(self, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """See :meth:`Signal.across`."""
         from dedupkit.signals.texts import across_uncaptioned
 
-        return across_uncaptioned(own, other, part)
+        return across_uncaptioned(own, other, active)
 
     def rows(self, scanned: Scanned, samples: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """See :meth:`Signal.rows`."""

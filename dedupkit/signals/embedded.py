@@ -118,11 +118,11 @@ class Embedded(Signal):
             return False
         return not self.normalised
 
-    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    def across(self, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Pairs of vectors of two runs; see :meth:`Signal.across`. The facts hold the measured ``recall``."""
         from dedupkit.signals.vectors import across_vectors
 
-        return across_vectors(self, own, other, part, settings)
+        return across_vectors(self, own, other, active, settings)
 
     def labels(self, scanned: Scanned) -> NDArray[np.int32]:
         """Samples with equal vectors, or with equal bytes, by the join; see :meth:`Signal.labels`."""

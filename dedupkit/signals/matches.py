@@ -75,7 +75,7 @@ class Matches:
     score: NDArray[np.float32]
     origin: Origin = "image"
 
-    def restricted(self, kept: NDArray[np.bool_]) -> Matches:
+    def restricted(self, active: NDArray[np.bool_]) -> Matches:
         """The same about the samples of a mask alone; the others have no fingerprint then.
 
         Example:
@@ -83,7 +83,7 @@ class Matches:
             >>> one.restricted(np.array([False, True, True, True])).first.tolist()
             [-1, 1, 1, 3]
         """
-        first, leader = relabelled(self.first, kept, len(self.first))
+        first, leader = relabelled(self.first, active, len(self.first))
         a, b = leader[self.a], leader[self.b]
         held = (a >= 0) & (b >= 0)
         a, b = np.minimum(a, b)[held], np.maximum(a, b)[held]

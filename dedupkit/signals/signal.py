@@ -199,18 +199,18 @@ class Signal:
 
     # -- samples against rows of another run or of a reference set
 
-    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    def across(self, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Pairs of the samples of a run and the rows of a reference.
 
         Args:
             own: The samples.
             other: The rows of the reference.
-            part: (m,) bool, which of these take part.
+            active: (m,) bool, which of these take part.
             settings: How far, and how.
         """
         from dedupkit.signals.across import across_columns
 
-        return across_columns(self, own, other, part, settings)
+        return across_columns(self, own, other, active, settings)
 
     def join_across(self, values: NDArray[Any], other: NDArray[Any], settings: JoinSettings) -> Iterator[Edges]:
         """Pairs of the fingerprints of two sets within the bound, equal ones included, each once, in blocks.

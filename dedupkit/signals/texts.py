@@ -82,11 +82,11 @@ def uncaptioned(scanned: Scanned) -> NDArray[np.int32]:
     return labels
 
 
-def across_captions(own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+def across_captions(own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
     """Join the captions of a run's samples with those of the rows of a reference that take part, exactly."""
-    texts = chain(_captions(own), (text if taken else None for text, taken in zip(_captions(other), part, strict=True)))
+    texts = chain(_captions(own), (text if used else None for text, used in zip(_captions(other), active, strict=True)))
     offsets, tokens, _ = tokenize(texts, Folding())
-    count = len(offsets) - 1 - len(part)
+    count = len(offsets) - 1 - len(active)
     cut = offsets[count]
     sides = Sets.pair((offsets[: count + 1], tokens[:cut]), (offsets[count:] - cut, tokens[cut:]))
     labels = [first_rows(side) for side in sides]
@@ -94,9 +94,9 @@ def across_captions(own: Scanned, other: Scanned, part: NDArray[np.bool_], setti
     return Across(labels[0], labels[1], (_edges(block) for block in found))
 
 
-def across_uncaptioned(own: Scanned, other: Scanned, part: NDArray[np.bool_]) -> Across:
+def across_uncaptioned(own: Scanned, other: Scanned, active: NDArray[np.bool_]) -> Across:
     """The pair of the first samples without a caption."""
-    mine, theirs = uncaptioned(own), restricted(uncaptioned(other), part)
+    mine, theirs = uncaptioned(own), restricted(uncaptioned(other), active)
     a, b = leading(mine), leading(theirs)
     pairs = min(len(a), len(b))
     return Across(mine, theirs, iter([(a[:pairs], b[:pairs], np.zeros(pairs, np.float32))]))

@@ -86,7 +86,7 @@ def nearest_among(
 
 
 def across_vectors(
-    signal: Embedded, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings
+    signal: Embedded, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings
 ) -> Across:
     """Join the vectors of a run's samples with those of the rows of a reference that take part.
 
@@ -94,7 +94,7 @@ def across_vectors(
         signal: The embedder.
         own: The samples; their vectors are there.
         other: The rows of the reference; theirs are there too.
-        part: (m,) bool, which rows take part.
+        active: (m,) bool, which rows take part.
         settings: The bound and the search; with a floor each sample's nearest rows above it are found too, as many as
             a run over both would list.
 
@@ -102,7 +102,7 @@ def across_vectors(
         DedupkitError: Vectors of two lengths; more pairs than there is room for.
     """
     labels, leaders = [], []
-    for scanned, mask in ((own, None), (other, part)):
+    for scanned, mask in ((own, None), (other, active)):
         contents = Exact("exact").labels(scanned)
         first = contents if mask is None else restricted(contents, mask)
         leaders.append(leaders_of(scanned, signal.name, contents, first))

@@ -33,9 +33,9 @@ class Verified(Signal):
         """Equal bytes need no second look."""
         return Exact("exact").labels(scanned)
 
-    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    def across(self, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Equal bytes; the verify stage adds the pairs that it finds. See :meth:`Signal.across`."""
-        return Exact("exact").across(own, other, part, settings)
+        return Exact("exact").across(own, other, active, settings)
 
     def words(self, bound: float | None) -> str:
         """See :meth:`Signal.words`."""
@@ -49,7 +49,7 @@ class Template(Verified):
     Copies of a template's members are not of it by themselves: only what was looked at holds.
     """
 
-    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    def across(self, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Raise DedupkitError: templates are looked for within a run."""
         raise DedupkitError("'template' compares the samples of one run; leave it out of a rule against other sets")
 

@@ -80,13 +80,13 @@ def _join(
 def _write_join(
     folder: RunFolder, number: int, signal: Signal, own: Scanned, opened: Opened, settings: JoinSettings
 ) -> dict[str, Any]:
-    found = signal.across(own, opened.rows, opened.part, settings)
+    found = signal.across(own, opened.rows, opened.active, settings)
     files = across_files(folder, number, signal.name)
     edges = write_edges(files.pairs, found.blocks, across=True).edges
     write_labels(files, found)
     return {
-        "bound": settings.bound, "edges": edges, "distinct": len(leading(found.other)), "rows": int(opened.part.sum()),
-        **found.facts,
+        "bound": settings.bound, "edges": edges, "distinct": len(leading(found.other)),
+        "rows": int(opened.active.sum()), **found.facts,
     }  # fmt: skip
 
 

@@ -31,11 +31,11 @@ class Url(Signal):
     stage: ClassVar[Stage] = "none"
     origin: ClassVar[Origin] = "sample"
 
-    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    def across(self, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Pairs of equal URLs; see :meth:`Signal.across`."""
         sides = [_keys(own, "url"), _keys(other, "url")]
         labels = [_first(keys, present) for keys, present in sides]
-        labels[1] = restricted(labels[1], part)
+        labels[1] = restricted(labels[1], active)
         leaders = [leading(label) for label in labels]
         a, b = equal_rows(*(keys[mine] for (keys, _), mine in zip(sides, leaders, strict=True)))
         return Across(labels[0], labels[1], iter([(leaders[0][a], leaders[1][b], np.zeros(len(a), np.float32))]))
@@ -49,12 +49,12 @@ class Domain(Signal):
     stage: ClassVar[Stage] = "none"
     origin: ClassVar[Origin] = "sample"
 
-    def across(self, own: Scanned, other: Scanned, part: NDArray[np.bool_], settings: JoinSettings) -> Across:
+    def across(self, own: Scanned, other: Scanned, active: NDArray[np.bool_], settings: JoinSettings) -> Across:
         """Pairs of hosts and the domains that they lie in; see :meth:`Signal.across`."""
         hosts = pc.dictionary_encode(host_of(_texts(own, "url")))
         label = _first_of(hosts)
         domains = pc.dictionary_encode(_texts(other, "domain"))
-        listed = restricted(_first_of(domains), part)
+        listed = restricted(_first_of(domains), active)
         texts = other.read("domain")["domain"].to_pylist()
         row_of = {texts[row]: row for row in leading(listed).tolist()}
         pairs = []

@@ -91,14 +91,14 @@ def blocked_samples(folder: RunFolder, config: RunConfig, readable: NDArray[np.b
 
 
 def _duplicates(
-    folder: RunFolder, number: int, rule: Rule, candidates: NDArray[np.bool_]
+    folder: RunFolder, number: int, rule: Rule, active: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]:
     """Samples that satisfy a rule with rows of a reference: samples, rows, clauses, scores."""
     placed = beside(folder, [number], rule.signals)
-    count = len(candidates)
-    part = np.concatenate([candidates, np.ones(len(placed.row), bool)])
-    signals = {name: matches.restricted(part) for name, matches in placed.signals.items()}
-    decision = decide(rule, signals, np.arange(len(part)), part, placed.protected(count))
+    count = len(active)
+    active = np.concatenate([active, np.ones(len(placed.row), bool)])
+    signals = {name: matches.restricted(active) for name, matches in placed.signals.items()}
+    decision = decide(rule, signals, np.arange(len(active)), active, placed.protected(count))
     mine = np.flatnonzero(decision.witness[:count] >= count)
     return mine, placed.row[decision.witness[mine] - count], decision.clause[mine], decision.score[mine]
 

@@ -114,7 +114,7 @@ class Verdicts:
         for clause, count in zip(*np.unique(self.decision.clause[removed], return_counts=True), strict=True):
             reasons[names[int(clause)]] += int(count)
         sizes = self.decision.sizes()
-        kept = int((self._taking_part() & ~removed).sum())
+        kept = int((self._active() & ~removed).sum())
         verdicts = {"keep": kept, "remove": int(removed.sum()), "unreadable": int((~self.readable).sum())}
         verdicts["blocked"] = len(self.blocked)
         return self._counts(verdicts, reasons, int((sizes > 1).sum()), int(sizes.max(initial=1)))
@@ -146,7 +146,7 @@ class Verdicts:
         return summary
 
     def _groups(self) -> Iterator[pa.Table]:
-        return iter_groups(self.decision, self._taking_part(), self.captions.groups)
+        return iter_groups(self.decision, self._active(), self.captions.groups)
 
     def _samples(self) -> list[Path]:
         return [self.folder.samples(shard) for shard in range(len(self.config.shards))]
@@ -192,7 +192,7 @@ class Verdicts:
             counts["changed"] = self.captions.changed
         return counts
 
-    def _taking_part(self) -> NDArray[np.bool_]:
+    def _active(self) -> NDArray[np.bool_]:
         mask = self.readable.copy()
         mask[np.fromiter(self.blocked, np.int64, len(self.blocked))] = False
         return mask
@@ -239,35 +239,35 @@ def _decide(
     readable = scanned.readable()
     from_sets = blocked_samples(folder, config, readable)
     blocked = from_sets.reasons
-    part = readable.copy()
-    part[list(blocked)] = False
+    active = readable.copy()
+    active[list(blocked)] = False
     signals = {name: find_signal(name).streamed(scanned) for name in rule.signals}
     whole = Whole.of(scanned, config, rule, policy, signals, tasks)
-    decision = whole.decide(part, restrict=bool(blocked))
-    before = earlier_uses(config, len(part)) if mode.kind == "template" else None
+    decision = whole.decide(active, restrict=bool(blocked))
+    before = earlier_uses(config, len(active)) if mode.kind == "template" else None
     templates = None
     if mode.kind == "template" and mode.action == "drop":
         tables = []
         while True:
-            table, samples = template_samples(scanned, part & (decision.witness < 0), mode.uses, before)
+            table, samples = template_samples(scanned, active & (decision.witness < 0), mode.uses, before)
             tables.append(table)
-            samples = samples[part[samples]]
+            samples = samples[active[samples]]
             if not len(samples):
                 break
             blocked = blocked | dict.fromkeys(samples.tolist(), f"caption of more than {mode.uses} kept samples")
-            part[samples] = False
+            active[samples] = False
             # What a blocked sample would have stood for needs another witness, or is kept with a caption of its own.
-            decision = whole.decide(part, restrict=True)
+            decision = whole.decide(active, restrict=True)
         templates = pa.concat_tables(tables)
         templates = templates.take(np.argsort(-templates["count"].to_numpy(), kind="stable"))
-    decision, families = with_families(whole, decision, scanned, part)
+    decision, families = with_families(whole, decision, scanned, active)
     if templates is None:
-        taking = part if families is None else part & ~families.gone
-        facts = caption_facts(scanned, decision, taking, mode, before)
+        remaining = active if families is None else active & ~families.gone
+        facts = caption_facts(scanned, decision, remaining, mode, before)
     else:
         facts = replace(caption_facts(scanned, decision, readable, CaptionMode()), templates=templates)
     in_earlier = whole.witnesses(decision)
     if mode.kind == "merge" and len(in_earlier.samples):
-        facts = replace(facts, given=given_captions(scanned, in_earlier, len(part)))
+        facts = replace(facts, given=given_captions(scanned, in_earlier, len(active)))
     outside = OutsideWitnesses.gather([from_sets.witnesses, in_earlier])
     return Verdicts(folder, config, inputs, rule, decision, readable, facts, blocked, outside, families)

@@ -68,7 +68,7 @@ class Families:
 
 
 def with_families(
-    whole: Whole, decision: Decision, scanned: Scanned, part: NDArray[np.bool_]
+    whole: Whole, decision: Decision, scanned: Scanned, active: NDArray[np.bool_]
 ) -> tuple[Decision, Families | None]:
     """The verdicts with at most so many of each family of one template, and the families.
 
@@ -76,7 +76,7 @@ def with_families(
         whole: What was decided about, and how.
         decision: The verdicts by the rule.
         scanned: All samples.
-        part: (n,) bool, which take part.
+        active: (n,) bool, which take part.
 
     Returns:
         The verdicts; and the families, None where the rule looks for none.
@@ -92,12 +92,12 @@ def with_families(
                 "that names verified"
             )
         return decision, None
-    signal, count = find_signal("template"), len(part)
+    signal, count = find_signal("template"), len(active)
     decision, head = cap_families(
         decision,
         signal.matches(scanned),
         whole.order[whole.order < count],
-        part,
+        active,
         policy.most or count,
         lambda some, stays: whole.decide(some, restrict=True, held=stays),
         len(rule.clauses),

@@ -43,12 +43,12 @@ class GroupCaptions(NamedTuple):
     uses: NDArray[np.int32]
 
 
-def in_groups(group: NDArray[np.int32], taking: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def in_groups(group: NDArray[np.int32], active: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(n,) bool, which samples of a mask are of a group of two or more; groups are named by their smallest sample."""
     shared = np.zeros(len(group), bool)
     for low, some in in_blocks(group, _AT_ONCE):
         shared[some[some != np.arange(low, low + len(some))]] = True
-    found = taking.copy()
+    found = active.copy()
     for low, some in in_blocks(group, _AT_ONCE):
         found[low : low + len(some)] &= shared[some]
     return found

@@ -47,15 +47,15 @@ class Opened:
     Attributes:
         reference: What it is.
         rows: Its rows.
-        part: (m,) bool, which of them take part: the kept samples of a run, the readable images of a folder, all lines
-            of a list.
+        active: (m,) bool, which of them take part: the kept samples of a run, the readable images of a folder, all
+            lines of a list.
         keys: By signal a digest of its fingerprints.
         find_shards: Finds its shards, to read images again; None for one that is gone.
     """
 
     reference: Reference
     rows: Scanned
-    part: NDArray[np.bool_]
+    active: NDArray[np.bool_]
     keys: Mapping[str, str]
     find_shards: Callable[[], Sequence[Shard | None]] = tuple
 
@@ -91,22 +91,22 @@ def open_reference(
         shards = find_shards(reference.path)
         keys = scan_and_embed(replace(inner, shards=shards), engine)
         rows = Scanned(own, len(shards))
-        part = rows.readable()
-        call = partial(_left_out, own, [shard.source for shard in shards], list(embedders), int((~part).sum()))
+        active = rows.readable()
+        call = partial(_left_out, own, [shard.source for shard in shards], list(embedders), int((~active).sum()))
         task = Task("reference", f"{number:03d}", call, cache_key(keys), reference.name)
         ThisProcess().run([task], job.folder.path)
-        return Opened(reference, rows, part, _by_signal(signals, keys), lambda: shards)
+        return Opened(reference, rows, active, _by_signal(signals, keys), lambda: shards)
     folder = RunFolder(reference.path)
     config = folder.read_config()
     find = partial(find_again, config.sources, config.shards, directory=config.directory)
-    part = _kept(folder)
+    active = _kept(folder)
     refuse_changed([reference])  # nothing held it while the samples were read
     config = replace(config, embedders=fitted_specs(folder, config.embedders))
     lacks = _lacking(job, folder, config, known, signals)
     if lacks is None:
         keys = {"scan": reference.digest} | {name: _vectors_key(folder, config, name) for name in embedders}
         rows = Scanned(folder, len(config.shards)).holding(compared_columns(known[name] for name in signals))
-        return Opened(reference, rows, part, _by_signal(signals, keys), find)
+        return Opened(reference, rows, active, _by_signal(signals, keys), find)
     if not compute_missing:
         raise DedupkitError(f"{reference.name} {lacks}; --compute-missing computes that from its images")
     again = find()
@@ -116,9 +116,9 @@ def open_reference(
         raise DedupkitError(f"{reference.name} {lacks}, and {gone}, which it read, is gone")
     keys = scan_and_embed(replace(inner, shards=shards), engine)
     rows = Scanned(own, len(shards))
-    _check_same(reference, Scanned(folder, len(shards)), rows, part)
+    _check_same(reference, Scanned(folder, len(shards)), rows, active)
     keys = {**keys, "scan": reference.digest + keys["scan"]}
-    return Opened(reference, rows, part, _by_signal(signals, keys), lambda: again)
+    return Opened(reference, rows, active, _by_signal(signals, keys), lambda: again)
 
 
 def _left_out(folder: RunFolder, shards: Sequence[str], embedders: Sequence[str], unreadable: int) -> dict[str, Any]:
@@ -227,10 +227,10 @@ def _made_elsewhere(spec: str) -> bool:
     return parsed.scheme == "precomputed" or (parsed.scheme == "python" and parsed.target == "vectors")
 
 
-def _check_same(reference: Reference, before: Scanned, now: Scanned, part: NDArray[np.bool_]) -> None:
+def _check_same(reference: Reference, before: Scanned, now: Scanned, active: NDArray[np.bool_]) -> None:
     """Raise DedupkitError where the images of an earlier run are no longer those that it read."""
     old, new = (rows.read("sha256")["sha256"] for rows in (before, now))
-    mask = pa.array(part)
+    mask = pa.array(active)
     if len(old) != len(new) or not pc.fill_null(pc.equal(old.filter(mask), new.filter(mask)), False).to_numpy().all():
         raise DedupkitError(
             f"the images of {reference.name} changed since it was made, so nothing can be computed for it; make that "

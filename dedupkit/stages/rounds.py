@@ -127,7 +127,7 @@ class _State:
     table: pa.Table = field(init=False)
     templates: pa.Table = field(init=False)
     order: Ints = field(init=False)
-    part: NDArray[np.bool_] = field(init=False)
+    active: NDArray[np.bool_] = field(init=False)
     unseen: int = 0
 
     def __post_init__(self) -> None:
@@ -143,7 +143,7 @@ class _State:
         self.looked = np.zeros(len(self.a), bool)
         shards = len(job.shards)
         readable = read_column(job.folder, shards, "error")["error"].is_null().to_numpy()
-        self.part = readable if self.settled is None else readable & ~self.settled
+        self.active = readable if self.settled is None else readable & ~self.settled
         self.order = keep_order(job.folder, shards, job.policy, len(readable))
         self.table = self.templates = NO_COPIES
         self._decide()
@@ -233,10 +233,10 @@ class _State:
                 a, b = (table[end].to_numpy().astype(np.int32) for end in ("a", "b"))
                 signals[name] = Matches(first, a, b, np.ones(len(a), np.float32))
         if self.settled is not None:
-            signals = {name: matches.restricted(self.part) for name, matches in signals.items()}
-        decision = decide(self.job.rule, signals, self.order, self.part)
+            signals = {name: matches.restricted(self.active) for name, matches in signals.items()}
+        decision = decide(self.job.rule, signals, self.order, self.active)
         self.kept = np.zeros(len(first), bool)
-        self.kept[first[self.part & (decision.witness < 0)]] = True
+        self.kept[first[self.active & (decision.witness < 0)]] = True
         removed = (decision.witness >= 0) & (first == np.arange(len(first))) & ~self.kept
         self.witness = np.full(len(first), -1, np.int32)
         self.witness[removed] = first[decision.witness[removed]]

@@ -51,7 +51,7 @@ def verify_across(job: Job, number: int, opened: Opened, rule: Rule, key: str) -
     """
     require("cv2", "verify")
     folder, own = job.folder, Scanned(job.folder, len(job.shards))
-    exact = known_signals()["exact"].across(own, opened.rows, opened.part, JoinSettings(0.0))
+    exact = known_signals()["exact"].across(own, opened.rows, opened.active, JoinSettings(0.0))
     joined = {name: folder.joined_across(number, name) or {} for name in rule.signals if name != _VERIFIED}
     full = {name: facts for name, facts in joined.items() if facts.get("ranks", {}).get("full")}
     crossing = Crossing.of(folder, number, rule, exact, full)
@@ -77,7 +77,7 @@ def verify_across(job: Job, number: int, opened: Opened, rule: Rule, key: str) -
     write_labels(files, exact)
     bounds = {name: float(facts["bound"]) for name, facts in full.items()}
     facts = verified_facts(rule, None, bounds, looking.counts(), tries + 1 if verifier.lost else 0)
-    result = {**facts, "gone": gone, "rows": int(opened.part.sum())}
+    result = {**facts, "gone": gone, "rows": int(opened.active.sum())}
     write_marker(folder.across_marker(number, _VERIFIED), key, result, folder.path, list(files))
     remove_tree(parts)  # last: before the marker, a kill would leave tasks that are done and nothing to show for it
 

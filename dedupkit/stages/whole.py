@@ -112,26 +112,27 @@ class Whole:
     def _loaded(self) -> dict[str, Matches]:
         return {name: signal.loaded() for name, signal in self.signals.items()}
 
-    def decide(self, part: NDArray[np.bool_], *, restrict: bool, held: NDArray[np.bool_] | None = None) -> Decision:
+    def decide(self, active: NDArray[np.bool_], *, restrict: bool, held: NDArray[np.bool_] | None = None) -> Decision:
         """Decide about the samples of a mask; witnesses beyond all samples are of earlier runs.
 
         Args:
-            part: (n,) which samples take part.
+            active: (n,) which samples take part.
             restrict: Whether readable ones are missing from it.
             held: (n,) which samples stay, whatever the order says.
         """
         protected = np.zeros(self.count, bool)
         protected[: self.own] = False if held is None else held
         protected[self.own :] = True
-        everything = np.concatenate([part, np.ones(len(self.row), bool)]) if len(self.row) else part
+        if len(self.row):
+            active = np.concatenate([active, np.ones(len(self.row), bool)])
         if is_large(self.signals):
             with nullcontext(self.tasks) if self.tasks else PartTasks.temporary(self.folder) as tasks:
-                found = tasks.decide(self.rule, self.policy, self.signals, (everything, protected), self._rows())
+                found = tasks.decide(self.rule, self.policy, self.signals, (active, protected), self._rows())
         else:
             signals = self._loaded
             if restrict:
-                signals = {name: matches.restricted(everything) for name, matches in signals.items()}
-            found = decide(self.rule, signals, self.order, everything, protected if protected.any() else None)
+                signals = {name: matches.restricted(active) for name, matches in signals.items()}
+            found = decide(self.rule, signals, self.order, active, protected if protected.any() else None)
         own = slice(self.own)
         return replace(
             found, witness=found.witness[own], clause=found.clause[own], score=found.score[own], group=found.group[own]
@@ -169,16 +170,16 @@ def duplicates_outside(folder: RunFolder, config: RunConfig, rule: Rule, policy:
     """
     scanned = Scanned(folder, len(config.shards))
     readable = scanned.readable()
-    part = readable.copy()
-    part[list(blocked_samples(folder, config, readable).reasons)] = False
+    active = readable.copy()
+    active[list(blocked_samples(folder, config, readable).reasons)] = False
     signals = {}
     for name in rule.signals:
         signal = find_signal(name)
         later = signal.stage == "verify"
         unseen = Matches.identity(signal.labels(scanned)).streamed if later else None
         signals[name] = unseen or signal.streamed(scanned)
-    witness = Whole.of(scanned, config, rule, policy, signals).decide(part, restrict=True).witness
-    settled: NDArray[np.bool_] = readable & (~part | (witness >= len(part)))
+    witness = Whole.of(scanned, config, rule, policy, signals).decide(active, restrict=True).witness
+    settled: NDArray[np.bool_] = readable & (~active | (witness >= len(active)))
     return settled
 
 
