@@ -214,6 +214,14 @@ def test_an_update_is_compared_with_the_reference_sets_of_the_run(tmp_path, pict
     assert verdicts("whole", against="moved.tar") == ["blocked", "blocked"]
 
 
+def test_samples_are_counted_once_for_references_of_one_name(tmp_path, pictures, finished):
+    """The run that is updated may be a reference set too, and a set may be named twice."""
+    shard = write_tar(tmp_path / "new.tar", [("coffee.jpg", pictures["coffee", "same"])])
+    old = str(finished.path)
+    assert dk.update(old, shard, tmp_path / "both", against=old, workers=0).summary["by_reference"] == [0, 1]
+    assert run(shard, tmp_path / "twice", against=[old, old]).summary["by_reference"] == [1, 0]
+
+
 def new_shard(folder: Path, pictures) -> str:
     members = []
     for name, edit in (("coffee", "worse"), ("chelsea", "mirror"), ("astronaut", "flat")):

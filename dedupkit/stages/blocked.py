@@ -133,4 +133,4 @@ def witnesses(
         if config.references[number].kind == "list":
             lines = read_column(RunFolder(layout.path), 1, "offset")["offset"].to_numpy()
             shown[here] = lines[rows[here]]
-    return OutsideWitnesses(samples, names.take(pa.array(numbers)), shown, pa.array(keys, pa.string()), score)
+    return OutsideWitnesses(samples, numbers, names.take(pa.array(numbers)), shown, pa.array(keys, pa.string()), score)

@@ -171,8 +171,8 @@ class Verdicts:
 
     def _by_reference(self) -> list[int]:
         """For each earlier run and reference set how many samples have their witness there."""
-        counts = {item["values"]: item["counts"] for item in pc.value_counts(self.outside.sources).to_pylist()}
-        return [counts.get(reference.name, 0) for reference in self.config.references]
+        counts: list[int] = np.bincount(self.outside.references, minlength=len(self.config.references)).tolist()
+        return counts
 
     def _caption_counts(self) -> dict[str, Any]:
         groups = self.captions.groups

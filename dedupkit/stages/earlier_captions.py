@@ -52,8 +52,7 @@ def given_captions(scanned: Scanned, witnesses: OutsideWitnesses, samples: int) 
         ``source`` (the earlier run), ``sample`` and ``key`` there, and ``captions`` as in the manifest.
     """
     kind = MANIFEST_SCHEMA.field("captions").type
-    source = witnesses.sources.dictionary_encode().indices.to_numpy().astype(np.int64)
-    pair = source * (int(witnesses.numbers.max(initial=0)) + 1) + witnesses.numbers
+    pair = witnesses.references * (int(witnesses.numbers.max(initial=0)) + 1) + witnesses.numbers
     _, first, group = np.unique(pair, return_index=True, return_inverse=True)
     keys = keys_of_samples(scanned, witnesses.samples, samples)
     carried = carried_captions(scanned, count_captions(group.astype(np.int64), keys, witnesses.samples))

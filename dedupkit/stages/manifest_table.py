@@ -74,13 +74,15 @@ class OutsideWitnesses:
 
     Attributes:
         samples: (k,) int64 ascending, the samples that they stand for.
-        sources: (k,) strings, the run or reference.
+        references: (k,) int64, the number of the run or reference.
+        sources: (k,) strings, its name.
         numbers: (k,) int64, the witness's sample number there; in a list its line.
         keys: (k,) strings, its key there; in a list the entry.
         scores: (k,) float32, the score between the two.
     """
 
     samples: NDArray[np.int64]
+    references: NDArray[np.int64]
     sources: pa.Array
     numbers: NDArray[np.int64]
     keys: pa.Array
@@ -89,12 +91,14 @@ class OutsideWitnesses:
     @classmethod
     def gather(cls, parts: Iterable[OutsideWitnesses]) -> OutsideWitnesses:
         """All of some as one, in the order of the samples; each sample occurs once."""
-        parts = [cls(*(np.zeros(0, np.int64), pa.array([], pa.string())) * 2, np.zeros(0, np.float32)), *parts]
+        none, nothing = np.zeros(0, np.int64), pa.array([], pa.string())
+        parts = [cls(none, none, nothing, none, nothing, np.zeros(0, np.float32)), *parts]
         samples = np.concatenate([part.samples for part in parts])
         order = np.argsort(samples, kind="stable")
         taken = pa.array(order)
         return cls(
             samples[order],
+            np.concatenate([part.references for part in parts])[order],
             pa.concat_arrays([part.sources for part in parts]).take(taken),
             np.concatenate([part.numbers for part in parts])[order],
             pa.concat_arrays([part.keys for part in parts]).take(taken),
