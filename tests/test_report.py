@@ -241,6 +241,12 @@ class TestNumbers:
         page = run.report().read_text("utf-8")
         assert "1 kept sample resembles no other" in page
         assert "None between samples of this run" in page  # the hash of what was removed is not identical
+        card = (run.path / "DATASET_CARD.md").read_text("utf-8")
+        assert page.count("Every duplicate is one of a sample in an earlier run.") == 2
+        assert "No two samples" not in page
+        assert "No image occurs twice among the samples of this run" in page
+        assert "Every duplicate is one of a sample in an earlier run." in card
+        assert "No duplicates" not in card
 
     def test_nothing_removed_and_nothing_read(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "s" / "0.tar", [("one", b"no image", None)])
