@@ -114,7 +114,7 @@ class TestExplain:
         assert "is kept: no kept sample that ranks before it (most pixels" in str(finished.explain(kept["sample"]))
         assert "is unreadable: not an image" in str(finished.explain("broken"))
         alone = finished.decide("exact").explain("astronaut-95")
-        assert "no other sample satisfies the rule with it" in alone.words
+        assert "no other sample that takes part satisfies the rule with it" in alone.words
         assert alone.group == (0,)
 
     def test_an_unknown_key_says_what_comes_near(self, finished):

@@ -247,6 +247,9 @@ def test_lists_of_hashes_urls_and_domains_block_and_malformed_lines_are_counted(
         "coffee-worse": ("exact", sha.upper(), 3),
         "chelsea-mirror": ("pdq", pdq, 5),
     }
+    assert "0 unreadable, 2 blocked; rule" in repr(found)
+    (shard_counts,) = found.shards.to_pylist()
+    assert shard_counts["samples"] == sum(shard_counts[name] for name in ("keep", "remove", "unreadable", "blocked"))
     (facts,) = found.summary["references"]
     assert (facts["malformed"], facts["samples"], facts["rows"]) == (2, 2, 2)
     assert facts["examples"] == ["line 4: not a line", "line 6: <html>"]

@@ -171,12 +171,12 @@ def shard_counts(folder: RunFolder, sources: Sequence[str], verdicts: pa.Chunked
         verdicts: Verdict of every sample.
 
     Returns:
-        One row a shard: ``source``, ``samples``, ``keep``, ``remove``, ``unreadable``, ``problem``.
+        One row a shard: ``source``, ``samples``, ``keep``, ``remove``, ``unreadable``, ``blocked``, ``problem``.
     """
     sizes = [count_rows(folder.samples(number)) for number in range(len(sources))]
     shard = np.repeat(np.arange(len(sources)), sizes)
     columns: dict[str, Any] = {"source": pa.array(sources, pa.string()), "samples": pa.array(sizes, pa.int64())}
-    for verdict in ("keep", "remove", "unreadable"):
+    for verdict in ("keep", "remove", "unreadable", "blocked"):
         mine = shard[pc.equal(verdicts, verdict).to_numpy()]
         columns[verdict] = pa.array(np.bincount(mine, minlength=len(sources)))
     # Shards of one folder share its name; a problem names the shard by its number.

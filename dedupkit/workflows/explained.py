@@ -146,7 +146,7 @@ def explain(folder: RunFolder, config: RunConfig, rows: Rows, sample: int) -> Ex
         words = f"is removed as a duplicate of {witness['key']}, which is kept: {_because(config, row)}"
         words += f" ({relation})" if relation else ""
     elif len(group) == 1:
-        words = "is kept: no other sample satisfies the rule with it"
+        words = "is kept: no other sample that takes part satisfies the rule with it"
     else:
         order = policy_words(config.keep)
         words = f"is kept: no kept sample that ranks before it ({order}) satisfies the rule with it"

@@ -104,7 +104,7 @@ class Verdicts:
 
     @property
     def shards(self) -> pa.Table:
-        """One row a shard: ``source``, ``samples``, ``keep``, ``remove``, ``unreadable``, ``problem``.
+        """One row a shard: ``source``, ``samples``, ``keep``, ``remove``, ``unreadable``, ``blocked``, ``problem``.
 
         ``problem`` says why a shard could not be read to its end; null where it was.
         """
@@ -157,9 +157,10 @@ class Verdicts:
 
     def _counts(self) -> str:
         s = self.summary
+        blocked = f", {s['blocked']:,} blocked" if s.get("blocked") else ""
         return (
-            f"{s['samples']:,} samples, {s['keep']:,} kept, {s['remove']:,} removed, {s['unreadable']:,} unreadable; "
-            f"rule {s['rule']}"
+            f"{s['samples']:,} samples, {s['keep']:,} kept, {s['remove']:,} removed, {s['unreadable']:,} unreadable"
+            f"{blocked}; rule {s['rule']}"
         )
 
     def _repr_html_(self) -> str:
