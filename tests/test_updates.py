@@ -539,6 +539,14 @@ def test_vectors_of_another_model_or_length_are_refused(tmp_path, pictures):
         dk.update(old.path, sets[1][0], tmp_path / "new2")
 
 
+def test_vectors_whose_name_is_part_of_another_signals_are_not_taken_for_it(tmp_path, pictures):
+    source = str(write_tar(tmp_path / "old.tar", [("old.jpg", pictures["coffee", "same"])]))
+    np.savez(tmp_path / "made.npz", embedding=np.ones((1, 2)), key=np.array(["old"]))
+    old = run(source, tmp_path / "old", rule="crops<=31", embed=f"precomputed:{tmp_path / 'made.npz'}?name=crop")
+    new = dk.update(old.path, new_shard(tmp_path, pictures), tmp_path / "new", workers=0)
+    assert new.manifest["reason"].to_pylist()[0] == "crops"
+
+
 def test_an_update_takes_vectors_that_were_loaded_like_those_of_the_earlier_run(tmp_path, pictures):
     made = []
     for name in ("one", "other"):

@@ -156,10 +156,11 @@ def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
 
     specs = fitted_specs(folder, config.embedders)
     models = {name: spec for name, spec in specs.items() if not parse_spec(spec).given}
+    compared = parse_rule(config.rule_expanded, known_signals(config.embedders)).signals
     for name in config.embedders:
-        if name not in models and name in config.rule_expanded:
+        if name not in models and name in compared:
             raise DedupkitError(
                 f"the run compares vectors of {name} that were made elsewhere; name those of the new samples with "
                 f"--embed precomputed:PATH?name={name}"
             )
-    return list(with_files(models, {name for name in models if name in config.rule_expanded}).values())
+    return list(with_files(models, compared).values())
