@@ -471,6 +471,24 @@ def test_the_same_update_gives_the_same_bytes_with_any_workers_and_after_files_w
     ] == expected
 
 
+def test_updates_of_updates_give_the_same_bytes_in_another_folder(tmp_path, pictures, monkeypatch):
+    made = []
+    for place in (tmp_path / "one", tmp_path / "two"):
+        write_tar(place / "old.tar", [("coffee.jpg", pictures["coffee", "same"])])
+        write_tar(place / "middle.tar", [("chelsea.jpg", pictures["chelsea", "same"])])
+        new_shard(place, pictures)
+        monkeypatch.chdir(place)
+        run("old.tar", "first")
+        dk.update("first", "middle.tar", "second", workers=0)
+        third = dk.update("second", "new.tar", "third", workers=0)
+        made.append((third.path / "manifest.parquet").read_bytes())
+    assert third.manifest["kept_source"].to_pylist() == ["first", "second", None]
+    assert made[0] == made[1]
+    monkeypatch.chdir(tmp_path)  # where "first" is no name of the first run
+    other = dk.update("two/second", "two/new.tar", "third", workers=0)
+    assert other.manifest["kept_source"].to_pylist() == [str(tmp_path / "two" / "first"), "two/second", None]
+
+
 def test_an_earlier_run_that_decides_anew_is_joined_anew(tmp_path, pictures):
     members = [("big.jpg", pictures["coffee", "same"]), ("small.jpg", pictures["coffee", "small"])]
     old = run(str(write_tar(tmp_path / "old.tar", members)), tmp_path / "old")

@@ -10,7 +10,7 @@ from dedupkit.captions.modes import PAIRED_SIGNALS
 from dedupkit.clustering.grammar import needs_floor, parse_rule
 from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError, RuleError
-from dedupkit.runfolder import RunConfig, RunFolder
+from dedupkit.runfolder import Layout, Reference, RunConfig, RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.stages.covered import changed_earlier
 from dedupkit.workflows.against import find_references
@@ -82,13 +82,13 @@ def update(
 
 
 def earlier_runs(run: str | Path, config: RunConfig) -> list[str]:
-    """A run and those that it updated, the oldest first.
+    """A run and those that it updated, the oldest first, as they were named where that leads there from here.
 
     Raises:
         DedupkitError: One of them is gone, or was decided again after another was made from it.
     """
-    before = [reference.path for reference in config.references if reference.role == "earlier"]
-    for path in before:
+    before = [reference for reference in config.references if reference.role == "earlier"]
+    for path in [reference.path for reference in before]:
         if not RunFolder(path).config.exists():
             raise DedupkitError(f"{run} is an update of {path}, which is gone; put that run folder back")
     changed = changed_earlier(config)
@@ -96,7 +96,13 @@ def earlier_runs(run: str | Path, config: RunConfig) -> list[str]:
         raise DedupkitError(
             f"{run} is an update of {changed}, which was decided again since; give the command that made {run} again"
         )
-    return [*before, str(run)]
+    return [*map(_named, before), str(run)]
+
+
+def _named(reference: Reference) -> str:
+    """An earlier run's name, which the manifest repeats; its path where that name means another folder here."""
+    there = Layout(reference.name).path == Layout(reference.path).path
+    return reference.name if there else reference.path
 
 
 def _rule(config: RunConfig, embed: Any) -> str:
