@@ -326,6 +326,15 @@ class TestPage:
         if name == "run":
             assert (asked["hashes"], asked["templates"], asked["target_recall"]) == (["phash"], "cap:2", 0.999)
 
+    @pytest.mark.parametrize(("captions", "expanded"), [("ignore", False), ("pair>=0.8", True), ("pair>=0.8", False)])
+    def test_the_command_of_an_update_says_what_it_would_take_over(self, captions: str, expanded: bool) -> None:
+        earlier = Reference("earlier", "run", "old", "old")
+        config = RunConfig(("in",), ("in",), "pdq<=9", "pdq<=9", "sample", captions=captions, references=(earlier,))
+        words = shlex.split(repeating_command(config) if expanded else RunFolder("out").again(config))
+        asked = typer.main.get_command(app).commands["update"].make_context("update", words[2:]).params
+        assert asked["captions"] == ("ignore" if expanded else captions)  # the expanded rule has the condition
+        assert asked["no_against"]
+
     def test_the_command_that_goes_on_with_a_run_names_its_sources_and_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

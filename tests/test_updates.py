@@ -212,6 +212,10 @@ def test_an_update_is_compared_with_the_reference_sets_of_the_run(tmp_path, pict
     with pytest.raises(dk.DedupkitError, match="was compared with bench.tar, which the .*--against"):
         verdicts("whole", keep="sample")
     assert verdicts("whole", against="moved.tar") == ["blocked", "blocked"]
+    none = ["update", tmp_path / "whole", new, "--out", tmp_path / "none", "--no-against"]
+    assert json.loads(command(*none, "--json").stdout)["blocked"] == 0
+    refused = command(*none, "--against", "moved.tar")
+    assert (refused.returncode, "goes without --against" in refused.stderr) == (2, True)
 
 
 def test_samples_are_counted_once_for_references_of_one_name(tmp_path, pictures, finished):

@@ -35,6 +35,9 @@ def update(
         list[str] | None,
         typer.Option(help="Samples that duplicate this are blocked (repeatable), as for run; as in RUN by default."),
     ] = None,
+    no_against: Annotated[
+        bool, typer.Option("--no-against", help="Compare with no reference set, whatever RUN was compared with.")
+    ] = False,
     against_rule: AgainstRule = None,
     compute_missing: ComputeMissing = False,
     workers: Workers = None,
@@ -49,6 +52,8 @@ def update(
 ) -> None:
     """De-duplicate new shards against a finished run. Its images are not read again."""
     check_engine(engine, address)
+    if no_against and (against or against_rule):
+        raise typer.BadParameter("it goes without --against and --against-rule", param_hint="--no-against")
     from dedupkit.startup.no_pandas import leave_pandas_out
     from dedupkit.workflows.update import update as update_run
 
@@ -61,7 +66,7 @@ def update(
         embed=embed or None,
         keep=keep,
         captions=captions,
-        against=against or None,
+        against=() if no_against else against or None,
         against_rule=against_rule,
         compute_missing=compute_missing,
         workers=workers,

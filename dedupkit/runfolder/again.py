@@ -27,16 +27,19 @@ def command(config: RunConfig, out: str, *, expanded: bool = False, embed: Seque
     few = expanded or len(config.sources) <= _MOST
     sources = shlex.join(config.sources) if few else shlex.quote(config.sources[0]) + " …"
     options = ["--out", out]
-    for reference in config.references:
-        options += ["--against", reference.name] if reference.role == "against" else []
+    against = [reference.name for reference in config.references if reference.role == "against"]
+    for name in against:
+        options += ["--against", name]
+    options += ["--no-against"] if earlier and not against else []  # an update takes over what is not given
     options += ["--against-rule", config.against_rule] if config.against_rule else []
     options += ["--rule", config.rule_expanded if expanded else config.rule, "--keep", config.keep]
     for spec in (*config.embedders.values(), *embed):
         options += ["--embed", spec]
     for name in config.hashes if not earlier else ():  # an update takes those of the run that it updates
         options += ["--hash", name]
-    if config.captions != "ignore" and not (expanded and config.captions.startswith("pair")):
-        options += ["--captions", config.captions]
+    captions = "ignore" if expanded and config.captions.startswith("pair") else config.captions
+    if captions != "ignore" or earlier:
+        options += ["--captions", captions]
     if config.templates != "keep" and not earlier:
         options += ["--templates", config.templates]
     if config.target_recall is not None and not earlier:

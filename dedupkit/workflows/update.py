@@ -134,8 +134,8 @@ def _against(run: str | Path, config: RunConfig) -> list[str]:
             find_references((), [name], RunFolder(run))
         except (DedupkitError, OSError) as error:
             raise DedupkitError(
-                f"{run} was compared with {name}, which the update would be too: {error}; put it back, or name others "
-                "with --against"
+                f"{run} was compared with {name}, which the update would be too: {error}; put it back, name others "
+                "with --against, or none with --no-against"
             ) from error
     return named
 
