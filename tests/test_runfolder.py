@@ -242,13 +242,21 @@ def test_a_run_of_an_older_layout_is_made_anew_and_never_misread(tmp_path: Path,
     st.dictionaries(st.text(), st.text()),
     st.integers(),
     st.none() | st.floats(0, 1, exclude_min=True),
+    st.booleans(),
 )
 def test_a_configuration_survives_being_written(
-    sources: list[str], shards: list[str], rule: str, embedders: dict[str, str], seed: int, recall: float | None
+    sources: list[str],
+    shards: list[str],
+    rule: str,
+    embedders: dict[str, str],
+    seed: int,
+    recall: float | None,
+    compute_missing: bool,
 ) -> None:
     config = RunConfig(
-        tuple(sources), tuple(shards), rule, rule, "sample", embedders=embedders, seed=seed, target_recall=recall
-    )
+        tuple(sources), tuple(shards), rule, rule, "sample", embedders=embedders, seed=seed, target_recall=recall,
+        compute_missing=compute_missing,
+    )  # fmt: skip
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 

@@ -514,6 +514,10 @@ def test_what_an_earlier_run_lacks_is_computed_on_request_and_named_otherwise(tm
     assert done.returncode == 0, done.stderr
     rows = dk.Run(tmp_path / "run").manifest.to_pylist()
     assert (rows[0]["reason"], rows[0]["kept_key"]) == ("phash", "coffee")
+    assert dk.Run(tmp_path / "run").config["compute_missing"]
+    (tmp_path / "run" / "decision.json").unlink()
+    with pytest.raises(dk.DedupkitError, match="again to go on: dedupkit update .* --compute-missing"):
+        dk.Run(tmp_path / "run")
 
 
 def test_images_of_an_earlier_run_that_changed_are_not_taken_for_what_it_read(tmp_path, pictures):

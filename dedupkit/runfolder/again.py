@@ -44,4 +44,6 @@ def command(config: RunConfig, out: str, *, expanded: bool = False, embed: Seque
         options += ["--templates", config.templates]
     if config.target_recall is not None and not earlier:
         options += ["--target-recall", repr(config.target_recall)]
+    if config.compute_missing:
+        options += ["--compute-missing"]
     return f"{shlex.join(words)} {sources} {shlex.join([*options, '--seed', str(config.seed)])}"

@@ -164,6 +164,7 @@ def dedup(
             target_recall=target_recall,
             references=references.named,
             against_rule=str(compared) if sets else "",
+            compute_missing=compute_missing,
         )
         folder.write_config(config)
         job, floors = _projected(job, place, rule, asked.captions, target_recall)
