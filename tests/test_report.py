@@ -323,6 +323,11 @@ class TestPage:
         assert words[words.index("--out") + 1] == "OUT"  # not the folder's name, which may be that of the sources
         asked = typer.main.get_command(app).commands[given].make_context(given, words).params
         assert (asked["rule"], asked["embed"], asked["against"]) == (rule, ["copy"], ["hashes.txt"])
+        assert asked["against_rule"] == "exact"
+        own = shlex.split(repeating_command(replace(config, against_named=False)))
+        assert "--against-rule" not in own
+        paired = shlex.split(repeating_command(replace(config, against_named=False, captions="pair>=0.8")))
+        assert "--against-rule" in paired  # without the condition on captions, which the expanded rule has
         if name == "run":
             assert (asked["hashes"], asked["templates"], asked["target_recall"]) == (["phash"], "cap:2", 0.999)
 

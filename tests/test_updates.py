@@ -6,6 +6,7 @@ import json
 import shutil
 import tracemalloc
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from PIL import Image, ImageOps
 from test_promises import EDITS, RULES, Oracle, Pictures, needs_vectors
 
 import dedupkit as dk
+from dedupkit.captions.modes import CaptionMode
 from dedupkit.cli.run import show_run
 from dedupkit.clustering import decide, parse_policy, parse_rule
 from dedupkit.clustering.policy import DEFAULT_POLICY
 from dedupkit.clustering.rules import reason_of
-from dedupkit.runfolder import RunFolder
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import find_signal, known_signals, requested_signals, vectors
 from dedupkit.signals.across import Across
 from dedupkit.signals.columns import Scanned, read_column, write_edges
@@ -31,6 +33,7 @@ from dedupkit.stages.crossing import Crossing
 from dedupkit.stages.outside import across_files, write_labels
 from dedupkit.stages.whole import keep_order
 from dedupkit.workflows import dedup
+from dedupkit.workflows.against import names_against_rule
 
 CAPTIONED = "pdq<=31 and caption>=0.5"
 ANGLES = (None, 0, 0, 10, 25, 40, 62, 90)
@@ -208,6 +211,8 @@ def test_an_update_is_compared_with_the_reference_sets_of_the_run(tmp_path, pict
     assert verdicts("exact") == ["blocked", "keep"]
     assert verdicts("exact", rule="exact or pdq<=10") == ["blocked", "keep"]
     assert verdicts("exact", against_rule="copies") == ["blocked", "blocked"]
+    run("old.tar", tmp_path / "named", rule="exact", against="bench.tar", against_rule="exact")
+    assert verdicts("named", rule="copies") == ["blocked", "keep"]
     (tmp_path / "bench.tar").rename(tmp_path / "moved.tar")
     with pytest.raises(dk.DedupkitError, match="was compared with bench.tar, which the .*--against"):
         verdicts("whole", keep="sample")
@@ -216,6 +221,36 @@ def test_an_update_is_compared_with_the_reference_sets_of_the_run(tmp_path, pict
     assert json.loads(command(*none, "--json").stdout)["blocked"] == 0
     refused = command(*none, "--against", "moved.tar")
     assert (refused.returncode, "goes without --against" in refused.stderr) == (2, True)
+
+
+def test_a_rule_that_is_tried_counts_for_reference_sets_unless_theirs_was_named(tmp_path, pictures):
+    shard = new_shard(tmp_path, pictures)
+    sets = [str(write_tar(tmp_path / "set.tar", [("set.jpg", pictures["coffee", "same"])])), tmp_path / "list.txt"]
+    sets[1].write_text(f"sha256 {'0' * 64}\n")
+    own = run(shard, tmp_path / "own", rule="copies", against=sets)
+    named = run(shard, tmp_path / "named", rule="copies", against=sets, against_rule="copies")
+    assert (own.summary["blocked"], named.summary["blocked"]) == (1, 1)
+    assert own.decide().manifest.equals(own.manifest)
+    tried, fresh = own.rethreshold("exact"), run(shard, tmp_path / "fresh", rule="exact", against=sets)
+    assert tried.manifest.equals(fresh.manifest)
+    assert tried.summary["blocked"] == 0
+    assert tried.decide("copies").manifest.equals(named.manifest)
+    assert named.decide("exact").summary["blocked"] == 1
+    fresh = run(shard, tmp_path / "own", rule="exact", against=sets)  # joins with the sets what this rule names alone
+    with pytest.raises(dk.DedupkitError, match=r"pdq was not compared with \S*set.tar; run again with --rule 'copies'"):
+        fresh.decide("copies")
+    paired = run(shard, tmp_path / "paired", rule="copies", against=sets, captions="pair")
+    assert paired.decide("exact").config["against_rule"] == "exact"
+
+
+@pytest.mark.parametrize("captions", ["ignore", "pair>=0.8"])
+def test_the_rule_of_an_older_run_counts_as_named_where_it_is_not_the_runs_own(captions):
+    rule = CaptionMode.parse(captions).paired("exact or pdq<=31")
+    config = RunConfig(("in",), ("in",), "copies", rule, "sample", captions=captions, against_rule="exact or pdq<=31")
+    assert not names_against_rule(config)
+    assert names_against_rule(replace(config, against_rule="exact"))
+    assert names_against_rule(replace(config, against_named=True))
+    assert not names_against_rule(replace(config, against_rule="dinov2"))  # as a version in development wrote it
 
 
 def test_samples_are_counted_once_for_references_of_one_name(tmp_path, pictures, finished):

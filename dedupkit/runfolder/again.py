@@ -31,13 +31,15 @@ def command(config: RunConfig, out: str, *, expanded: bool = False, embed: Seque
     for name in against:
         options += ["--against", name]
     options += ["--no-against"] if earlier and not against else []  # an update takes over what is not given
-    options += ["--against-rule", config.against_rule] if config.against_rule else []
+    paired = expanded and config.captions.startswith("pair")  # the rule has the condition on captions
+    own = config.against_named is False and not paired
+    options += ["--against-rule", config.against_rule] if config.against_rule and not own else []
     options += ["--rule", config.rule_expanded if expanded else config.rule, "--keep", config.keep]
     for spec in (*config.embedders.values(), *embed):
         options += ["--embed", spec]
     for name in config.hashes if not earlier else ():  # an update takes those of the run that it updates
         options += ["--hash", name]
-    captions = "ignore" if expanded and config.captions.startswith("pair") else config.captions
+    captions = "ignore" if paired else config.captions
     if captions != "ignore" or earlier:
         options += ["--captions", captions]
     if config.templates != "keep" and not earlier:

@@ -37,6 +37,7 @@ class RunConfig:
         templates: What becomes of families of one template, as :class:`dedupkit.clustering.TemplatePolicy` writes it.
         references: Earlier runs and reference sets.
         against_rule: What makes a sample duplicate a reference set, written out; empty without one.
+        against_named: Whether that rule was named, and is not the run's own; None where a run does not say.
         compute_missing: Whether what a run among the references lacks is computed from its images.
         captions: What is done with captions, as :class:`dedupkit.captions.modes.CaptionMode` writes it.
         dedupkit: Version of dedupkit.
@@ -64,6 +65,7 @@ class RunConfig:
     target_recall: float | None = None
     references: tuple[Reference, ...] = ()
     against_rule: str = ""
+    against_named: bool | None = None
     compute_missing: bool = False
     dedupkit: str = "unknown"
     python: str = "unknown"
@@ -75,7 +77,7 @@ class RunConfig:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["references"] = tuple(reference.to_json() for reference in self.references)
         choices = (("templates", "keep"), ("target_recall", None), ("meta", ()), ("compute_missing", False))
-        for name, default in choices:
+        for name, default in (*choices, ("against_named", None)):
             if values[name] == default:  # as runs before there was a choice have it
                 del values[name]
         return {
@@ -104,7 +106,7 @@ class RunConfig:
             recall = given.get("target_recall")
             if recall is not None and not (isinstance(recall, int | float) and 0 < recall <= 1):
                 raise ValueError("a target recall that is no share")
-            if not isinstance(given.get("compute_missing", False), bool):
+            if not all(isinstance(given.get(name) or False, bool) for name in ("compute_missing", "against_named")):
                 raise ValueError("neither true nor false")
             if not given["sources"] or not isinstance(given["layout"], int) or not isinstance(given["seed"], int):
                 raise ValueError("no sources, layout or seed")

@@ -15,6 +15,7 @@ from dedupkit.runfolder.config import RunConfig
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.runfolder.references import Reference
 from dedupkit.signals import find_signal, known_signals
+from dedupkit.stages.blocked import reference_rule
 from dedupkit.stages.clauses import covers_verified
 from dedupkit.stages.plan import loosest_unranked, ranked_conditions
 
@@ -25,16 +26,16 @@ _NOTHING_LEFT_OUT: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def missing_for(rule: Rule, folder: RunFolder, config: RunConfig, keep: str) -> str | None:
+def missing_for(rule: Rule, folder: RunFolder, config: RunConfig) -> str | None:
     """What a rule needs that a run has not computed, as the beginning of a sentence; None where nothing is missing.
 
     Args:
         rule: The other rule.
         folder: The run folder.
-        config: What was asked of it.
-        keep: The keep policy; what rounds of verification looked at depends on it.
+        config: What was asked of the run, with the other keep policy and rule against reference sets. What rounds of
+            verification looked at depends on the policy.
     """
-    for column in parse_policy(keep).meta:
+    for column in parse_policy(config.keep).meta:
         if column not in config.meta:
             return f"this run has not stored {META}{column}, which the keep policy names"
     known = known_signals(config.embedders)
@@ -48,13 +49,15 @@ def missing_for(rule: Rule, folder: RunFolder, config: RunConfig, keep: str) -> 
             beyond = _beyond(rule, name, ranked, facts)
             if beyond is not None:
                 return beyond
-        elif signal.stage == "verify" and (facts is None or not covers_verified(rule, facts, keep)):
+        elif signal.stage == "verify" and (facts is None or not covers_verified(rule, facts, config.keep)):
             return "the rule or the keep policy needs pairs that this run has not verified"
-        for number, reference in enumerate(config.references):
-            if reference.role == "earlier":
-                missing = _missing_across(rule, folder, number, name, ranked)
-                if missing is not None:
-                    return f"{missing} with {reference.name}"
+    for number, reference in enumerate(config.references):
+        compared = rule if reference.role == "earlier" else reference_rule(folder, config, number)
+        ranked = ranked_conditions(compared, {name for name in compared.signals if name in known and known[name].ranks})
+        for name in compared.signals:
+            missing = _missing_across(compared, folder, number, name, ranked)
+            if missing is not None:
+                return f"{missing} with {reference.name}"
     return None
 
 

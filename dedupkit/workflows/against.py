@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dedupkit import store
+from dedupkit.captions.modes import CaptionMode
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError, RuleError
-from dedupkit.runfolder import Layout, Reference, RunFolder
+from dedupkit.runfolder import Layout, Reference, RunConfig, RunFolder
 from dedupkit.signals import SIGNALS, known_signals
 from dedupkit.sources.blocklist import LIST_KINDS, Blocklist, is_blocklist, read_blocklist
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from dedupkit.engine import Engine
     from dedupkit.stages.plan import Job
 
-__all__ = ["AGAINST_PRESETS", "References", "find_references", "match_references", "parse_against_rule"]
+__all__ = [
+    "AGAINST_PRESETS", "References", "find_references", "match_references", "names_against_rule", "parse_against_rule",
+]  # fmt: skip
 
 AGAINST_PRESETS: Mapping[str, str] = {
     "datacomp": "{embedder}>=0.604",
@@ -109,6 +112,22 @@ def parse_against_rule(text: str, embedders: Mapping[str, str]) -> Rule:
             )
         expanded = expanded.format(embedder=next(iter(embedders)))
     return Rule(text, parse_rule(expanded, known_signals(embedders), embedder=next(iter(embedders), None)).clauses)
+
+
+def names_against_rule(config: RunConfig) -> bool:
+    """Whether the rule against reference sets was named; of a run that does not say, whether it is not the run's own.
+
+    Args:
+        config: What was asked of a run.
+    """
+    if config.against_named is not None or not config.against_rule:
+        return bool(config.against_named)
+    known = known_signals(config.embedders)
+    try:
+        own = parse_rule(CaptionMode.parse(config.captions).paired(config.against_rule), known)
+    except RuleError:  # of an earlier version
+        return False
+    return own.clauses != parse_rule(config.rule_expanded, known).clauses
 
 
 def match_references(

@@ -164,6 +164,7 @@ def dedup(
             target_recall=target_recall,
             references=references.named,
             against_rule=str(compared) if sets else "",
+            against_named=against_rule is not None if sets else None,
             compute_missing=compute_missing,
         )
         folder.write_config(config)

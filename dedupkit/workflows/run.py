@@ -22,6 +22,7 @@ from dedupkit.signals import known_signals
 from dedupkit.sources.again import Moved
 from dedupkit.stages import decide as deciding
 from dedupkit.store import read_columns
+from dedupkit.workflows.against import names_against_rule
 from dedupkit.workflows.groups import Group, Groups
 from dedupkit.workflows.request import parse_run_rule
 from dedupkit.workflows.summary import summarize
@@ -63,6 +64,8 @@ class Run(Verdicts):
     def decide(self, rule: str | None = None, *, keep: str | None = None, templates: str | None = None) -> Draft:
         """Try another rule or policy in memory; nothing is read or matched again, and nothing is written.
 
+        A rule counts for reference sets too, unless the run was made with a rule of its own for these.
+
         Args:
             rule: A rule within the pairs that the run has kept; the run's own by default.
             keep: Another keep policy; the run's own by default.
@@ -87,10 +90,12 @@ class Run(Verdicts):
             parsed = replace(parse_rule(config.rule_expanded, known_signals(embedders)), text=config.rule)
         else:
             parsed = parse_run_rule(rule, CaptionMode.parse(config.captions), embedders)
+            if config.against_rule and not names_against_rule(config):
+                config = replace(config, against_rule=str(parse_run_rule(rule, CaptionMode(), embedders)))
         policy = parse_policy(keep or config.keep)
-        self._check_covered(parsed, str(policy))
         families = str(TemplatePolicy.parse(templates or config.templates))
         config = replace(config, rule=parsed.text, rule_expanded=str(parsed), keep=str(policy), templates=families)
+        self._check_covered(parsed, config)
         decided = deciding.decide_run(self._folder, config, parsed, policy, check=True)
         return Draft(self._folder, config, decided, self._keeper)
 
@@ -174,15 +179,15 @@ class Run(Verdicts):
         """The kept samples as a predicate; see :func:`dedupkit.keep_filter`."""
         return keep_filter(self.path)
 
-    def _check_covered(self, rule: Rule, keep: str) -> None:
+    def _check_covered(self, rule: Rule, config: RunConfig) -> None:
         from dedupkit.stages.covered import changed_earlier, missing_for
 
-        changed = changed_earlier(self._config)
+        changed = changed_earlier(config)
         if changed is not None:
             raise DedupkitError(f"{changed} was decided again since this run was made; run the same command again")
-        missing = missing_for(rule, self._folder, self._config, keep)
+        missing = missing_for(rule, self._folder, config)
         if missing is not None:
-            how = f"--rule {rule.text!r}" + (f" --keep {keep!r}" if keep != self._config.keep else "")
+            how = f"--rule {rule.text!r}" + (f" --keep {config.keep!r}" if config.keep != self._config.keep else "")
             raise DedupkitError(f"{missing}; run again with {how} (only what is missing is computed)")
 
     def rows(self) -> list[tuple[str, str]]:

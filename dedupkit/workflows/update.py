@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dedupkit.captions.modes import PAIRED_SIGNALS
 from dedupkit.clustering.grammar import needs_floor, parse_rule
 from dedupkit.clustering.rules import Rule
-from dedupkit.errors import DedupkitError, RuleError
+from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import Layout, Reference, RunConfig, RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.stages.covered import changed_earlier
-from dedupkit.workflows.against import find_references
+from dedupkit.workflows.against import find_references, names_against_rule
 from dedupkit.workflows.dedup import dedup
 from dedupkit.workflows.request import with_files
 
@@ -74,7 +74,7 @@ def update(
         "keep": config.keep if keep is None else keep,
         "captions": config.captions if captions is None else captions,
         "against": _against(run, config) if against is None else against,
-        "against_rule": _against_rule(config) if against_rule is None else against_rule,
+        "against_rule": config.against_rule if against_rule is None and names_against_rule(config) else against_rule,
         "templates": options.pop("templates", config.templates),
         "hashes": [*config.hashes, *options.pop("hashes", ())],
     }
@@ -138,15 +138,6 @@ def _against(run: str | Path, config: RunConfig) -> list[str]:
                 "with --against, or none with --no-against"
             ) from error
     return named
-
-
-def _against_rule(config: RunConfig) -> str | None:
-    """What made a sample of a run duplicate a reference set, where that was named; None for the run's own rule."""
-    try:
-        named = parse_rule(config.against_rule, known_signals(config.embedders)).clauses if config.against_rule else ()
-    except RuleError:  # of an earlier version
-        return None
-    return config.against_rule if named and named != _on_images(config).clauses else None
 
 
 def _embedders(folder: RunFolder, config: RunConfig) -> list[str]:
