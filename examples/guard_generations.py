@@ -18,25 +18,28 @@ import dedupkit as dk
 TRIES = 3
 
 
-def generations(folder: Path) -> Iterator[Image.Image]:
-    """What a model would give, one image after the other."""
-    for path in sorted(folder.iterdir()):
-        with Image.open(path) as image:
-            yield image.convert("RGB")
+def generations(folder: Path) -> Iterator[Path]:
+    """What a model would give, one image after the other; captions beside them are passed over."""
+    yield from (path for path in sorted(folder.iterdir()) if path.suffix.lower() in Image.registered_extensions())
 
 
 def main(run: str, generated: str) -> None:
     """Count the images that pass."""
     guard = dk.CopyGuard(run, embedder=None if dk.Run(run).config["embedders"] else False)
     images = generations(Path(generated))
-    passed = copies = 0
+    passed = copies = broken = 0
     while True:
         for _ in range(TRIES):
             image = next(images, None)
             if image is None:
-                print(f"{passed} passed, {copies} copied a training image")
+                print(f"{passed} passed, {copies} copied a training image, {broken} could not be read")
                 return
-            found = guard.check(image)
+            try:
+                found = guard.check(image)
+            except dk.DedupkitError as error:
+                broken += 1
+                print(f"{image.name}: {error}")
+                continue
             if not found:
                 passed += 1  # hand it to whoever asked for it
                 break

@@ -249,6 +249,11 @@ def test_what_is_no_image_is_one_error_below_the_base(training, tmp_path):
     for bad in (b"no image", np.zeros((2, 2, 7), np.uint8), np.zeros((4, 4), np.float64)):
         with pytest.raises(dk.DedupkitError):
             guard.check(bad)
+    search = Search(tmp_path / "run")
+    for empty in (np.zeros((0, 0, 3), np.uint8), np.zeros(0, np.uint8), np.uint8([[]]), Image.new("RGB", (0, 4))):
+        for use in (guard.check, search.find):
+            with pytest.raises(ImageError, match="without pixels"):
+                use(empty)
     with pytest.raises(dk.DedupkitError, match="no run"):
         dk.CopyGuard(tmp_path)
 
@@ -258,5 +263,8 @@ def test_the_example_filters_a_generation_loop(training, tmp_path, photos):
     (tmp_path / "made").mkdir()
     ImageOps.mirror(photos["coffee"]).save(tmp_path / "made" / "0.png")
     photos["camera"].save(tmp_path / "made" / "1.png")
+    (tmp_path / "made" / "1.txt").write_text("a camera")
+    (tmp_path / "made" / "2.png").write_bytes(b"broken")
     done = python(str(ROOT / "examples" / "guard_generations.py"), str(tmp_path / "run"), str(tmp_path / "made"))
-    assert "1 passed, 1 copied" in done.stdout, done.stderr
+    assert "1 passed, 1 copied a training image, 1 could not be read" in done.stdout, done.stderr
+    assert "2.png: " in done.stdout and "1.txt" not in done.stdout

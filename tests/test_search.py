@@ -87,6 +87,18 @@ def test_the_command_prints_rows_and_one_line_for_what_it_cannot_find(finished, 
         Search(finished.path).find(str(tmp_path / "text.jpg"))
 
 
+def test_a_key_is_searched_for_by_the_first_of_its_samples_that_can_be_read(photos, tmp_path):
+    first = write_tar(tmp_path / "a.tar", [("0.jpg", b"broken"), ("1.jpg", encode(photos["rocket"]))])
+    second = write_tar(tmp_path / "b.tar", [("0.jpg", encode(photos["coffee"])), ("2.jpg", encode(photos["coffee"]))])
+    search = Search(run([first, second], tmp_path / "run").path)
+    found = search.named("0")
+    assert [(each.sample, each.signal) for each in found.found[:2]] == [(0, "key"), (2, "key")]
+    assert found.notes[-1].startswith("1 of the 2 samples of this key cannot be read: 0 cannot be searched for: not an")
+    second.unlink()
+    with pytest.raises(dk.DedupkitError, match="0 cannot be searched for: not an image"):
+        search.named("0")
+
+
 class Words:
     """An embedder for tests: the mean colour, with words for red alone."""
 
@@ -213,9 +225,11 @@ class TestPage:
         assert ask(page.url, Host="evil.example")[0] == 403
         assert ask(page.url, Origin="http://evil.example")[0] == 403
         assert ask(page.url.replace(page.token, "guess"))[0] == 404
-        for path in ("images/../run.json", "run.json", "images/-1"):
+        for path in ("images/../run.json", "run.json", "images/-1", "images/" + "9" * 5000):
             assert ask(page.url, path)[0] == 404
         assert ask(page.url, "other", b"x", Content_Type="application/octet-stream")[0] == 404
+        long = {"Content_Type": "application/octet-stream", "Content_Length": "9" * 5000}
+        assert ask(page.url, "search", b"x", **long)[0] == 413
 
     def test_in_a_browser_an_image_is_dropped_and_a_key_typed(self, page, photos, tmp_path):
         data = base64.b64encode(encode(photos["chelsea"].convert("RGB").resize((300, 200)))).decode()

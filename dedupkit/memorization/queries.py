@@ -62,6 +62,9 @@ def hash_of(image: ImageLike) -> NDArray[np.uint8] | None:
     Raises:
         ImageError: It is no image that can be used.
     """
+    size = image.shape if isinstance(image, np.ndarray) else image.size if isinstance(image, Image.Image) else ()
+    if 0 in size:
+        raise ImageError(f"an image without pixels, of size {' x '.join(map(str, size))}")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
             raise ImageError(f"an array of {image.dtype}: an image is (h, w) or (h, w, 3) uint8, from 0 to 255")
@@ -70,7 +73,7 @@ def hash_of(image: ImageLike) -> NDArray[np.uint8] | None:
     try:
         with _one_at_a_time:
             code, quality = pdq(image)
-    except (TypeError, ValueError, KeyError, OSError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, OSError) as error:
         raise error if isinstance(error, ImageError) else ImageError(f"no image that can be hashed: {error}") from error
     return code if quality >= MIN_PDQ_QUALITY else None
 

@@ -54,7 +54,7 @@ class SearchPage(LocalPage):
             page = templates().get_template("search.html.j2").render(nonce=nonce, most=MOST_BYTES, **self._about)
             return Reply(page.encode(), "text/html; charset=utf-8", page_policy(nonce))
         name = path.removeprefix("images/")
-        if name == path or not name.isdecimal() or int(name) not in self._shown:
+        if name == path or name not in map(str, self._shown):
             return None
         try:
             return Reply(self._thumbnail(int(name)), "image/jpeg", {"Cache-Control": "private, max-age=3600"})

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 __all__ = ["Body", "LocalPage", "Reply", "page_policy"]
 
+_DIGITS = 18  # of a length; of thousands, int() refuses the text
 _HOME = frozenset({"127.0.0.1", "localhost"})
 
 
@@ -184,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind not in self.page.takes or not length.isdecimal():
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {' or '.join(self.page.takes)}")
             return None
-        if int(length) > self.page.takes[kind]:
+        if len(length) > _DIGITS or int(length) > self.page.takes[kind]:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too long")
             return None
         return Body(kind, self.rfile.read(int(length)))

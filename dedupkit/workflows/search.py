@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dedupkit.embedding import Embedder
-from dedupkit.errors import DedupkitError
+from dedupkit.errors import DedupkitError, RereadError
 from dedupkit.images import ImageError, open_image, thumbnail
 from dedupkit.memorization.guard import without_vectors
 from dedupkit.memorization.neighbours import Neighbour, Neighbours
@@ -251,8 +251,18 @@ class Search:
 
     def _like(self, query: str, named: list[int], top: int) -> SearchResult:
         """The samples that a key names, and their neighbours."""
-        data = self._read(named[0])
-        near = self.image(data, top, query)
+        problems: list[DedupkitError] = []
+        for sample in named:
+            try:
+                near = self.image(self._read(sample), top, query)
+                break
+            except (RereadError, ImageError) as error:  # another sample of the key may be read
+                problems.append(error)
+        else:
+            raise problems[0]
+        if problems:
+            note = f"{len(problems):,} of the {len(named):,} samples of this key cannot be read: {problems[0]}"
+            near = replace(near, notes=(*near.notes, note))
         itself = tuple(self._near.describe(sample, "key", 0.0) for sample in named)
         others = tuple(each for each in near.found if each.sample not in named)
         return replace(near, found=(itself + others)[:top])
