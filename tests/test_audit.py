@@ -163,6 +163,19 @@ def test_vectors_find_crops_by_a_threshold_that_real_images_choose(train, photos
     assert "--embed" in " ".join(given.notes)
 
 
+def test_a_threshold_that_chance_reaches_lies_above_every_cosine(train, generated, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("dedupkit.workflows.audit.overlap", lambda *_: {})
+    blank = [(f"{number}.png", encode(Image.new("RGB", (64, 64), (255, 128, 128)), "PNG")) for number in range(4)]
+    sources = write_tar(tmp_path / "train.tar", [*blank, ("coffee.jpg", encode(photos["coffee"]))])
+    finished = run(sources, tmp_path / "run", embed=Colours())
+    found = audit(
+        generated, finished.path, tmp_path / "out", real=write_tar(tmp_path / "real.tar", blank), embed=Colours()
+    )
+    assert (found.threshold.cosine, found.floor.false_alarms.count) == (1.0001, 0)
+    assert "no colours cosine is enough for a copy, because more than 0.1 % of 2 real images have" in str(found)
+    assert "No cosine of colours vectors is enough" in (tmp_path / "out" / "audit.html").read_text()
+
+
 class Descriptor(Colours):
     """An embedder that bears the name of a copy descriptor."""
 
@@ -184,7 +197,7 @@ def noisy(image: Image.Image, seed: int) -> Image.Image:
     return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
 
 
-def test_generations_that_are_near_copies_of_each_other_are_a_clique(train, photos, tmp_path):
+def test_generations_that_are_near_copies_of_each_other_are_a_clique(train, photos, tmp_path, monkeypatch):
     folder = tmp_path / "made"
     folder.mkdir()
     square = photos["coffee"].crop((100, 0, 500, 400))
@@ -198,13 +211,20 @@ def test_generations_that_are_near_copies_of_each_other_are_a_clique(train, phot
     done = command("audit", folder, "--against", train.path, "--out", tmp_path / "out", "--clique", "5", "--json")
     assert done.returncode == 0, done.stderr
     found = AuditResult.from_json(json.loads(done.stdout)).extraction
-    assert (found.prompts, found.cliques, found.generations, found.too_few) == (2, 1, 6, 0)
+    assert (found.prompts, found.cliques, found.generations, found.too_few, found.cut) == (2, 1, 6, 1, 0)
     prompts = {row["prompt"]: row for row in pq.read_table(tmp_path / "out" / "prompts.parquet").to_pylist()}
     assert (prompts["a cup"]["clique"], prompts["a cup"]["extracted"]) == (6, True)
     assert not prompts["anything"]["extracted"]
     assert rows(tmp_path / "out")["0.png"]["clique"] == 6
+    assert (prompts["a cup"]["generations"], prompts["a cup"]["compared"]) == (6, 6)
+    monkeypatch.setattr("dedupkit.memorization.prompted.MOST_GENERATIONS", 5)
+    cut = audit(folder, train.path, tmp_path / "out", options=AuditOptions(filter=Filter(clique=5)))
+    assert (cut.extraction.cut, cut.extraction.generations) == (2, 5)
+    assert "generations of 2 prompts not all were compared" in " ".join(cut.notes)
+    table = pq.read_table(tmp_path / "out" / "prompts.parquet")
+    assert (table["generations"].to_pylist(), table["compared"].to_pylist()) == ([6, 6], [5, 5])
     few = audit(folder, train.path, tmp_path / "out")
-    assert few.extraction.too_few == 2
+    assert (few.extraction.prompts, few.extraction.too_few) == (0, 3)
     assert "too few for a clique" in " ".join(few.notes)
     assert not (tmp_path / "out" / "prompts.parquet").exists()
     made = [(f"{n}.png", encode(noisy(photos["astronaut"], n), "PNG")) for n in range(5)]
@@ -311,6 +331,7 @@ def test_copied_images_are_listed_by_what_a_run_compares(photos, tmp_path):
     ("options", "words"),
     [
         (("--tiles", "5"), "square number"),
+        (("--tiles", "1000000"), "at most 256, not 1000000"),
         (("--clique", "1"), "at least 2"),
         (("--delta", "0"), "delta"),
         (("--false-alarms", "1"), "false alarms"),

@@ -31,7 +31,9 @@ def audit(
         typer.Option("--verify", help="Let local features decide about candidates, whose training images are read."),
     ] = False,
     show: Annotated[int, typer.Option(min=0, help="Greatest number of pairs on the page.")] = 60,
-    tiles: Annotated[int, typer.Option(help="Tiles by which generations of one prompt are compared: 1, 4, 16, …")] = 16,
+    tiles: Annotated[
+        int, typer.Option(help="Tiles by which generations of one prompt are compared: 1, 4, 16, … up to 256.")
+    ] = 16,
     clique: Annotated[int, typer.Option(help="Least number of near-copies among the generations of a prompt.")] = 10,
     delta: Annotated[float, typer.Option(help="Largest tile distance of near-copies, 0 to 1.")] = 0.15,
     adaptive: Annotated[

@@ -50,12 +50,17 @@ class Threshold:
     """The least cosine of a copy.
 
     Attributes:
-        cosine: The bound.
+        cosine: The bound; above 1 where no vector is enough.
         origin: Where it comes from, in words.
     """
 
     cosine: float
     origin: str
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a vector can reach it."""
+        return self.cosine <= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,8 @@ class Extraction:
         clique: Least number of generations of a clique.
         delta: Largest distance of two near images.
         prompts: Number of prompts with at least ``clique`` generations, which were compared.
-        too_few: Number of prompts with fewer.
+        too_few: Number of prompts with fewer, one included.
+        cut: Number of prompts of whose generations a part was compared, for their number or as files were gone.
         cliques: Number of prompts whose generations hold a clique.
         generations: Number of generations in these cliques.
         near_training: Number of these prompts of which a member of the clique lies within ``delta`` of the training
@@ -123,6 +129,7 @@ class Extraction:
     delta: float
     prompts: int
     too_few: int
+    cut: int
     cliques: int
     generations: int
     near_training: int | None
@@ -163,7 +170,7 @@ class AuditResult:
         eidetic: For k = 1, 10 and 100, the number of these that have at most k training samples.
         left: What the rule leaves of them.
         floor: What the search says of held-out real images; None without any.
-        extraction: Generate-and-filter; None where no prompt has several generations.
+        extraction: Generate-and-filter; None where there are no prompts.
         adaptive: What the distance for small images says; None where it was not asked for.
         shown: Number of pairs that were looked at again with their training image.
         verified: Number of these in which local features show the same image.
@@ -215,7 +222,9 @@ class AuditResult:
             f"of the {self.groups:,} copied groups the rule keeps one sample at most in {self.left.one:,}, several in "
             f"{self.left.several:,}; {self.left.single:,} are images without a duplicate",
         ]
-        if self.threshold is not None:
+        if self.threshold is not None and not self.threshold.reachable:
+            lines.append(f"no {self.embedder} cosine is enough for a copy, {self.threshold.origin}")
+        elif self.threshold is not None:
             lines.append(f"a copy by vectors: {self.embedder} cosine >= {self.threshold.cosine:.3f}, "
                          f"{self.threshold.origin}")  # fmt: skip
         if self.candidate is not None:
@@ -232,7 +241,7 @@ class AuditResult:
         if self.floor is not None:
             alarms = self.floor.false_alarms
             lines.append(f"{alarms.count:,} of {alarms.of:,} held-out real images were taken for copies ({alarms})")
-        if self.extraction is not None:
+        if self.extraction is not None and self.extraction.prompts:
             found = self.extraction
             lines.append(
                 f"{found.cliques:,} of {found.prompts:,} prompts have a clique of at least {found.clique} generations "

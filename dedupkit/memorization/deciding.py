@@ -70,6 +70,12 @@ def calibrated_threshold(real: Nearest, rate: float) -> Threshold:
     """A threshold from every other real image; the others are left to say how often it is wrong."""
     cosines = real.cosine[real.readable & ~np.isnan(real.cosine)][::2]
     bound = choose_threshold(cosines, rate)
+    if bound > 1:
+        return Threshold(
+            bound,
+            f"because more than {100 * rate:g} % of {len(cosines):,} real images have a cosine of 1 with a training "
+            "image, as blank images have with each other",
+        )
     return Threshold(bound, f"which at most {100 * rate:g} % of {len(cosines):,} real images reach")
 
 

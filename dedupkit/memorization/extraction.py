@@ -28,6 +28,7 @@ TILES, CLIQUE, DELTA = 16, 10, 0.15
 TILE_SIDE = 128
 NEIGHBOURS, ALPHA = 50, 0.5  # of the distance for small images
 
+_MOST_TILES = 256  # of 128 pixels: an image of 2,048 pixels a side
 _MOST_STEPS = 50_000  # of the search for the largest clique, which in the worst case takes exponential time
 
 
@@ -36,7 +37,8 @@ class Filter:
     """When generations of one prompt count as near-copies of each other.
 
     Attributes:
-        tiles: Number of tiles of an image, a square number; an image is compared at 128 pixels a tile and side.
+        tiles: Number of tiles of an image, a square number up to 256; an image is compared at 128 pixels a tile and
+            side.
         clique: Least number of generations that are all near each other.
         delta: Largest distance of two near images, 0 to 1.
 
@@ -49,8 +51,10 @@ class Filter:
     delta: float = DELTA
 
     def __post_init__(self) -> None:
-        if self.tiles < 1 or isqrt(self.tiles) ** 2 != self.tiles:
-            raise DedupkitError(f"the number of tiles is a square number (1, 4, 16, …), not {self.tiles}")
+        if not 1 <= self.tiles <= _MOST_TILES or isqrt(self.tiles) ** 2 != self.tiles:
+            raise DedupkitError(
+                f"the number of tiles is a square number (1, 4, 16, …) of at most {_MOST_TILES}, not {self.tiles}"
+            )
         if self.clique < 2 or not 0 < self.delta <= 1:
             raise DedupkitError("a clique has at least 2 generations, and delta lies above 0 and is at most 1")
 

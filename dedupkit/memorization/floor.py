@@ -16,14 +16,17 @@ def choose_threshold(cosines: NDArray[np.floating], rate: float) -> float:
         rate: Greatest share, 0 to 1.
 
     Returns:
-        A cosine just above that of the first image that must not reach it; at most 1.
+        A cosine just above that of the first image that must not reach it; above 1, which no vector reaches, where
+        that image's is 1.
 
     >>> choose_threshold(np.array([0.2, 0.5, 0.4, 0.3]), 0.25)
     0.4001
+    >>> choose_threshold(np.array([1.0, 1.0, 0.4, 0.3]), 0.25)
+    1.0001
     """
     ranked = np.sort(cosines)[::-1]
     allowed = min(int(rate * len(ranked)), len(ranked) - 1)
-    return min(1.0, round(float(ranked[allowed]) + 1e-4, 4))
+    return round(float(ranked[allowed]) + 1e-4, 4)
 
 
 def share_as_near(scores: NDArray[np.floating], real: NDArray[np.floating], *, similarity: bool) -> NDArray[np.float64]:

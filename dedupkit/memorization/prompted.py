@@ -13,13 +13,15 @@ from dedupkit.errors import DedupkitError
 from dedupkit.memorization.again import Again, Seen
 from dedupkit.memorization.audited import Extraction
 from dedupkit.memorization.copied import KS
-from dedupkit.memorization.extraction import Filter, at_side, largest_clique, tile_distances
+from dedupkit.memorization.extraction import TILES, Filter, at_side, largest_clique, tile_distances
 from dedupkit.memorization.nearest import Nearest
 from dedupkit.memorization.neighbours import Neighbours
 
-__all__ = ["Prompt", "Prompted", "compare_generations"]
+__all__ = ["MOST_GENERATIONS", "Prompt", "Prompted", "compare_generations"]
 
-_MOST_GENERATIONS = 2000  # of one prompt that are compared: 1.6 GB at 512 pixels
+MOST_GENERATIONS = 2000
+"""Number of generations of one prompt that are compared, at 512 pixels: 1.6 GB. With more tiles there are fewer."""
+
 _THREADS = 4
 
 
@@ -29,7 +31,8 @@ class Prompt:
 
     Attributes:
         prompt: The prompt.
-        generations: Number of its generations.
+        generations: Number of its generations that could be read.
+        compared: Number of those that were compared, the first ones.
         clique: Rows of the largest clique, ascending; of one row where no two are near.
         middle: The row of the clique that is nearest to the others.
         width: The largest tile distance in the clique.
@@ -39,6 +42,7 @@ class Prompt:
 
     prompt: str
     generations: int
+    compared: int
     clique: tuple[int, ...]
     middle: int
     width: float
@@ -48,12 +52,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """The prompts that have several generations.
+    """The prompts of an audit.
 
     Attributes:
         filter: What counts as near.
         prompts: Those with enough generations for a clique, in the order of their text.
-        too_few: Number of those with fewer.
+        too_few: Number of those with fewer, one included.
         seen: The pairs of a clique's middle and a training sample that were looked at.
     """
 
@@ -69,7 +73,7 @@ class Prompted:
         return sorted(found, key=lambda each: (-len(each.clique), each.prompt))
 
     def result(self, near: Neighbours) -> Extraction | None:
-        """The counts; None where no prompt has several generations."""
+        """The counts; None where there are no prompts."""
         if not self.prompts and not self.too_few:
             return None
         cliques = self.cliques
@@ -82,6 +86,7 @@ class Prompted:
             delta=self.filter.delta,
             prompts=len(self.prompts),
             too_few=self.too_few,
+            cut=sum(each.compared < each.generations for each in self.prompts),
             cliques=len(cliques),
             generations=sum(len(each.clique) for each in cliques),
             near_training=len(close) if known or not cliques else None,
@@ -101,8 +106,7 @@ def compare_generations(made: Nearest, again: Again, how: Filter) -> Prompted:
     for row, (prompt, readable) in enumerate(zip(made.images["caption"].to_pylist(), made.readable, strict=True)):
         if prompt and prompt.strip() and readable:
             rows.setdefault(prompt.strip(), []).append(row)
-    several = {prompt: members for prompt, members in sorted(rows.items()) if len(members) > 1}
-    enough = {prompt: members for prompt, members in several.items() if len(members) >= how.clique}
+    enough = {prompt: members for prompt, members in sorted(rows.items()) if len(members) >= how.clique}
     found = [_compare(prompt, members, made, again, how) for prompt, members in enough.items()]
     pairs = [(each.middle, each.sample) for each in found if len(each.clique) >= how.clique and each.sample >= 0]
     seen = again.look(pairs, how)
@@ -110,20 +114,21 @@ def compare_generations(made: Nearest, again: Again, how: Filter) -> Prompted:
     for each in found:
         pair = seen.get((each.middle, each.sample))
         placed.append(replace(each, to_training=None if pair is None else pair.tile_distance))
-    return Prompted(how, tuple(placed), len(several) - len(enough), seen)
+    return Prompted(how, tuple(placed), len(rows) - len(enough), seen)
 
 
 def _compare(prompt: str, rows: Sequence[int], made: Nearest, again: Again, how: Filter) -> Prompt:
-    images, kept = _squares(rows[:_MOST_GENERATIONS], again, how.side)
+    most = MOST_GENERATIONS * TILES // max(TILES, how.tiles)
+    images, kept = _squares(rows[:most], again, how.side)
     if not kept:
-        return Prompt(prompt, len(rows), (rows[0],), rows[0], 0.0, -1)
+        return Prompt(prompt, len(rows), 0, (rows[0],), rows[0], 0.0, -1)
     distances = tile_distances(images, images, how.tiles)
     clique = largest_clique(distances <= how.delta) or [0]
     inside = distances[np.ix_(clique, clique)]
     np.fill_diagonal(inside, 0.0)
     middle = kept[clique[int(inside.sum(axis=1).argmin())]]
     members = tuple(kept[place] for place in clique)
-    return Prompt(prompt, len(rows), members, middle, float(inside.max()), int(made.sample[middle]))
+    return Prompt(prompt, len(rows), len(kept), members, middle, float(inside.max()), int(made.sample[middle]))
 
 
 def _squares(rows: Sequence[int], again: Again, side: int) -> tuple[NDArray[np.uint8], list[int]]:

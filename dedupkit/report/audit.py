@@ -74,7 +74,7 @@ def pairs_of(table: pa.Table, shown: Sequence[tuple[int, int]], prompts: Sequenc
         lines = [_score(about, of), *_looked(about), _group(about)] if sample >= 0 else ["no training image is near"]
         if row in cliques:
             each = cliques[row]
-            lines.insert(0, f"{len(each.clique):,} of {each.generations:,} generations of the prompt are near-copies")
+            lines.insert(0, f"{len(each.clique):,} of {each.compared:,} generations of the prompt are near-copies")
         texts = (clip(about["prompt"]), clip(about["caption"]))
         found.append(AuditPair(row, sample, about["copy"], *texts, tuple(filter(None, lines))))
     return found

@@ -67,8 +67,8 @@ def audit(
         generated: Folders or shards of generated images, with their prompts as captions where there are any.
         against: A finished run over the training set.
         out: The folder to write into, or its URL in an object store: ``audit.parquet``, ``audit.csv``,
-            ``audit.json``, ``audit.html``, ``takedown.txt``, and ``prompts.parquet`` where prompts have several
-            generations.
+            ``audit.json``, ``audit.html``, ``takedown.txt``, and ``prompts.parquet`` where prompts have enough
+            generations for a clique.
         real: Real images that were not trained on; they choose the threshold and give the false-alarm rate.
         options: How to decide, and what to show.
         embed: The model behind the run's vectors, where these were given to the run: a specification or an object.
@@ -257,6 +257,10 @@ def _notes(made: Nearest, again: Again, extraction: Extraction | None) -> list[s
         notes.append(
             f"{extraction.too_few:,} prompts have fewer than {extraction.clique} generations, too few for a clique; "
             "generate more of each prompt, or lower --clique"
+        )
+    if extraction is not None and extraction.cut:
+        notes.append(
+            f"of the generations of {extraction.cut:,} prompts not all were compared; prompts.parquet has the numbers"
         )
     if again.missing is not None:
         notes.append(f"not every training image could be looked at: {again.missing}")

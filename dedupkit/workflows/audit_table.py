@@ -55,6 +55,7 @@ PROMPT_SCHEMA = pa.schema(
     [
         ("prompt", pa.string()),
         ("generations", pa.int32()),
+        ("compared", pa.int32()),
         ("clique", pa.int32()),
         ("extracted", pa.bool_()),
         ("width", pa.float32()),
@@ -153,6 +154,7 @@ def prompt_table(near: Neighbours, made: Nearest, prompted: Prompted) -> pa.Tabl
         {
             "prompt": each.prompt,
             "generations": each.generations,
+            "compared": each.compared,
             "clique": len(each.clique),
             "extracted": len(each.clique) >= prompted.filter.clique,
             "width": each.width,
