@@ -21,7 +21,7 @@ from dedupkit.memorization.queries import embed_one
 from dedupkit.neighbors import dihedral_distance
 from dedupkit.neighbors.cosine.lookup import VectorLookup
 from dedupkit.neighbors.hamming.lookup import HashLookup
-from dedupkit.runfolder import RunConfig
+from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.workflows.search import Search
 
 
@@ -152,6 +152,25 @@ def test_the_index_is_made_once_and_made_anew_where_it_is_damaged(training, tmp_
     file.write_bytes(file.read_bytes()[:-8])
     assert dk.CopyGuard(tmp_path / "run").check(photos["rocket"])
     run(training, tmp_path / "run", rule="exact")  # the folder still is a run's
+
+
+def test_many_first_uses_at_once_wait_for_the_one_that_makes_the_index(training, tmp_path, photos, monkeypatch):
+    finished = run(training, tmp_path / "run", embed=Colours())
+    with ThreadPoolExecutor(6) as pool:
+        guards = list(pool.map(lambda _: dk.CopyGuard(finished, embedder=Colours()), range(6)))
+    assert all(guard.check(photos["rocket"]) for guard in guards)
+    code = f"import dedupkit as dk; dk.CopyGuard({str(finished.path)!r}, embedder=False); print('made')"
+    (tmp_path / "run" / "index" / "pdq" / "codes.npy").unlink()
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: python("-c", code), range(3)))
+    assert [each.stdout for each in done] == ["made\n"] * 3, done
+    (tmp_path / "run" / "index" / "pdq" / "codes.npy").unlink()
+    monkeypatch.setattr("dedupkit.stages.index._PATIENCE", 0.0)
+    with (
+        RunFolder(finished.path).locked(),
+        pytest.raises(dk.DedupkitError, match="has been writing into it for 0 minutes"),
+    ):
+        dk.CopyGuard(finished, embedder=False)
 
 
 def test_vectors_decide_only_where_a_threshold_is_known(training, tmp_path, photos):

@@ -80,7 +80,7 @@ class Neighbours:
         run: The run folder.
 
     Raises:
-        DedupkitError: There is no finished run, or another process is writing into its folder.
+        DedupkitError: There is no finished run, or its look-ups are missing and another process keeps writing into it.
 
     Attributes:
         folder: The run folder.

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dedupkit.engine.progress import LOGGER
-from dedupkit.errors import DedupkitError
 from dedupkit.runfolder.layout import VECTORS, Layout
-from dedupkit.store import Lease, is_remote, mirror_of, retried
+from dedupkit.store import HeldError, Lease, is_remote, mirror_of, retried
 
 __all__ = ["Placed"]
 
@@ -97,7 +96,7 @@ class Placed(Layout):
                     time.sleep(0.1)
                     continue
                 other, hint = ("run", " or choose another --out") if alone else ("process", "")
-                raise DedupkitError(f"another {other} is writing into {self.shown}; wait for it{hint}") from None
+                raise HeldError(f"another {other} is writing into {self.shown}; wait for it{hint}") from None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,15 @@ from numpy.typing import NDArray
 
 from dedupkit.engine import Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
+from dedupkit.engine.progress import LOGGER
 from dedupkit.engine.task import done_result
-from dedupkit.errors import DamagedError
+from dedupkit.errors import DamagedError, DedupkitError
 from dedupkit.neighbors.cosine.lookup import VectorLookup
 from dedupkit.neighbors.hamming.lookup import HashLookup
 from dedupkit.runfolder import RunConfig, RunFolder
 from dedupkit.signals import SIGNALS
 from dedupkit.signals.columns import Scanned
-from dedupkit.store import atomic_path, here, remove_tree, temporary_path
+from dedupkit.store import HeldError, atomic_path, here, remove_tree, temporary_path
 
 __all__ = ["HASH_ROWS", "build_index"]
 
@@ -26,10 +29,11 @@ HASH_ROWS = "rows.npy"
 """Name of the file with the first sample of each hash, (n,) int64."""
 
 _FORMAT = 1
+_PATIENCE, _EVERY = 3600.0, 0.25  # seconds for another process that writes into the folder, and between two looks at it
 
 
 def build_index(folder: RunFolder, config: RunConfig) -> None:
-    """Index the hashes and vectors of a run, as far as that is not done.
+    """Index the hashes and vectors of a run, as far as that is not done; another process that does so is waited for.
 
     Args:
         folder: Folder of a finished run.
@@ -37,8 +41,28 @@ def build_index(folder: RunFolder, config: RunConfig) -> None:
 
     Raises:
         DamagedError: Vectors are missing or damaged.
-        DedupkitError: Another process is writing into the folder.
+        DedupkitError: Another process has been writing into the folder for an hour.
     """
+    until = None
+    while any(done_result(task, folder.path) is None for task in _tasks(folder, config)):
+        try:
+            with folder.locked():
+                ThisProcess().run(_tasks(folder, config), folder.path)
+            return
+        except HeldError as error:
+            if until is None:
+                until = time.monotonic() + _PATIENCE
+                message = "another process writes into %s, perhaps the same look-ups; waiting for it"
+                logging.getLogger(LOGGER).info(message, folder.shown)
+            if time.monotonic() > until:
+                raise DedupkitError(
+                    f"the look-ups of {folder.shown} are missing, and another process has been writing into it for "
+                    f"{_PATIENCE / 60:.0f} minutes; try again when it is done"
+                ) from error
+            time.sleep(_EVERY)
+
+
+def _tasks(folder: RunFolder, config: RunConfig) -> list[Task]:
     shards = len(config.shards)
     scanned = folder.inputs([])
     tasks = [
@@ -55,10 +79,7 @@ def build_index(folder: RunFolder, config: RunConfig) -> None:
         call = partial(_index_vectors, str(folder.path), shards, name, config.seed)
         key = cache_key([_FORMAT, config.seed, _vector_files(folder, name, shards)])
         tasks.append(Task("index", name, call, key, f"vectors of {name}", (str(folder.index(name)),)))
-    if all(done_result(task, folder.path) is not None for task in tasks):
-        return
-    with folder.locked():
-        ThisProcess().run(tasks, folder.path)
+    return tasks
 
 
 def _vector_files(folder: RunFolder, name: str, shards: int) -> list[Any]:

@@ -4,7 +4,7 @@ from dedupkit.store.bucket import Bucket
 from dedupkit.store.guard import refuse_inside
 from dedupkit.store.held import held_alone
 from dedupkit.store.homes import here, local_home, mirror_of
-from dedupkit.store.lease import Lease
+from dedupkit.store.lease import HeldError, Lease
 from dedupkit.store.listing import exists, forget_listings, is_dir, list_dir, list_glob, stamp, stamps, walk_files
 from dedupkit.store.mapped import give_back_pages, in_blocks, on_disk
 from dedupkit.store.mirror import HELD, MEETING, Mirror
@@ -41,6 +41,7 @@ __all__ = [
     "MEETING",
     "Bucket",
     "FileState",
+    "HeldError",
     "Lease",
     "Mirror",
     "append_rows",

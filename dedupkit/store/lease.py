@@ -23,12 +23,16 @@ from dedupkit.errors import DedupkitError
 from dedupkit.store.bucket import Bucket
 from dedupkit.store.mirror import HELD
 
-__all__ = ["Lease"]
+__all__ = ["HeldError", "Lease"]
 
 EVERY = 5.0
 """Seconds between two signs of life."""
 PATIENCE = 30.0
 """Seconds without one after which a holder counts as dead."""
+
+
+class HeldError(DedupkitError):
+    """A folder into which another process is writing."""
 
 
 class Lease:
@@ -133,8 +137,8 @@ class Lease:
     def _said(self) -> bytes:
         return json.dumps(self._mine).encode()
 
-    def _in_use(self) -> DedupkitError:
-        return DedupkitError(f"another run is writing into {self._bucket.url}; wait for it or choose another folder")
+    def _in_use(self) -> HeldError:
+        return HeldError(f"another run is writing into {self._bucket.url}; wait for it or choose another folder")
 
 
 def _host() -> str:
