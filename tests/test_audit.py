@@ -20,6 +20,7 @@ from test_guard import Colours, Short
 
 import dedupkit as dk
 from dedupkit.errors import MissingExtraError
+from dedupkit.memorization.audited import Left
 from dedupkit.memorization.copied import CopiedGroups
 from dedupkit.memorization.deciding import first_in
 from dedupkit.memorization.extraction import Filter, adaptive_distance
@@ -113,11 +114,11 @@ def test_a_held_out_set_that_overlaps_is_refused_and_its_images_are_listed(
     real = write_tar(tmp_path / "real.tar", members)
     with pytest.raises(dk.DedupkitError, match=r"1 of 3 real images are in the training set \(z is rocket"):
         audit(generated, train.path, tmp_path / "out", real=real)
-    assert (tmp_path / "out" / "overlap.txt").read_text() == "z\n"
+    assert (tmp_path / "out" / "overlap.txt").read_text() == f"{real}\tz\n"
     with_vectors = run(train.config["sources"], tmp_path / "run", embed=Colours())
     with pytest.raises(dk.DedupkitError, match="2 of 3 real images"):
         audit(generated, with_vectors.path, tmp_path / "out2", real=real, embed=Colours())
-    assert (tmp_path / "out2" / "overlap.txt").read_text() == "x\nz\n"
+    assert (tmp_path / "out2" / "overlap.txt").read_text() == f"{real}\tx\n{real}\tz\n"
     monkeypatch.setattr("dedupkit.memorization.again.features_of", without_opencv)
     write_tar(real, members[:2])
     notes = audit(generated, with_vectors.path, tmp_path / "out2", real=real, embed=Colours()).notes
@@ -317,11 +318,65 @@ def test_the_takedown_list_blocks_the_copied_images_in_a_run(train, generated, t
     assert {verdict for key, verdict in verdicts.items() if not key.startswith("coffee")} == {"keep"}
 
 
+def test_copied_images_that_a_run_blocks_are_counted_apart(train, generated, photos, tmp_path):
+    audit(generated, train.path, tmp_path / "out")
+    spared = run(train.config["sources"], tmp_path / "run", against=tmp_path / "out" / "takedown.txt")
+    found = audit(generated, spared.path, tmp_path / "again")
+    assert (found.copies.count, found.groups, found.eidetic, found.left.single) == (
+        1,
+        0,
+        {"1": 0, "10": 0, "100": 0},
+        0,
+    )
+    assert (found.left.blocked, found.takedown) == (1, 1)
+    assert "1 copied training images are blocked in the run" in " ".join(found.notes)
+    row = rows(tmp_path / "again")["a"]
+    assert (row["train_verdict"], row["kept_key"], row["kept_source"], row["group_size"]) == (
+        "blocked",
+        None,
+        None,
+        None,
+    )
+    page = (tmp_path / "again" / "audit.html").read_text()
+    assert "the run blocks the training image" in page
+    assert "no duplicate of the training image is known" not in page
+
+
+def test_an_audit_of_an_update_covers_what_was_trained_on_earlier(train, generated, photos, tmp_path):
+    shutil.copytree(train.path, tmp_path / "old")
+    members = [("coffee.jpg", encode(photos["moon"])), ("rocket.jpg", encode(photos["rocket"].resize((320, 213))))]
+    sources = write_tar(tmp_path / "new.tar", members)
+    new = dk.update(tmp_path / "old", sources, tmp_path / "new", workers=0)
+    found = audit(generated, new.path, tmp_path / "out")
+    assert (found.samples, found.copies.count, found.groups, found.takedown, found.verified) == (8, 1, 1, 3, 1)
+    assert (found.left.one, found.eidetic["10"]) == (1, 1)
+    row = rows(tmp_path / "out")["a"]
+    assert (row["train_run"], row["kept_key"], row["group_size"]) == (str(tmp_path / "old"), "coffee", 3)
+    assert row["kept_source"] == row["train_source"] == train.config["sources"][0]
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert page.count("<img ") == 2
+    assert f"of the earlier run {tmp_path / 'old'}" in page
+    real = write_tar(
+        tmp_path / "real\t.tar",
+        [("z.jpg", encode(photos["rocket"].convert("RGB"))), ("y.jpg", encode(photos["brick"]))],
+    )
+    groups = CopiedGroups(Neighbours(new.path), np.array([1]))  # the rocket, a duplicate of one of the earlier run
+    assert (groups.eidetic(), groups.left()) == ({"1": 0, "10": 1, "100": 1}, Left(0, 1, 0, 0))
+    assert len(groups.hashes()) == 2
+    with pytest.raises(dk.DedupkitError, match=r"1 of 2 real images are in the training set \(z is rocket of"):
+        audit(generated, new.path, tmp_path / "out", real=real)
+    assert (tmp_path / "out" / "overlap.txt").read_text() == f"{tmp_path}/real\\t.tar\tz\n"
+    shutil.rmtree(tmp_path / "old")
+    found = audit(generated, new.path, tmp_path / "out")
+    assert (found.samples, found.copies.count) == (2, 0)
+    assert f"images of {tmp_path / 'old'}, which the run updates, are not seen" in found.notes[0]
+
+
 def test_copied_images_are_listed_by_what_a_run_compares(photos, tmp_path):
     flat = encode(Image.new("RGB", (300, 200), (40, 60, 80)))  # its PDQ hash is compared with none
     sources = write_tar(tmp_path / "in.tar", [("coffee.jpg", encode(photos["coffee"])), ("flat.jpg", flat)])
     near = Neighbours(run(sources, tmp_path / "run").path)
-    listed = CopiedGroups(near, np.array([0, 1])).hashes(near.folder)
+    listed = CopiedGroups(near, np.array([0, 1])).hashes()
     assert hashlib.sha256(flat).hexdigest() in listed
     (tmp_path / "takedown.txt").write_text("\n".join(listed))
     assert run(sources, tmp_path / "again", against=tmp_path / "takedown.txt").summary["blocked"] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -261,6 +262,66 @@ def test_many_threads_get_the_answers_that_one_gets(training, tmp_path, photos):
     images = [photo.resize((128, 128)) for photo in photos.values()] * 3
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(guard.check, images)) == [guard.check(image) for image in images]
+
+
+@pytest.fixture
+def updated(photos, tmp_path):
+    """A run over three photos, one with a copy, and its update with another one and a second copy, all with vectors."""
+    coffee, chelsea = photos["coffee"].convert("RGB"), photos["chelsea"].convert("RGB")
+    members = [("0.jpg", encode(chelsea)), ("1.jpg", encode(coffee)), ("2.jpg", encode(coffee.resize((300, 200))))]
+    old = run(write_tar(tmp_path / "old.tar", [*members, ("3.jpg", encode(photos["moon"]))]), tmp_path / "old")
+    old = run(old.config["sources"], tmp_path / "old", embed=Colours())
+    members = [("0.jpg", encode(photos["rocket"])), ("1.jpg", encode(coffee.resize((240, 160))))]
+    return dk.update(old.path, write_tar(tmp_path / "new.tar", members), tmp_path / "new", embed=Colours(), workers=0)
+
+
+def test_a_guard_of_an_update_sees_what_was_trained_on_earlier(updated, photos, tmp_path):
+    old = str(tmp_path / "old")
+    guard = dk.CopyGuard(updated, embedder=Colours(), min_cosine=0.9)
+    assert "6 samples" in repr(guard)
+    found = guard.check(photos["coffee"].rotate(90, expand=True)).nearest
+    assert (found.run, found.sample, found.key, found.group_size, found.kept_key) == (old, 1, "1", 2, "1")
+    assert guard.check(photos["rocket"]).nearest.run is None
+    crop = photos["chelsea"].crop((10, 10, 430, 290))
+    found = guard.check(crop)
+    assert (found.nearest.signal, found.nearest.run, found.nearest.key) == ("colours", old, "0")
+    search = Search(updated.path, embedder=Colours())
+    assert [(each.run, each.sample) for each in search.image(crop, top=1).found] == [(old, 0)]
+    assert [each.run for each in search.named("3").found][:1] == [old]
+    small = search.named("1")
+    assert [(each.run, each.sample) for each in small.found][:2] == [(None, 1), (old, 1)]
+    assert (small.found[0].kept_key, small.found[0].kept_source) == ("1", old)
+    assert f"(remove, kept as 1 of {old}; " in str(small)
+    assert f"(keep, in a group of 2 kept as 1; in the earlier run {old}; " in str(small)
+    assert small._repr_html_().count("<img") == len(small.found)
+    assert not guard.check(photos["camera"]).note
+    shutil.rmtree(old)
+    guard = dk.CopyGuard(updated, embedder=Colours(), min_cosine=0.9)
+    assert f"images of {old}, which the run updates, are not seen: {old} holds no run" in guard.check(crop).note
+    assert old in Search(updated.path, embedder=Colours()).image(crop).notes[0]
+
+
+def test_vectors_of_another_model_in_an_earlier_run_are_not_compared(updated, photos, tmp_path):
+    shutil.rmtree(tmp_path / "old")
+    run(tmp_path / "old.tar", tmp_path / "old")
+    found = dk.CopyGuard(updated, embedder=Colours(), min_cosine=0.9).check(photos["chelsea"].crop((10, 10, 430, 290)))
+    assert not found
+    assert f"{tmp_path / 'old'}, which the run updates, has no vectors of colours" in found.note
+    run(tmp_path / "old.tar", tmp_path / "old", embed=Shuffled("colours"))
+    assert "by the same model" in dk.CopyGuard(updated, embedder=Colours()).check(photos["camera"]).note
+
+
+def test_the_kept_sample_is_named_with_its_shard(photos, tmp_path):
+    coffee = photos["coffee"].convert("RGB")
+    first = write_tar(tmp_path / "a.tar", [("0.jpg", encode(coffee)), ("1.jpg", encode(photos["rocket"]))])
+    second = write_tar(tmp_path / "b.tar", [("0.jpg", encode(photos["moon"])), ("1.jpg", encode(coffee, quality=40))])
+    finished = run([first, second], tmp_path / "run")
+    found = dk.CopyGuard(finished).check(encode(coffee, quality=40)).nearest
+    assert (found.key, found.source) == ("1", str(second))
+    assert (found.kept_key, found.kept_source) == ("0", str(first))
+    assert f"in a group of 2 kept as 0 of {first}; {second})" in str(
+        Search(finished.path).image(encode(coffee, quality=40))
+    )
 
 
 def test_what_is_no_image_is_one_error_below_the_base(training, tmp_path):

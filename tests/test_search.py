@@ -192,8 +192,7 @@ class TestPage:
         status, found = sent(page.url, encode(photos["coffee"].rotate(180)))
         assert status == 200
         assert [each["group_size"] for each in found["found"]] == [2]
-        sample = found["found"][0]["sample"]
-        status, data, headers = ask(page.url, f"images/{sample}")
+        status, data, headers = ask(page.url, f"images/{found['found'][0]['image']}")
         assert (status, headers["Content-Type"]) == (200, "image/jpeg")
         assert max(Image.open(io.BytesIO(data)).size) == 240
         keyed = sent(page.url, b'{"text": "rocket"}', "application/json")[1]

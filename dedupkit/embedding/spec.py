@@ -97,6 +97,11 @@ class Spec:
         return self.scheme in ("precomputed", "python")
 
     @property
+    def made_elsewhere(self) -> bool:
+        """Whether vectors were given to the run, so that the model behind them is not known."""
+        return self.scheme == "precomputed" or (self.scheme == "python" and self.target == "vectors")
+
+    @property
     def fits(self) -> bool:
         """Whether a run fits a projection for it, to its own images."""
         return self.options.get("project") == "copies"

@@ -10,7 +10,7 @@ from itertools import starmap
 from dedupkit.errors import DedupkitError, MissingExtraError, RereadError
 from dedupkit.images import ImageError
 from dedupkit.memorization.extraction import Filter, at_side, tile_distances
-from dedupkit.sources.reread import Originals
+from dedupkit.sources.reread import Images
 from dedupkit.sources.sample import Place
 from dedupkit.verification import Features, features_of, verify_pair
 
@@ -49,7 +49,7 @@ class Again:
             installed. None where all could.
     """
 
-    def __init__(self, generated: Originals, training: Originals) -> None:
+    def __init__(self, generated: Images, training: Images) -> None:
         self.generated, self.training = generated, training
         self.missing: str | None = None
 
@@ -80,7 +80,7 @@ class Again:
         """The files of some generated images; those that cannot be read are left out."""
         return self._read(self.generated, set(samples))
 
-    def _read(self, originals: Originals, samples: set[int]) -> dict[int, bytes]:
+    def _read(self, originals: Images, samples: set[int]) -> dict[int, bytes]:
         def failed(place: Place, error: RereadError) -> None:
             self.missing = str(error)
 

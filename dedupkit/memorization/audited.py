@@ -98,11 +98,14 @@ class Left:
         single: Number of copied training images that have no duplicate under the rule.
         one: Number of copied groups of which the rule keeps one sample at most.
         several: Number of copied groups of which it keeps several.
+        blocked: Number of copied training images that the run blocks; it counts no duplicates of them, so they are in
+            no other count of groups.
     """
 
     single: int
     one: int
     several: int
+    blocked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class Extraction:
         near_training: Number of these prompts of which a member of the clique lies within ``delta`` of the training
             image nearest to it; None where no training image is known or could be read.
         eidetic: For k = 1, 10 and 100, the number of the latter whose training image has at most k copies, itself
-            included, in the run.
+            included, in its run; without images that the run blocks.
     """
 
     tiles: int

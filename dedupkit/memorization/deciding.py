@@ -18,7 +18,6 @@ from dedupkit.memorization.nearest import Nearest
 from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunConfig
 from dedupkit.signals import known_signals
-from dedupkit.store import read_columns
 
 __all__ = [
     "CANDIDATE", "Conditions", "calibrated_threshold", "candidate_bound", "first_in", "floor_of", "overlap",
@@ -129,7 +128,7 @@ def overlap(real: Nearest, near: Neighbours, again: Again) -> dict[int, int]:
         near: The training set.
         again: What reads both.
     """
-    trained = read_columns(near.folder.manifest, ["sha256"])["sha256"]
+    trained = near.stored(["sha256"])["sha256"]
     bytes_at = np.where(real.readable, first_in(real.images["sha256"], trained), -1)
     same = ((real.bits <= _OVERLAP) | (bytes_at >= 0)) & real.readable
     at = np.where(bytes_at >= 0, bytes_at, real.sample)

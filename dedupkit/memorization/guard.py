@@ -145,7 +145,7 @@ class CopyGuard:
         found = [] if code is None else self._near.by_hash(code, self._max_distance)
         if found:
             return CopyCheck(True, self._near.describe(found[0][0], "pdq", found[0][1]), float(self._max_distance))
-        notes = [] if code is not None else [FLAT]
+        notes = self._near.notes(self._name) + ([] if code is not None else [FLAT])
         nearest = None
         if self._name is not None and self._model is not None:
             vector = embed_one(self._model, image)

@@ -85,7 +85,7 @@ def nearest_of(images: RunFolder, near: Neighbours, name: str | None) -> Nearest
             near.refuse_other_length(name, vectors.shape[1])
         for start in range(0, len(with_vector), _QUERIES):
             rows = with_vector[start : start + _QUERIES]
-            samples, scores = near.vectors[name].nearest(vectors[rows].astype(np.float32), 1)
+            samples, scores = near.nearest(name, vectors[rows].astype(np.float32), 1)
             found = samples[:, 0] >= 0
             vector_sample[rows], cosine[rows] = samples[:, 0], np.where(found, np.minimum(scores[:, 0], 1), np.nan)
     return Nearest(table, readable, hash_sample, bits, vector_sample, cosine, int(readable.sum()) - len(hashed))

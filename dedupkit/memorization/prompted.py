@@ -79,7 +79,8 @@ class Prompted:
         cliques = self.cliques
         known = [each for each in cliques if each.to_training is not None]
         close = [each for each in known if (each.to_training or 0.0) <= self.filter.delta]
-        sizes = [near.column("group_size")[each.sample].as_py() or 1 for each in close]
+        counted = [each.sample for each in close if near.column("verdict")[each.sample].as_py() != "blocked"]
+        sizes = [near.column("group_size")[sample].as_py() or 1 for sample in counted]
         return Extraction(
             tiles=self.filter.tiles,
             clique=self.filter.clique,

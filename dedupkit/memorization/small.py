@@ -18,8 +18,7 @@ from dedupkit.memorization.audited import Share, share_of
 from dedupkit.memorization.extraction import adaptive_distance
 from dedupkit.memorization.nearest import Nearest
 from dedupkit.memorization.neighbours import Neighbours
-from dedupkit.sources.reread import Originals
-from dedupkit.store import read_columns
+from dedupkit.sources.reread import Images
 
 __all__ = ["MOST_SIDE", "Small", "SmallTraining"]
 
@@ -62,7 +61,7 @@ class SmallTraining:
     unreadable: int = 0
 
     @classmethod
-    def read(cls, near: Neighbours, originals: Originals, size: tuple[int, int]) -> SmallTraining:
+    def read(cls, near: Neighbours, originals: Images, size: tuple[int, int]) -> SmallTraining:
         """Read the kept training images.
 
         Args:
@@ -78,8 +77,7 @@ class SmallTraining:
                 f"the distance for small images is for sides of up to {MOST_SIDE} pixels, the generated ones have "
                 f"{size[0]}x{size[1]}; leave --adaptive away"
             )
-        verdicts = read_columns(near.folder.manifest, ["verdict"])["verdict"]
-        kept = np.flatnonzero(pc.equal(verdicts, "keep").to_numpy())
+        kept = np.flatnonzero(pc.equal(near.column("verdict"), "keep").to_numpy())
         if len(kept) * size[0] * size[1] * 12 > _MOST_BYTES:
             raise DedupkitError(
                 f"{len(kept):,} training images of {size[0]}x{size[1]} take more than {_MOST_BYTES >> 30} GiB to "
@@ -90,7 +88,7 @@ class SmallTraining:
             raise DedupkitError("fewer than two training images can be read again, so none can be compared")
         return cls(np.array(list(found), np.int64), np.stack(list(found.values())), len(kept) - len(found))
 
-    def compare(self, images: Nearest, originals: Originals) -> Small:
+    def compare(self, images: Nearest, originals: Images) -> Small:
         """The adaptive distance of some images to these."""
         height, width = self.images.shape[1:3]
         rows = np.flatnonzero(images.readable)

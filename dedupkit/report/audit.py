@@ -136,11 +136,20 @@ def _looked(about: dict[str, Any]) -> list[str]:
 
 
 def _group(about: dict[str, Any]) -> str:
+    if about["train_verdict"] == "blocked":
+        return f"the run blocks the training image and counts no duplicates of it{_earlier(about)}"
+    if about["train_verdict"] == "remove" and about["group_kept"] is None:
+        return f"the rule in force keeps {about['kept_key']} of {about['kept_source']} in place of the training image"
     if about["group_kept"] is None:
-        return "no duplicate of the training image is known"
+        return f"no duplicate of the training image is known{_earlier(about)}"
     left = "one" if about["group_kept"] == 1 else f"{about['group_kept']:,}"
     captions, times = about["captions"] or 0, about["caption_count"] or 0
     said = f"{captions:,} captions, the most frequent {times:,} times"
     if captions < 2:
         said = f"one caption, {times:,} times" if captions else "no captions"
-    return f"{about['group_size']:,} copies in the training set ({said}); the rule in force keeps {left}"
+    copies = f"{about['group_size']:,} copies in the training set ({said}); the rule in force keeps {left}"
+    return f"{copies}{_earlier(about)}"
+
+
+def _earlier(about: dict[str, Any]) -> str:
+    return f"; of the earlier run {about['train_run']}" if about["train_run"] else ""

@@ -25,7 +25,7 @@ class SearchPage(LocalPage):
 
     Args:
         find: Function from the bytes of an image file, or from text, to the JSON form of a search result.
-        thumbnail: Function from a sample to the bytes of a JPEG file.
+        thumbnail: Function from a sample, and the earlier run in which it lies if it does, to the bytes of a JPEG file.
         about: What the page says of the run: ``run``, ``samples`` and whether it ``takes_text``.
         port: Port of the page; 0 picks a free one.
 
@@ -38,12 +38,12 @@ class SearchPage(LocalPage):
     def __init__(
         self,
         find: Callable[[bytes | str], dict[str, Any]],
-        thumbnail: Callable[[int], bytes],
+        thumbnail: Callable[[int, str | None], bytes],
         about: dict[str, Any],
         port: int = 0,
     ) -> None:
         self._find, self._thumbnail, self._about = find, thumbnail, about
-        self._shown: set[int] = set()
+        self._shown: dict[tuple[int, str | None], str] = {}
         self._one_at_a_time = threading.Lock()  # a model answers one query after the other
         super().__init__(port)
 
@@ -54,10 +54,11 @@ class SearchPage(LocalPage):
             page = templates().get_template("search.html.j2").render(nonce=nonce, most=MOST_BYTES, **self._about)
             return Reply(page.encode(), "text/html; charset=utf-8", page_policy(nonce))
         name = path.removeprefix("images/")
-        if name == path or name not in map(str, self._shown):
+        shown = next((place for place, number in tuple(self._shown.items()) if number == name), None)
+        if name == path or shown is None:
             return None
         try:
-            return Reply(self._thumbnail(int(name)), "image/jpeg", {"Cache-Control": "private, max-age=3600"})
+            return Reply(self._thumbnail(*shown), "image/jpeg", {"Cache-Control": "private, max-age=3600"})
         except Exception as error:  # a store or a decoder may raise anything; the page shows that it is missing
             return Reply.refusal(HTTPStatus.NOT_FOUND, str(error) or type(error).__name__)
 
@@ -76,5 +77,6 @@ class SearchPage(LocalPage):
                 found = self._find(query)
         except Exception as error:  # a model may raise anything; the page shows it
             return Reply.of_json({"error": str(error) or type(error).__name__})
-        self._shown |= {each["sample"] for each in found["found"]}
+        for each in found["found"]:
+            each["image"] = self._shown.setdefault((each["sample"], each["run"]), str(len(self._shown)))
         return Reply.of_json(found)

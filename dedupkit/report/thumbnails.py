@@ -14,7 +14,7 @@ from dedupkit.errors import RereadError
 from dedupkit.images import ImageError, open_image, thumbnail
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.sources.again import Moved
-from dedupkit.sources.reread import Originals
+from dedupkit.sources.reread import Images, Originals
 from dedupkit.sources.sample import Place
 
 __all__ = ["Thumbnails"]
@@ -26,7 +26,7 @@ class Thumbnails:
     """Thumbnails of a run's samples as ``data:`` addresses.
 
     Args:
-        run: The run folder.
+        run: The run folder, or what reads its images.
         side: Side of the square that a thumbnail fits in, in pixels.
         moved: Where the data lies now, if it moved since the run.
 
@@ -34,7 +34,7 @@ class Thumbnails:
         missing: Reason why a sample has no thumbnail, by sample.
     """
 
-    def __init__(self, run: Path, side: int = 160, moved: Moved | None = None) -> None:
+    def __init__(self, run: Path | Images, side: int = 160, moved: Moved | None = None) -> None:
         self._run = run
         self._side = side
         self._moved = moved
@@ -45,7 +45,7 @@ class Thumbnails:
         wanted = np.unique(np.fromiter(samples, np.int64))
         if not len(wanted):
             return {}
-        originals = Originals(RunFolder(self._run), self._moved)
+        originals = Originals(RunFolder(self._run), self._moved) if isinstance(self._run, Path) else self._run
         found: dict[int, str] = {}
         waiting: deque[tuple[int, Future[tuple[str, str | None]]]] = deque()
 

@@ -10,7 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,19 @@ from dedupkit.sources.again import Moved, find_again
 from dedupkit.sources.sample import Place, Sample, Shard
 from dedupkit.store import read_columns
 
-__all__ = ["Originals", "Scanned", "places_of", "read_images", "read_samples"]
+__all__ = ["Failed", "Images", "Originals", "Scanned", "places_of", "read_images", "read_samples"]
 
 _COLUMNS = ("key", "offset", "nbytes", "sha256", "format")
 
 Failed = Callable[[Place, RereadError], None]
+
+
+class Images(Protocol):
+    """Images that are read again by the numbers of their samples."""
+
+    def read(self, samples: Iterable[int], failed: Failed | None = None) -> Iterator[tuple[Place, bytes]]:
+        """Read the images of some samples; see :func:`read_images`."""
+        ...
 
 
 class Originals:

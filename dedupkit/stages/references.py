@@ -214,17 +214,12 @@ def _vectors_key(folder: RunFolder, config: RunConfig, name: str) -> str:
 def _same_model(job: Job, folder: RunFolder, config: RunConfig, name: str) -> bool:
     """Whether the vectors of a run can be compared with the job's; of vectors made elsewhere that cannot be known."""
     spec, other = job.embedders[name], config.embedders[name]
-    if isinstance(job.given.get(name), Precomputed) or _made_elsewhere(spec) or _made_elsewhere(other):
+    if isinstance(job.given.get(name), Precomputed) or any(parse_spec(each).made_elsewhere for each in (spec, other)):
         return True
     try:
         return (spec == other or embedder_key(spec) == embedder_key(other)) and made_by_model(folder, config, name)
     except (DedupkitError, OSError):
         return False
-
-
-def _made_elsewhere(spec: str) -> bool:
-    parsed = parse_spec(spec)
-    return parsed.scheme == "precomputed" or (parsed.scheme == "python" and parsed.target == "vectors")
 
 
 def _check_same(reference: Reference, before: Scanned, now: Scanned, active: NDArray[np.bool_]) -> None:

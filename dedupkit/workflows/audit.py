@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from dedupkit.memorization.deciding import (
 )
 from dedupkit.memorization.guard import no_threshold
 from dedupkit.memorization.nearest import Nearest, nearest_of
-from dedupkit.memorization.neighbours import Neighbours
+from dedupkit.memorization.neighbours import Neighbours, TrainingImages
 from dedupkit.memorization.prompted import compare_generations
 from dedupkit.memorization.small import Small, SmallTraining
 from dedupkit.runfolder import RunFolder
@@ -40,6 +41,8 @@ from dedupkit.workflows.audit_table import Decided
 from dedupkit.workflows.dedup import dedup
 
 __all__ = ["AuditOptions", "AuditResult", "audit"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 Images = str | Path | Sequence[str | Path]
 
@@ -108,9 +111,9 @@ class _Audit:
     ) -> None:
         self.near, self.home, self.options, self._moved = near, home, options, moved
         self._shown = shown
-        self.training = Originals(near.folder, moved)
+        self.training = TrainingImages(near, moved)
         self.name, self._model = model
-        self.notes: list[str] = [] if self.name is not None else [no_vectors(near)]
+        self.notes = near.notes(self.name) + ([] if self.name is not None else [no_vectors(near)])
 
     def search(self, images: Images, part: str, device: str | None, workers: int | None) -> tuple[Nearest, Again]:
         """Scan and embed images into a run of their own, and search for each."""
@@ -129,7 +132,7 @@ class _Audit:
         return found, Again(Originals(RunFolder(done.path)), self.training)
 
     def refuse_overlap(self, held: Nearest, again: Again) -> None:
-        """Raise DedupkitError where real images are in the training set, and write their keys into ``overlap.txt``."""
+        """Raise DedupkitError where real images are in the training set, and list them in ``overlap.txt``."""
         (self.home / "overlap.txt").unlink(missing_ok=True)
         found = overlap(held, self.near, again)
         if again.missing is not None:
@@ -138,13 +141,15 @@ class _Audit:
             )
         if not found:
             return
-        keys = held.images["key"].to_pylist()
+        keys, sources = (held.images[name].to_pylist() for name in ("key", "source"))
         with atomic_path(self.home / "overlap.txt") as temporary:
-            temporary.write_text("".join(f"{keys[row]}\n" for row in sorted(found)), "utf-8")
+            lines = (f"{_on_one_line(sources[row])}\t{_on_one_line(keys[row])}\n" for row in sorted(found))
+            temporary.write_text("".join(lines), "utf-8")
         row = min(found)
+        trained = self.near.describe(found[row], "pdq", 0.0)
         raise DedupkitError(
             f"{len(found):,} of {int(held.readable.sum()):,} real images are in the training set ({keys[row]} is "
-            f"{self.near.column('key')[found[row]].as_py()} there), so they give no false-alarm rate; take images "
+            f"{trained.key} of {trained.source}), so they give no false-alarm rate; take images "
             f"that were not trained on, without those that {join(self._shown, 'overlap.txt')} lists"
         )
 
@@ -164,8 +169,13 @@ class _Audit:
         real = None if held is None else held[0]
         decided = Decided(made, copy, conditions.cosine, real, seen, prompted, small)
         groups = CopiedGroups(self.near, made.sample[copy])
-        hashes = groups.hashes(self.near.folder)
-        extraction = prompted.result(self.near)
+        hashes = groups.hashes()
+        extraction, left = prompted.result(self.near), groups.left()
+        if left.blocked:
+            self.notes.append(
+                f"{left.blocked:,} copied training images are blocked in the run, which counts no duplicates of them: "
+                "they are in takedown.txt and in no group; audit against the run that was trained on to count them"
+            )
         readable = int(made.readable.sum())
         result = AuditResult(
             run=self.near.folder.shown,
@@ -182,7 +192,7 @@ class _Audit:
             sscd=sscd_shares(self.near.config, self.name, made),
             groups=len(groups),
             eidetic=groups.eidetic(),
-            left=groups.left(),
+            left=left,
             floor=floor,
             extraction=extraction,
             adaptive=adaptive,
@@ -235,6 +245,11 @@ class _Audit:
         small = training.compare(made, again.generated)
         real = None if held is None else training.compare(held[0], held[1].generated).extracted
         return small, Adaptive(small.extracted, real)
+
+
+def _on_one_line(text: str) -> str:
+    """A text with control characters, such as tabs and line feeds, escaped."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _prompted(made: Nearest) -> int:

@@ -13,7 +13,7 @@ from pyarrow import csv
 from dedupkit.memorization.audited import AuditResult
 from dedupkit.memorization.guard import MAX_DISTANCE
 from dedupkit.memorization.nearest import Nearest
-from dedupkit.memorization.neighbours import Neighbours
+from dedupkit.memorization.neighbours import Neighbours, TrainingImages
 from dedupkit.report.audit import PAIR_SIDE, Side, pairs_of, write_audit_page
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.sources.again import Moved
@@ -65,7 +65,7 @@ class AuditFiles:
         middles = pairs_of(table, [(each.middle, each.sample) for each in cliques], cliques, of)
         sides = (
             Side(Thumbnails(self.home / "generated", PAIR_SIDE), found.made.images["key"]),
-            Side(Thumbnails(self.near.folder.path, PAIR_SIDE, self.moved), self.near.column("key")),
+            Side(Thumbnails(TrainingImages(self.near, self.moved), PAIR_SIDE), self.near.column("key")),
         )
         write_audit_page(self.home / "audit.html", result, (pairs_of(table, shown, [], of), middles), sides)
         write_json(self.home / "audit.json", result.to_json())

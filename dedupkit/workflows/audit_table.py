@@ -33,7 +33,10 @@ SCHEMA = pa.schema(
         ("cosine", pa.float32()),
         ("train_key", pa.string()),
         ("train_source", pa.string()),
+        ("train_run", pa.string()),
+        ("train_verdict", pa.string()),
         ("kept_key", pa.string()),
+        ("kept_source", pa.string()),
         ("group", pa.int64()),
         ("group_size", pa.int32()),
         ("group_kept", pa.int32()),
@@ -47,6 +50,7 @@ SCHEMA = pa.schema(
         ("clique", pa.int32()),
         ("adaptive", pa.float32()),
         ("adaptive_key", pa.string()),
+        ("adaptive_source", pa.string()),
     ]
 )
 """Columns of ``audit.parquet`` and ``audit.csv``; docs/memorization.md says what each holds."""
@@ -61,6 +65,7 @@ PROMPT_SCHEMA = pa.schema(
         ("width", pa.float32()),
         ("middle_key", pa.string()),
         ("train_key", pa.string()),
+        ("train_source", pa.string()),
         ("tile_distance", pa.float32()),
     ]
 )
@@ -102,7 +107,7 @@ def audit_table(near: Neighbours, found: Decided, max_distance: int, name: str |
     made, samples = found.made, found.made.sample
     floors = _floors(made, found.real)
     groups = near.column("group").take(pa.array(samples[samples >= 0])).drop_null().to_numpy()
-    facts = group_facts(near.folder, groups)
+    facts = group_facts(near, groups)
     cliques = {row: len(each.clique) for each in found.prompted.cliques for row in each.clique}
     texts = {name: made.images[name].to_pylist() for name in ("key", "source", "caption", "reason")}
     rows: list[dict[str, Any]] = []
@@ -120,7 +125,7 @@ def audit_table(near: Neighbours, found: Decided, max_distance: int, name: str |
         if readable and sample >= 0:
             by_hash = made.hash_sample[row] >= 0
             each = near.describe(sample, "pdq" if by_hash else name or "", 0.0)
-            group = facts.get(each.group) if each.group is not None else None
+            group = facts.get(near.column("group")[sample].as_py())
             pair = found.seen.get((row, sample))
             line |= {
                 "signal": each.signal,
@@ -129,9 +134,12 @@ def audit_table(near: Neighbours, found: Decided, max_distance: int, name: str |
                 "floor": None if floors is None else float(floors[row]),
                 "train_key": each.key,
                 "train_source": each.source,
+                "train_run": each.run,
+                "train_verdict": each.verdict,
                 "kept_key": each.kept_key,
+                "kept_source": each.kept_source,
                 "group": each.group,
-                "group_size": each.group_size,
+                "group_size": None if each.verdict == "blocked" else each.group_size,
                 "group_kept": None if group is None else group["kept"],
                 "one_left": None if group is None else group["kept"] <= 1,
                 "captions": None if group is None else group["captions"],
@@ -141,15 +149,16 @@ def audit_table(near: Neighbours, found: Decided, max_distance: int, name: str |
             if pair is not None:
                 line |= {"verified": pair.verified, "relation": pair.relation, "tile_distance": pair.tile_distance}
         if found.small is not None and found.small.sample[row] >= 0:
+            nearest = int(found.small.sample[row])
             line["adaptive"] = float(found.small.distance[row])
-            line["adaptive_key"] = near.column("key")[int(found.small.sample[row])].as_py()
+            line |= {f"adaptive_{name}": near.column(name)[nearest].as_py() for name in ("key", "source")}
         rows.append(line)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def prompt_table(near: Neighbours, made: Nearest, prompted: Prompted) -> pa.Table:
     """One row for each prompt whose generations were compared, in the order of their text."""
-    keys, trained = made.images["key"], near.column("key")
+    keys, trained, sources = made.images["key"], near.column("key"), near.column("source")
     rows = [
         {
             "prompt": each.prompt,
@@ -160,6 +169,7 @@ def prompt_table(near: Neighbours, made: Nearest, prompted: Prompted) -> pa.Tabl
             "width": each.width,
             "middle_key": keys[each.middle].as_py(),
             "train_key": trained[each.sample].as_py() if each.sample >= 0 else None,
+            "train_source": sources[each.sample].as_py() if each.sample >= 0 else None,
             "tile_distance": each.to_training,
         }
         for each in prompted.prompts

@@ -20,7 +20,7 @@ from dedupkit.embedding import Embedder
 from dedupkit.errors import DedupkitError, RereadError
 from dedupkit.images import ImageError, open_image, thumbnail
 from dedupkit.memorization.guard import without_vectors
-from dedupkit.memorization.neighbours import Neighbour, Neighbours
+from dedupkit.memorization.neighbours import Neighbour, Neighbours, TrainingImages
 from dedupkit.memorization.queries import (
     FLAT,
     NO_VECTOR,
@@ -34,7 +34,6 @@ from dedupkit.memorization.queries import (
 from dedupkit.report.thumbnails import Thumbnails
 from dedupkit.runfolder import RunFolder
 from dedupkit.sources.again import Moved
-from dedupkit.sources.reread import Originals
 
 __all__ = ["Search", "SearchResult"]
 
@@ -69,13 +68,17 @@ class SearchResult:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready object."""
-        found = [each.to_json() | {"in_words": each.in_words()} for each in self.found]
+        found = [
+            each.to_json() | {"in_words": each.in_words(), "verdict_in_words": each.verdict_in_words()}
+            for each in self.found
+        ]
         return {"query": self.query, "run": self.run, "found": found, "notes": list(self.notes)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SearchResult:
         """Read what :meth:`to_json` gives."""
-        rows = [{name: each for name, each in row.items() if name != "in_words"} for row in value["found"]]
+        words = ("in_words", "verdict_in_words")
+        rows = [{name: each for name, each in row.items() if name not in words} for row in value["found"]]
         return cls(value["query"], tuple(map(Neighbour.from_json, rows)), tuple(value["notes"]), value["run"])
 
     def __str__(self) -> str:
@@ -84,17 +87,22 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         folder = self.folder or RunFolder(self.run).path
-        images = Thumbnails(folder, moved=self.moved).get(each.sample for each in self.found)
+        images: dict[tuple[str | None, int], str] = {}
+        for run in {each.run for each in self.found}:
+            thumbnails = Thumbnails(folder if run is None else RunFolder(run).path, moved=self.moved)
+            made = thumbnails.get(each.sample for each in self.found if each.run == run)
+            images |= {(run, sample): address for sample, address in made.items()}
         rows = []
         for each in self.found:
-            image = f"<img src='{images[each.sample]}' alt=''>" if each.sample in images else "no image"
+            made_of = images.get((each.run, each.sample))
+            image = "no image" if made_of is None else f"<img src='{made_of}' alt=''>"
             rows.append(f"<tr><td>{image}</td><td>{html.escape(_line(each))}</td></tr>")
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         return f"<table>{''.join(rows)}</table>{notes}"
 
 
 class Search:
-    """A finished run that answers queries; the look-ups are made at first use and kept in its folder.
+    """A finished run that answers queries, with the runs that it updates; look-ups are made at first use and kept.
 
     Args:
         run: The run folder.
@@ -122,7 +130,7 @@ class Search:
     ) -> None:
         self._near = Neighbours(run)
         self._device, self._moved = device, source
-        self._originals: Originals | None = None
+        self._images: TrainingImages | None = None
         self._name = embedder.name if embedder is not None else first_model(self._near.config)
         self._given = embedder
         self._models: dict[str, Embedder] = {} if embedder is None else {embedder.name: embedder}
@@ -177,7 +185,7 @@ class Search:
             code = hash_of(image)
         except ImageError as error:
             raise ImageError(f"{query} cannot be searched for: {error}") from error
-        notes = [] if code is not None else [FLAT]
+        notes = self._near.notes(self._name) + ([] if code is not None else [FLAT])
         found = [] if code is None else [(at, "pdq", float(bits)) for at, bits in self._near.by_hash(code, _RADIUS)]
         if self._name is None:
             notes.append(without_vectors(self._near, "in Python, Search(run, embedder=…) takes it"))
@@ -202,7 +210,7 @@ class Search:
         model: Any = self._loaded(names[0])
         words = text.encode("utf-8", "replace").decode()  # what is typed need not be Unicode
         vector = np.asarray(model.encode_text([words])[0], np.float32)
-        return self._result(text, self._by_vector(names[0], vector, [], top), [])
+        return self._result(text, self._by_vector(names[0], vector, [], top), self._near.notes(names[0]))
 
     @property
     def path(self) -> Path:
@@ -223,19 +231,24 @@ class Search:
         """Load the model and compile the loops, so that the first answer takes no longer than the next."""
         self.image(Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)))
 
-    def thumbnail(self, sample: int, side: int = 240) -> bytes:
+    def thumbnail(self, sample: int, side: int = 240, run: str | None = None) -> bytes:
         """A sample as a small JPEG file.
+
+        Args:
+            sample: Row number in its run.
+            side: Side of the square that it fits in, in pixels.
+            run: The earlier run in which it lies; None for the run that is searched.
 
         Raises:
             RereadError: It cannot be read again.
             ImageError: It cannot be shown.
         """
-        return thumbnail(open_image(self._read(sample)), side)
+        return thumbnail(open_image(self._read(self._near.number(sample, run))), side)
 
     def _read(self, sample: int) -> bytes:
-        if self._originals is None:
-            self._originals = Originals(RunFolder(self._near.folder.path), self._moved)
-        _, data = next(iter(self._originals.read([sample])))
+        if self._images is None:
+            self._images = TrainingImages(self._near, self._moved)
+        _, data = next(iter(self._images.read([sample])))
         return data
 
     def _text_names(self) -> list[str]:
@@ -264,7 +277,8 @@ class Search:
             note = f"{len(problems):,} of the {len(named):,} samples of this key cannot be read: {problems[0]}"
             near = replace(near, notes=(*near.notes, note))
         itself = tuple(self._near.describe(sample, "key", 0.0) for sample in named)
-        others = tuple(each for each in near.found if each.sample not in named)
+        places = {(each.run, each.sample) for each in itself}
+        others = tuple(each for each in near.found if (each.run, each.sample) not in places)
         return replace(near, found=(itself + others)[:top])
 
     def _by_vector(self, name: str, vector: NDArray[np.float32], before: list[_Found], top: int) -> list[_Found]:
@@ -290,9 +304,8 @@ class Search:
 
 
 def _line(each: Neighbour) -> str:
-    group = "" if each.group_size < 2 else f", in a group of {each.group_size:,} kept as {each.kept_key}"
     caption = "" if not each.caption else f"  {' '.join(each.caption.split())[:100]}"
-    return f"{each.in_words()}  {each.key}  ({each.verdict}{group}; {each.source}){caption}"
+    return f"{each.in_words()}  {each.key}  ({each.verdict_in_words()}; {each.source}){caption}"
 
 
 def _fetched(url: str) -> bytes:

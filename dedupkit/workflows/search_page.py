@@ -28,7 +28,7 @@ def search_page(search: Search, *, top: int = 20, port: int = 0) -> SearchPage:
         return found.to_json()
 
     about = {"run": str(search.path), "samples": search.samples, "takes_text": search.takes_text}
-    return SearchPage(find, search.thumbnail, about, port)
+    return SearchPage(find, lambda sample, run: search.thumbnail(sample, run=run), about, port)
 
 
 def serve_search(search: Search, *, top: int = 20, port: int = 0, tell: Callable[[str], None] = print) -> None:
