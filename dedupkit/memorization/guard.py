@@ -72,7 +72,8 @@ class CopyGuard:
     for hashes and 2·d bytes for vectors of d values in files that are mapped, and keys, captions and groups in memory.
 
     Args:
-        run: A finished run over the training set: the folder, or the object that ``dedup`` returns.
+        run: A finished run over the training set: the folder, or the object that ``dedup`` returns. Those that it
+            updates are asked too.
         max_distance: Largest distance of PDQ hashes of a copy, in bits.
         min_cosine: Least cosine of the vectors of a copy. By default the bound that the rule of the run states for the
             embedder alone, or 0.75 for SSCD, or 0.796 for ``copy`` in runs of up to some 17,000 samples, of which an

@@ -68,7 +68,7 @@ def audit(
 
     Args:
         generated: Folders or shards of generated images, with their prompts as captions where there are any.
-        against: A finished run over the training set.
+        against: A finished run over the training set; those that it updates are searched too.
         out: The folder to write into, or its URL in an object store: ``audit.parquet``, ``audit.csv``,
             ``audit.json``, ``audit.html``, ``takedown.txt``, and ``prompts.parquet`` where prompts have enough
             generations for a clique.
