@@ -636,6 +636,20 @@ def test_parquet_written_by_datasets(tmp_path: Path, images: list[bytes]) -> Non
     assert [sample.caption for sample in samples] == list("abcdef")
 
 
+@pytest.mark.parametrize("kind", ["parquet with images", "tar beside its metadata"])
+def test_of_parquet_only_the_columns_that_are_named_are_read(tmp_path: Path, images: list[bytes], kind: str) -> None:
+    columns = {"key": ["00000", "00001"], "status": ["success"] * 2, "score": [1, 2], "mask": ["m", "n"]}
+    if kind == "parquet with images":
+        columns |= {"jpg": images[:2]}
+    else:
+        write_tar(tmp_path / "00000.tar", named(images[:2]))
+    pq.write_table(pa.table(columns), tmp_path / "00000.parquet")
+    (shard,) = find_shards(tmp_path)
+    found = [dict(sample.extra) for sample in shard.read(extra=["score"])]
+    assert [extra["score"] for extra in found] == [1, 2] and not any("mask" in extra for extra in found)
+    assert [sample.extra["mask"] for sample in shard.read(extra=True)] == ["m", "n"]
+
+
 def test_rows_without_bytes_say_so(tmp_path: Path, images: list[bytes]) -> None:
     path = tmp_path / "0.parquet"
     column = pa.array([{"bytes": images[0], "path": None}, {"bytes": None, "path": "x.jpg"}, None])

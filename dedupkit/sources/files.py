@@ -16,7 +16,7 @@ from dedupkit.sources.columns import as_score, as_text, clean_text, first_presen
 from dedupkit.sources.img2dataset import Metadata, parse_json
 from dedupkit.sources.keys import name_of, text_of
 from dedupkit.sources.limits import MAX_IMAGE_BYTES, too_large
-from dedupkit.sources.sample import NOTHING, PassedOver, Place, Sample, ShardError, as_shard_errors
+from dedupkit.sources.sample import NOTHING, Extra, PassedOver, Place, Sample, ShardError, as_shard_errors
 
 __all__ = ["FolderShard", "folder_shards", "img2dataset_files"]
 
@@ -66,13 +66,13 @@ class FolderShard:
         """A digest of the captions that come from files of their own, and of the folders that could not be read."""
         return _digest([self.captions, self.unread, self.states]) if self.captions or self.unread or self.states else ""
 
-    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+    def read(self, *, extra: Extra = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """One sample a file, in name order; then img2dataset's rows that have no file, and folders not listed."""
         if passed_over is not None and self.passed_over[0]:
             passed_over.add(text_of(self.passed_over[1]), self.passed_over[0])
         return as_shard_errors(self._read(extra))
 
-    def _read(self, extra: bool) -> Iterator[Sample]:
+    def _read(self, extra: Extra) -> Iterator[Sample]:
         metadata = Metadata(self.metadata, extra=extra)
         for name in self.names:
             yield self._sample(name, metadata.take(self._key(name)), extra)
@@ -105,7 +105,7 @@ class FolderShard:
         """img2dataset names a file by its key; in any other folder the name is the key."""
         return name.rpartition(".")[0] if self.metadata else name
 
-    def _sample(self, name: str, row: dict[str, Any], extra: bool) -> Sample:
+    def _sample(self, name: str, row: dict[str, Any], extra: Extra) -> Sample:
         stem, _, extension = name.rpartition(".")
         extension = extension.lower()
         members: dict[str, bytes] = {}

@@ -11,7 +11,7 @@ from dedupkit import store
 from dedupkit.sources.arrow import as_rows
 from dedupkit.sources.columns import READ_COLUMNS, as_score, as_text, clean_text, first_present
 from dedupkit.sources.keys import text_of
-from dedupkit.sources.sample import Sample, ShardError
+from dedupkit.sources.sample import Extra, Sample, ShardError, is_asked
 
 __all__ = ["Metadata", "parse_json"]
 
@@ -34,13 +34,13 @@ class Metadata:
 
     Args:
         path: the Parquet file; None where the shard has none.
-        extra: Whether all columns are read, not only those that the manifest has.
+        extra: Which columns are read beside those that the manifest has.
 
     Attributes:
         problem: why the file cannot be read; None where it can, or is not img2dataset's.
     """
 
-    def __init__(self, path: str | None, *, extra: bool = False) -> None:
+    def __init__(self, path: str | None, *, extra: Extra = False) -> None:
         self.problem: str | None = None
         self._extra = extra
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -61,7 +61,8 @@ class Metadata:
             file = pq.ParquetFile(stream)
             names = file.schema_arrow.names
             if "key" in names:
-                for row in as_rows(file.read(columns=[name for name in names if self._extra or name in _WANTED])):
+                wanted = [name for name in names if name in _WANTED or is_asked(name, self._extra)]
+                for row in as_rows(file.read(columns=wanted)):
                     self._rows[clean_text(row["key"]) or ""].append(row)
 
     def __bool__(self) -> bool:

@@ -26,7 +26,7 @@ from dedupkit.sources.around import AroundShard
 from dedupkit.sources.columns import ALIASES, as_score, as_text, clean_text
 from dedupkit.sources.keys import text_of, unique_key
 from dedupkit.sources.parquet import ParquetShard
-from dedupkit.sources.sample import PassedOver, Sample, Shard
+from dedupkit.sources.sample import Extra, PassedOver, Sample, Shard
 
 __all__ = ["Images", "TemporaryFolder", "file_of", "images_in", "laid_down", "lay_down"]
 
@@ -166,7 +166,7 @@ class _ImagesShard(AroundShard):
         """None: other images would have another name."""
         return ()
 
-    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+    def read(self, *, extra: Extra = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """The file's samples; see :meth:`dedupkit.sources.Shard.read`."""
         return self.shard.read(extra=extra, passed_over=passed_over)
 

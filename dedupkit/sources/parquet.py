@@ -23,7 +23,17 @@ from dedupkit.sources.columns import (
 )
 from dedupkit.sources.keys import text_of, unique_key
 from dedupkit.sources.limits import MAX_IMAGE_BYTES, too_large
-from dedupkit.sources.sample import NOTHING, NoImagesError, PassedOver, Place, Sample, ShardError, as_shard_errors
+from dedupkit.sources.sample import (
+    NOTHING,
+    Extra,
+    NoImagesError,
+    PassedOver,
+    Place,
+    Sample,
+    ShardError,
+    as_shard_errors,
+    is_asked,
+)
 
 __all__ = ["ParquetShard", "image_column"]
 
@@ -61,13 +71,13 @@ class ParquetShard:
         """Nothing."""
         return ""
 
-    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+    def read(self, *, extra: Extra = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """One sample a row, in row order."""
         if passed_over is not None and self.beside[0]:
             passed_over.add(text_of(self.beside[1]), self.beside[0])
         return as_shard_errors(self._read(extra))
 
-    def _read(self, extra: bool) -> Iterator[Sample]:
+    def _read(self, extra: Extra) -> Iterator[Sample]:
         with store.open_binary(self.path) as stream:
             file = _opened(stream)
             schema = file.schema_arrow
@@ -78,7 +88,8 @@ class ParquetShard:
             states = keyed and "error_message" in schema.names  # else a column of the user's own may be called status
             wanted = READ_COLUMNS | {column, "key", "status", "error_message"}
             names = [name for name in schema.names if name in wanted]
-            others = self._others([name for name in schema.names if name not in wanted]) if extra else repeat({})
+            more = [name for name in schema.names if name not in wanted and is_asked(name, extra)]
+            others = self._others(more) if extra else repeat({})
             named: dict[str, int] = {}
             number = 0
             for batch in _batches(file, names, range(file.num_row_groups)):

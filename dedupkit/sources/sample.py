@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from dedupkit.errors import DedupkitError
 
-__all__ = ["NOTHING", "NoImagesError", "PassedOver", "Place", "Sample", "Shard", "ShardError", "as_shard_errors",
-    "paths_to_ask",
+__all__ = ["NOTHING", "Extra", "NoImagesError", "PassedOver", "Place", "Sample", "Shard", "ShardError",
+    "as_shard_errors", "is_asked", "paths_to_ask",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 NOTHING = (0, "")
 """Nothing was passed over in a folder: a count and a name."""
+
+Extra = bool | Collection[str]
+"""Whether ``Sample.extra`` is filled in, or the names that it must have where the source has them."""
 
 
 class ShardError(DedupkitError, OSError):
@@ -40,7 +43,8 @@ class Sample:
         uid: the data set's own identifier.
         clip_score: image-text similarity that the source states.
         offset: position of the image's bytes in the shard, where a later pass can seek there.
-        extra: where it was asked for, all columns of the source's row but the image, under their own names.
+        extra: where it was asked for, columns of the source's row but the image, under their own names: all, or those
+            that were named, at least.
         transient: whether the error may pass: the next run tries again.
     """
 
@@ -119,11 +123,11 @@ class Shard(Protocol):
     def settings(self) -> str:
         """What else its samples depend on, e.g. a digest of captions that were read elsewhere; mostly empty."""
 
-    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+    def read(self, *, extra: Extra = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """Yield the samples in a stable order.
 
         Args:
-            extra: Fill in ``Sample.extra``.
+            extra: Fill in ``Sample.extra``; columns that are named, at least.
             passed_over: Counts what is neither a sample nor a part of one.
 
         Raises:
@@ -141,6 +145,11 @@ class Shard(Protocol):
         Raises:
             OSError: the rest of the shard cannot be read.
         """
+
+
+def is_asked(name: str, extra: Extra) -> bool:
+    """Whether a column is one of those that ``Sample.extra`` must have."""
+    return extra if isinstance(extra, bool) else name in extra
 
 
 def paths_to_ask(shard: Shard) -> tuple[str, ...]:

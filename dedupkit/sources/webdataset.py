@@ -17,7 +17,7 @@ from dedupkit.sources.columns import IMAGE_EXTENSIONS, as_score, as_text, clean_
 from dedupkit.sources.img2dataset import Metadata, parse_json
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.limits import MAX_IMAGE_BYTES, MAX_MEMBERS, too_large
-from dedupkit.sources.sample import NOTHING, PassedOver, Place, Sample, ShardError, as_shard_errors
+from dedupkit.sources.sample import NOTHING, Extra, PassedOver, Place, Sample, ShardError, as_shard_errors
 from dedupkit.sources.tar_stream import TarMember, TrailingDataError, iter_tar
 
 __all__ = ["TarShard", "split_name"]
@@ -56,7 +56,7 @@ class TarShard:
         """Nothing."""
         return ""
 
-    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+    def read(self, *, extra: Extra = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """The tar's samples in its order, then the rows of the metadata that have no image in it."""
         if passed_over is not None and self.beside[0]:
             passed_over.add(text_of(self.beside[1]), self.beside[0])
@@ -93,7 +93,7 @@ class TarShard:
         for place in wanted.values():
             yield place, ShardError("it is no longer in the archive")
 
-    def _samples(self, metadata: Metadata, passed_over: PassedOver | None, extra: bool) -> Iterator[Sample]:
+    def _samples(self, metadata: Metadata, passed_over: PassedOver | None, extra: Extra) -> Iterator[Sample]:
         seekable = not self._is_compressed()
         for group in self._grouped(passed_over):
             yield _sample(group, metadata.take(group.key) if metadata else {}, seekable=seekable, extra=extra)
@@ -167,7 +167,7 @@ def split_name(name: str) -> tuple[str, str] | None:
     return folder + slash + stem, extension.lower()
 
 
-def _sample(group: _Group, row: dict[str, Any], *, seekable: bool, extra: bool) -> Sample:
+def _sample(group: _Group, row: dict[str, Any], *, seekable: bool, extra: Extra) -> Sample:
     key = group.key
     members: dict[str, bytes] = {}
     errors = [group.problem] if group.problem else []

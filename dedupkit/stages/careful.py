@@ -12,7 +12,7 @@ from dedupkit.engine.process import describe_ending
 from dedupkit.signals import Signal
 from dedupkit.sources import Sample, Shard, ShardError
 from dedupkit.sources.around import AroundShard
-from dedupkit.sources.sample import PassedOver
+from dedupkit.sources.sample import Extra, PassedOver
 from dedupkit.stages.scan import scan_sample
 
 __all__ = ["CarefulShard", "ending_of"]
@@ -34,7 +34,7 @@ class CarefulShard(AroundShard):
     notes: str
     end: tuple[int, str] | None = None
 
-    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+    def read(self, *, extra: Extra = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """Yield the shard's samples; see :meth:`dedupkit.sources.Shard.read`."""
         samples = self.shard.read(extra=extra, passed_over=passed_over)
         count = 0

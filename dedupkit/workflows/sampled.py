@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from dedupkit.errors import DedupkitError
 from dedupkit.sources import Sample, Shard
 from dedupkit.sources.around import AroundShard
-from dedupkit.sources.sample import PassedOver
+from dedupkit.sources.sample import Extra, PassedOver
 from dedupkit.store import read_columns
 
 __all__ = ["HEADERS", "Beginning", "Looking", "caption_words", "measure_looking", "vector_length"]
@@ -42,7 +42,7 @@ class Beginning(AroundShard):
     nbytes: int = 0
     ended: bool = field(default=True)
 
-    def read(self, *, extra: bool = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
+    def read(self, *, extra: Extra = False, passed_over: PassedOver | None = None) -> Iterator[Sample]:
         """Yield its first samples; see :class:`dedupkit.sources.Shard`."""
         self.count = self.nbytes = 0
         self.ended = True
