@@ -9,11 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import command, encode, manifest, one_line, run, verdicts, write_tar
+from helpers import command, encode, manifest, one_line, run, snapshot, verdicts, write_tar
 from PIL import Image
 
 import dedupkit as dk
+from dedupkit.embedding.fitted import made_by_model
+from dedupkit.engine.marker import read_marker, write_marker
 from dedupkit.errors import DedupkitError, RuleError
+from dedupkit.runfolder import RunFolder
 from dedupkit.workflows.metadata import clean_lists
 
 SCORES: dict[str, Any] = {"a": 4.5, "b": "6.25", "c": None, "d": 9, "e": 2}
@@ -92,6 +95,81 @@ def test_a_column_that_a_run_has_not_stored_is_read_by_a_second_call_and_then_st
     back = run(tar, tmp_path / "run")
     assert verdicts(back)["a"] == "keep" and samples.stat().st_mtime_ns == written  # nothing is read again
     assert verdicts(back.rethreshold("copies", keep="-meta:aesthetic")) == KEPT
+
+
+def test_naming_a_column_computes_no_vectors_and_pairs_again(tar: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options: dict[str, Any] = {"rule": "copy>=0.9 or pdq<=8", "embed": "copy"}
+    run(tar, tmp_path / "run", **options)
+    done = tmp_path / "run" / ".done"
+    later = [path for path in done.rglob("*.json") if path.parts[-2] in ("embed-copy", "match")]
+    assert len(later) == 3
+    written = {path: path.stat().st_mtime_ns for path in later}
+    again = run(tar, tmp_path / "run", keep="-meta:aesthetic", **options)
+    assert verdicts(again) == KEPT
+    assert {path: path.stat().st_mtime_ns for path in later} == written
+    folder = RunFolder(again.path)
+    assert made_by_model(folder, folder.read_config(), "copy")
+
+
+def test_a_mistyped_column_leaves_a_finished_run_as_it_is(tar: Path, tmp_path: Path) -> None:
+    finished = run(tar, tmp_path / "run")
+    before = snapshot(tmp_path / "run" / "samples")
+    with pytest.raises(DedupkitError, match="meta:aez, .* there are: aesthetic"):
+        run(tar, tmp_path / "run", keep="-meta:aez")
+    assert "aez" not in (tmp_path / "run" / "run.json").read_text()
+    assert snapshot(tmp_path / "run" / "samples") == before
+    assert dk.Run(finished.path).apply(tmp_path / "clean", workers=0)["samples"] == 2
+    with pytest.raises(DedupkitError, match="has not stored meta:aez"):
+        finished.decide(keep="-meta:aez")
+
+
+def test_a_column_that_was_refused_is_not_asked_for_again(tar: Path, tmp_path: Path) -> None:
+    with pytest.raises(DedupkitError, match="there are: aesthetic"):
+        run(tar, tmp_path / "run", keep="-meta:aez")
+    again = run(tar, tmp_path / "run", keep="-meta:aesthetic")
+    assert verdicts(again) == KEPT
+    assert again.config["meta"] == ["aesthetic"]
+
+
+def test_a_stored_column_without_numbers_is_refused_when_it_decides_again(tar: Path, tmp_path: Path) -> None:
+    finished = run(tar, tmp_path / "run", keep="-meta:aesthetic")
+    marker = finished.path / ".done" / "scan" / "00000.json"
+    read = read_marker(marker)
+    assert read is not None
+    files = [finished.path / name for name in read.files]
+    write_marker(marker, read.key, read.result | {"numbers": {"aesthetic": 0}}, finished.path, files)
+    with pytest.raises(DedupkitError, match="no sample has a number called 'aesthetic'"):
+        finished.decide("exact", keep="-meta:aesthetic")
+
+
+def test_columns_are_found_where_only_later_samples_have_them(tmp_path: Path) -> None:
+    members = []
+    for number in range(40):
+        image = encode(Image.new("RGB", (32, 32), (number, 0, 0)), "PNG")
+        fields = {"status": 1, "early": 1} if number == 3 else {"late": 2} if number == 39 else {"x": float("nan")}
+        members += [(f"{number:02d}.png", image), (f"{number:02d}.json", json.dumps(fields).encode())]
+    tar = write_tar(tmp_path / "in.tar", members)
+    run(tar, tmp_path / "run", rule="exact")
+    assert run(tar, tmp_path / "run", rule="exact", keep="meta:late").summary["keep"] == 40
+    with pytest.raises(DedupkitError, match="there are: early$"):
+        run(tar, tmp_path / "run", rule="exact", keep="meta:x")
+
+
+def test_a_column_of_nothing_but_nan_has_no_number(photos: dict[str, Image.Image], tmp_path: Path) -> None:
+    data = list(images(photos).values())[:2]
+    source = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"image": pa.array(data, pa.binary()), "score": [float("nan")] * 2, "n": [1, 2]}), source)
+    with pytest.raises(DedupkitError, match="meta:score, .* there are: n$"):
+        run(source, tmp_path / "run", keep="-meta:score")
+
+
+@pytest.mark.parametrize("content", [b"", b"broken" * 1000])
+def test_an_update_by_a_column_takes_a_shard_without_samples(content: bytes, tar: Path, tmp_path: Path) -> None:
+    old = run(tar, tmp_path / "run", keep="-meta:aesthetic")
+    (tmp_path / "new.tar").write_bytes(content)
+    new = dk.update(old.path, tmp_path / "new.tar", tmp_path / "new", workers=0)
+    assert new.summary["keep"] == 0
 
 
 def test_an_update_of_a_run_without_the_column_uses_it_among_new_samples(

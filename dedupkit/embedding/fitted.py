@@ -10,6 +10,7 @@ from dedupkit.engine import cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import Layout, RunConfig, RunFolder
+from dedupkit.runfolder.scanned import scan_digest
 
 __all__ = ["fitted_specs", "made_by_model", "refuse_other_model"]
 
@@ -58,7 +59,7 @@ def made_by_model(folder: Layout, config: RunConfig, name: str) -> bool:
     for shard in range(len(config.shards)):
         scanned, embedded = read_marker(folder.scan_marker(shard)), read_marker(folder.embed_marker(name, shard))
         if scanned is not None and embedded is not None:
-            if embedded.key == cache_key([model, cache_key([scanned.key, scanned.result])]):
+            if embedded.key == cache_key([model, scan_digest(scanned.key, scanned.result)]):
                 return True
             stated = True
     return not stated

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dedupkit.engine.marker import read_marker
+from dedupkit.engine.task import cache_key
 from dedupkit.runfolder.folder import RunFolder
 from dedupkit.runfolder.layout import Layout
 
-__all__ = ["passed_over", "scan_problem", "scanned_samples", "shard_problems", "without_vector"]
+__all__ = [
+    "passed_over",
+    "scan_digest",
+    "scan_key",
+    "scan_problem",
+    "scanned_samples",
+    "shard_problems",
+    "without_vector",
+]
+
+
+def scan_key(read: str, meta: Sequence[str]) -> str:
+    """The key of a shard's scan.
+
+    Args:
+        read: Digest of what is read and of what is measured.
+        meta: Columns of the data's own that are stored too.
+    """
+    return f"{read}-{cache_key(sorted(meta))}" if meta else read
+
+
+def scan_digest(key: str, result: Mapping[str, Any]) -> str:
+    """Digest of what was read of a shard, for the keys of later stages: the keep policy alone looks at columns of meta.
+
+    Args:
+        key: Key of the scan.
+        result: What the scan returned.
+    """
+    read, _, _ = key.partition("-")
+    return cache_key([read, {name: value for name, value in result.items() if name != "numbers"}])
 
 
 def scanned_samples(folder: Layout, shards: int) -> int:

@@ -12,14 +12,15 @@ from importlib import import_module
 from math import inf
 from typing import Any
 
-from dedupkit.clustering.policy import META
 from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig
+from dedupkit.runfolder.scanned import scan_digest, scan_key
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.sources.limits import MAX_IMAGE_BYTES, USUAL_IMAGE_BYTES
 from dedupkit.sources.sample import paths_to_ask
+from dedupkit.stages.meta import refuse_empty
 from dedupkit.stages.plan import Job, loosest_unranked
 from dedupkit.stages.scan_task import scan_task, scan_without_killers
 from dedupkit.store import remove_tree, stamps
@@ -140,12 +141,12 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
     requested = [SIGNALS[name] for name in job.hashes]
     asked = [signal.scan_key for signal in requested]
     limit = [] if MAX_IMAGE_BYTES == USUAL_IMAGE_BYTES else [MAX_IMAGE_BYTES]
-    meta = [["meta", *job.meta]] if job.meta else []
     asked_for = [paths_to_ask(shard) for shard in job.shards]
     known = iter(stamps([path for paths in asked_for for path in paths]))
     for number, shard in enumerate(job.shards):
         states = [next(known) for _ in asked_for[number]]
-        key = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, states, shard.settings, asked, *limit, *meta])
+        read = cache_key([_SAMPLES_FORMAT, shard.source, shard.paths, states, shard.settings, asked, *limit])
+        key = scan_key(read, job.meta)
         path = str(job.folder.samples(number))
         call = partial(scan_task, shard, path, requested, job.meta)
         rescue = partial(scan_without_killers, shard, path, requested, job.meta)
@@ -161,23 +162,8 @@ def _scan(job: Job, signals: Sequence[Signal], engine: Engine) -> list[str]:
     if results and all(result.get("holds_none") for result in results):
         raise DedupkitError(f"{job.shards[0].source} holds no images: {results[0]['problem']}")
     if job.meta:  # not of a reference set
-        _refuse_empty(job.policy.meta, results)
-    return [cache_key([task.key, result]) for task, result in zip(tasks, results, strict=True)]
-
-
-def _refuse_empty(columns: Sequence[str], results: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a column of the data's own in which no sample has a number: its name is mistyped, or it is text.
-
-    Raises:
-        DedupkitError: There is such a column; the message names those that hold numbers.
-    """
-    for name in columns:
-        if results and not any(result["numbers"][name] for result in results):
-            numeric = sorted({other for result in results for other in result["numeric"]})
-            raise DedupkitError(
-                f"the keep policy names {META}{name}, but no sample has a number called {name!r} beside its image; "
-                f"there are: {', '.join(numeric) or 'none'}"
-            )
+        refuse_empty(job.policy.meta, results, job.shards)
+    return [scan_digest(task.key, result) for task, result in zip(tasks, results, strict=True)]
 
 
 class _LoadAhead:

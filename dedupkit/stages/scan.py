@@ -18,8 +18,9 @@ from dedupkit.images import ImageError
 from dedupkit.signals.image import ScannedImage
 from dedupkit.signals.signal import Signal
 from dedupkit.sources import Sample, Shard, ShardError
-from dedupkit.sources.columns import as_score, clean_text
+from dedupkit.sources.columns import clean_text
 from dedupkit.sources.sample import NoImagesError, PassedOver
+from dedupkit.stages.meta import number_of
 from dedupkit.store import write_table
 
 __all__ = ["sample_schema", "scan_sample", "scan_shard"]
@@ -69,8 +70,7 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], meta: Sequenc
         ``samples`` (rows), ``unreadable``, ``nbytes`` (of images); ``passed_over`` (``count`` and ``example``) where
         something is no part of a sample; ``problem`` where the shard could not be read to its end; ``retry`` there, and
         where what kept a sample from being read may pass; ``holds_none`` where it holds no images at all; and with
-        ``meta``, ``numbers``: how many each of these columns has, and ``numeric``: the columns of the first sample
-        that hold a number.
+        ``meta``, ``numbers``: how many each of these columns has.
     """
     rows = _Rows(signals, meta)
     passed_over = PassedOver()
@@ -78,7 +78,7 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], meta: Sequenc
     holds_none = False
     with one_math_thread():
         try:
-            for sample in shard.read(extra=bool(meta), passed_over=passed_over):
+            for sample in shard.read(extra=meta, passed_over=passed_over):
                 rows.add(sample)
         except ShardError as error:
             problem, holds_none = str(error), isinstance(error, NoImagesError)
@@ -106,7 +106,6 @@ def scan_shard(shard: Shard, path: str, signals: Sequence[Signal], meta: Sequenc
         summary["retry"] = True
     if meta:
         summary["numbers"] = {name: table.num_rows - table[META + name].null_count for name in meta}
-        summary["numeric"] = rows.numeric
     return summary
 
 
@@ -151,7 +150,6 @@ class _Rows:
         self._repeated: list[tuple[int, str]] = []  # rows whose key came before
         self._waiting: list[tuple[int, bytes]] = []  # rows and their images
         self._waiting_bytes = 0
-        self.numeric: list[str] = []
         self.nbytes = 0
         self.transient = False  # whether the reason of some row may pass
 
@@ -163,10 +161,8 @@ class _Rows:
             "caption": sample.caption,
             "clip_score": sample.clip_score,
             "offset": sample.offset,
-            **{META + name: as_score(sample.extra.get(name)) for name in self._meta},
+            **{META + name: number_of(sample, name) for name in self._meta},
         }
-        if not self.numeric:
-            self.numeric = [name for name, value in sample.extra.items() if as_score(value) is not None]
         row["key"], repeated = sample.key, self._count(sample.key)
         row["error"] = "; ".join(filter(None, (sample.error, repeated))) or None
         self.transient |= sample.transient

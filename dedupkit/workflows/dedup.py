@@ -24,6 +24,7 @@ from dedupkit.sources import find_shards
 from dedupkit.sources.keys import text_of
 from dedupkit.sources.memory import TemporaryFolder, images_in, laid_down, lay_down
 from dedupkit.sources.sample import Shard
+from dedupkit.stages.meta import forgetting_refused, refuse_absent
 from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.run import match_samples, scan_samples, verify_samples
 from dedupkit.stages.scan_task import load_scan
@@ -149,11 +150,14 @@ def dedup(
     told = (listed, directory if keeper is None else None)  # a digest tells images in memory apart
     folder.refuse_foreign(*told)
     embedders = with_files(embedders, {*embedders_now, *asked.rule.signals, *compared.signals})
-    with place, folder.locked(*told):
+    with place, folder.locked(*told), forgetting_refused(folder):
         if not before:  # a new run reads every shard; an old one may have nothing left to read
             place.start(len(shards), load_scan)
         requested = [n for n in requested_signals() if n in requested or (before and n in before.hashes)]
-        meta = sorted({*asked.policy.meta, *(before.meta if before else ())})
+        stored = before.meta if before else ()
+        if before:
+            refuse_absent([name for name in asked.policy.meta if name not in stored], shards)
+        meta = sorted({*asked.policy.meta, *stored})
         computing = Computing(max(1, workers), seed, device, recall)
         beside = sum(references.rows.values())
         job = Job(folder, shards, asked.rule, requested, embedders, computing, given, asked.policy, meta, beside)

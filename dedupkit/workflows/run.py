@@ -181,6 +181,7 @@ class Run(Verdicts):
 
     def _check_covered(self, rule: Rule, config: RunConfig) -> None:
         from dedupkit.stages.covered import changed_earlier, missing_for
+        from dedupkit.stages.meta import refuse_unstored
 
         changed = changed_earlier(config)
         if changed is not None:
@@ -189,6 +190,7 @@ class Run(Verdicts):
         if missing is not None:
             how = f"--rule {rule.text!r}" + (f" --keep {config.keep!r}" if config.keep != self._config.keep else "")
             raise DedupkitError(f"{missing}; run again with {how} (only what is missing is computed)")
+        refuse_unstored(parse_policy(config.keep).meta, self._folder)
 
     def rows(self) -> list[tuple[str, str]]:
         """The summary as label and text, for tables."""
