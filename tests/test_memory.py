@@ -9,11 +9,14 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import encode, snapshot
 from PIL import Image
 
 import dedupkit as dk
+from dedupkit.sources.memory import Images, lay_down
 
 
 @pytest.fixture
@@ -161,6 +164,37 @@ def test_numbers_of_a_hugging_face_dataset_decide_which_copy_stays(scratch, pict
     assert dk.dedup(dataset, workers=0, keep="clip_score").kept["key"].to_pylist() == ["b", "d"]
     with pytest.raises(dk.DedupkitError, match="there are: aesthetic, similarity"):
         dk.dedup(dataset, workers=0, keep="-meta:beauty")
+
+
+def test_numbers_of_a_hugging_face_dataset_keep_their_types_and_values(scratch, tmp_path, pictures):
+    datasets = pytest.importorskip("datasets")
+    stored = [{"bytes": encode(image, quality=95), "path": None} for image in pictures]
+    columns = {"image": stored, "count": [2**62 + 1, 2, None, 4], "label": [0, 1, 1, 0], "share": [0.1, 0.2, 0.3, None]}
+    columns |= {"half": [0.5] * 4, "box": [[[1.0, 2.0]]] * 4}
+    dataset = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    dataset = dataset.cast_column("label", datasets.ClassLabel(names=["cat", "dog"]))
+    dataset = dataset.cast_column("share", datasets.Value("float32")).cast_column("half", datasets.Value("float16"))
+    dataset = dataset.cast_column("box", datasets.Array2D((1, 2), "float32"))
+    expected = {"count": (pa.int64(), 2**62 + 1), "label": (pa.int64(), 0), "half": (pa.float16(), 0.5)}
+    expected |= {"share": (pa.float32(), float(np.float32(0.1)))}
+    iterable = dataset.remove_columns("count").to_iterable_dataset().with_format("numpy")
+    assert dk.dedup(iterable, workers=0, rule="exact", keep="meta:label").config["meta"] == ["label"]
+    for name, form in (("plain", dataset), ("arrays", dataset.with_format("numpy"))):
+        run = dk.dedup(form, workers=0, rule="exact")
+        run.apply(tmp_path / name, format="parquet", workers=0)
+        table = pq.read_table(tmp_path / name / "00000.parquet")
+        found = {column: (table.schema.field(column).type, table[column][0].as_py()) for column in expected}
+        assert found == expected and table["count"].to_pylist()[2] is None
+
+
+def test_a_renamed_column_of_a_dataset_is_another_one(scratch, tmp_path, pictures):
+    datasets = pytest.importorskip("datasets")
+    stored = [{"bytes": encode(image, quality=95), "path": None} for image in pictures]
+    columns = {"image": stored, "a": [1, 2, 3, 4], "b": [2, 1, 4, 3]}
+    dataset = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    swapped = dataset.rename_columns({"a": "b", "b": "a"}).select_columns(["image", "b", "a"])
+    names = {lay_down(Images(form), tmp_path / str(n)).name for n, form in enumerate((dataset, swapped, dataset))}
+    assert len(names) == 2
 
 
 def test_what_cannot_be_read_is_a_row_with_its_reason(scratch, pictures):

@@ -23,7 +23,7 @@ from typing import Any
 
 from dedupkit.errors import DedupkitError
 from dedupkit.sources.around import AroundShard
-from dedupkit.sources.columns import ALIASES, as_score, as_text, clean_text
+from dedupkit.sources.columns import ALIASES, as_text, clean_text
 from dedupkit.sources.keys import text_of, unique_key
 from dedupkit.sources.parquet import ParquetShard
 from dedupkit.sources.sample import Extra, PassedOver, Sample, Shard
@@ -113,10 +113,12 @@ def lay_down(images: Images, above: Path) -> Path:
 
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     numeric = _numbers(images)
-    columns = [*((name, pa.string()) for name in _TEXTS), *((name, pa.float64()) for name in numeric)]
+    columns = [*((name, pa.string()) for name in _TEXTS), *numeric.items()]
     schema, names = pa.schema([*columns, ("image", kind)]), (*_TEXTS, *numeric)
     folder, digest = above / "images", hashlib.sha256()
     folder.mkdir(parents=True)
+    if numeric:  # else a renamed column would go on with the values of the old one
+        digest.update(json.dumps([(name, str(kind)) for name, kind in numeric.items()]).encode())
     rows: list[dict[str, Any]] = []
     held, numbers = 0, count()
 
@@ -195,11 +197,13 @@ def _is_dataset(images: Images) -> bool:
     return type(images.images).__module__.partition(".")[0] == "datasets"
 
 
-def _numbers(images: Images) -> list[str]:
-    """The columns of a Dataset that hold numbers, which a keep policy may name."""
-    features = getattr(images.images, "features", None) if _is_dataset(images) else None
-    kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in (features or {}).items()}
-    return [name for name, kind in kinds.items() if kind.startswith(("int", "uint", "float")) and name not in _TAKEN]
+def _numbers(images: Images) -> dict[str, Any]:
+    """The columns of a Dataset that hold numbers, which a keep policy may name, with their types in Arrow."""
+    from pyarrow import types
+
+    schema = getattr(getattr(images.images, "features", None), "arrow_schema", ()) if _is_dataset(images) else ()
+    kinds = {field.name: field.type for field in schema if field.name not in _TAKEN}
+    return {name: kind for name, kind in kinds.items() if types.is_integer(kind) or types.is_floating(kind)}
 
 
 def _items(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, Any]]]:
@@ -262,6 +266,8 @@ def _from_dataset(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, Any
     if unknown:
         raise DedupkitError(f"the data set has no column {unknown[0]!r}; its columns: {', '.join(names)}")
     numbers = _numbers(images)
+    if getattr(dataset, "format", {"type": "custom"})["type"] != "custom":  # arrays would round large integers
+        dataset = dataset.with_format(None)
     dataset = dataset.select_columns(list(dict.fromkeys([column, *wanted, *numbers]))).cast_column(
         column, Image(decode=False)
     )
@@ -271,12 +277,22 @@ def _from_dataset(images: Images) -> Iterator[tuple[Any, Any, Any, dict[str, Any
             texts = [
                 lists[label][number] if label in lists else None if name is None else row[name] for label, name in given
             ]
-            more: dict[str, Any] = {name: as_score(row[name]) for name in numbers}
+            more: dict[str, Any] = {name: _number(row[name], kind) for name, kind in numbers.items()}
             more |= {name: clean_text(row[alias]) for name, alias in carried.items() if alias is not None}
             yield row[column], *texts, more
     except IndexError:
         raise DedupkitError("there are more images than keys or captions") from None
     _check_lengths(number + 1, lists)
+
+
+def _number(value: Any, kind: Any) -> Any:
+    """A number of a Dataset as Python has it; in a format of arrays, a missing integer is NaN and the others floats."""
+    from pyarrow import types
+
+    value = value.item() if hasattr(value, "item") else value
+    if value is None or not types.is_integer(kind):
+        return value
+    return None if value != value else int(value)
 
 
 def _stored(image: Any, number: int) -> dict[str, Any] | None:
