@@ -103,6 +103,16 @@ def test_a_shard_that_is_named_twice_is_read_once(three: Path) -> None:
     assert names([three, f"{three}/00001.tar", f"{three}/*.tar"]) == ["00000.tar", "00001.tar", "00002.tar"]
 
 
+def test_another_spelling_of_a_path_is_no_other_shard(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(three)
+    found = find_shards(["00001.tar", "./00001.tar", f"{three}/00001.tar", f"../{three.name}", f"file://{three}/."])
+    assert [shard.source for shard in found] == [
+        "00001.tar",
+        f"../{three.name}/00000.tar",
+        f"../{three.name}/00002.tar",
+    ]
+
+
 def test_a_name_with_glob_characters_is_a_name_first(tmp_path: Path, images: list[bytes]) -> None:
     write_tar(tmp_path / "set[1].tar", named(images[:1]))
     assert names(tmp_path / "set[1].tar") == ["set[1].tar"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -30,8 +31,8 @@ def find_shards(sources: str | Path | Sequence[str | Path]) -> list[Shard]:
             any of its three formats, or images), with braces (``{00000..00099}``) and globs, local or remote.
 
     Returns:
-        Shards; one that is named twice is read once. A shard of a brace pattern that is missing is kept, so that
-        the manifest reports it.
+        Shards; one that is named twice, also in another spelling of its path, is read once, under its first name. A
+        shard of a brace pattern that is missing is kept, so that the manifest reports it.
 
     Raises:
         DedupkitError: a source matches nothing at all, or is of no kind that can be read.
@@ -46,11 +47,27 @@ def find_shards(sources: str | Path | Sequence[str | Path]) -> list[Shard]:
 def listed_shards(listed: Sequence[str | Path]) -> list[Shard]:
     """:func:`find_shards` of several sources, where stores may have been listed a moment ago."""
     shards: dict[tuple[str, ...], Shard] = {}
+    absolute = _Absolute()
     for source in listed:
         named = str(source)
         for shard in _expand(store.local_path(named) or named):  # file:///data is the folder /data
-            shards.setdefault((shard.source, *shard.paths), shard)
+            shards.setdefault((absolute(shard.source), *map(absolute, shard.paths)), shard)
     return list(shards.values())
+
+
+class _Absolute:
+    """Paths of this machine as absolute ones; a folder is resolved once, for all of its files."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        if store.is_remote(path):
+            return path
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.abspath(folder)  # noqa: PTH100 - resolve() follows links
+        return f"{self._folders[folder]}/{name}"
 
 
 def _expand(source: str) -> Iterable[Shard]:
