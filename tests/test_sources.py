@@ -576,6 +576,27 @@ def test_a_captions_file_that_cannot_be_used_is_an_error(tmp_path: Path, images:
         find_shards(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["captions file", "metadata of a tar", "metadata of files"])
+def test_fields_of_json_are_found_beside_a_row(tmp_path: Path, images: list[bytes], kind: str) -> None:
+    stated = json.dumps({"score": 1, "caption": "of the JSON", "watermark": 0.5}).encode()
+    row = {"key": ["a"], "caption": ["of the row"], "score": [2]}
+    if kind == "captions file":
+        files(
+            tmp_path,
+            {"a.jpg": images[0], "a.json": stated, "metadata.csv": "file_name,caption,score\na.jpg,of the row,2\n"},
+        )
+    elif kind == "metadata of a tar":
+        write_tar(tmp_path / "00000.tar", [("a.jpg", images[0]), ("a.json", stated)])
+        pq.write_table(pa.table(row), tmp_path / "00000.parquet")
+    else:
+        files(tmp_path, {"00000/a.jpg": images[0], "00000/a.json": stated})
+        pq.write_table(pa.table(row), tmp_path / "00000.parquet")
+    (shard,) = find_shards(tmp_path)
+    (sample,) = shard.read(extra=["score", "watermark"])
+    assert (sample.caption, sample.extra["watermark"], str(sample.extra["score"])) == ("of the row", 0.5, "2")
+    assert [dict(sample.extra) for sample in shard.read()] == [{}]
+
+
 def test_a_large_folder_is_several_shards_with_one_source(tmp_path: Path, images: list[bytes]) -> None:
     for number in range(1100):
         (tmp_path / f"{number:04d}.jpg").write_bytes(images[0][:20])

@@ -120,7 +120,9 @@ class FolderShard:
                 kind = "" if isinstance(problem, ShardError) else f"{type(problem).__name__}: "
                 errors.append(f"{about}{kind}{why}")
                 transient = transient or _may_pass(problem)
-        known = row or self.captions.get(name) or parse_json(members.get("json"))
+        known = row or self.captions.get(name)
+        stated = parse_json(members.get("json")) if extra or not known else {}
+        known = known or stated
         text = clean_text(next((members[kind] for kind in _TEXT if kind in members), None))
         if text is not None and not row:
             text = text.strip()
@@ -136,7 +138,7 @@ class FolderShard:
             url=as_text(known, "url"),
             uid=as_text(known, "uid"),
             clip_score=as_score(first_present(known, "clip_score")),
-            extra=known if extra else {},
+            extra={**stated, **known} if extra else {},
             transient=transient,
         )
 

@@ -187,7 +187,8 @@ def _sample(group: _Group, row: dict[str, Any], *, seekable: bool, extra: Extra)
         errors.append("no image under this key")
     elif len(images) > 1:
         errors.append("two images under one key: " + ", ".join(f"{key}.{extension}" for extension in images))
-    known = row or parse_json(members.get("json"))
+    stated = parse_json(members.get("json")) if extra or not row else {}
+    known = row or stated
     text = next((members[extension] for extension in _TEXT if extension in members), None)
     image_ext = images[0] if images else None
     offset = next((member.offset for extension, member in group.members if extension == image_ext), None)
@@ -201,5 +202,5 @@ def _sample(group: _Group, row: dict[str, Any], *, seekable: bool, extra: Extra)
         uid=as_text(known, "uid"),
         clip_score=as_score(first_present(known, "clip_score")),
         offset=offset if seekable else None,
-        extra=known if extra else {},
+        extra={**stated, **known} if extra else {},
     )
