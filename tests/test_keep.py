@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +15,7 @@ from helpers import command, encode, manifest, one_line, run, snapshot, verdicts
 from PIL import Image
 
 import dedupkit as dk
+from dedupkit.clustering.policy import parse_policy
 from dedupkit.embedding.fitted import made_by_model
 from dedupkit.engine.marker import read_marker, write_marker
 from dedupkit.errors import DedupkitError, RuleError
@@ -195,6 +198,43 @@ def test_a_decision_in_parts_and_more_workers_give_the_same_bytes(
     parts = run(tar, tmp_path / "two", keep="-meta:aesthetic", workers=2)
     assert parts.manifest.equals(finished.manifest)
     assert (tmp_path / "one" / "manifest.parquet").read_bytes() == (tmp_path / "two" / "manifest.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(("policy", "order"), [("meta:x", [3, 2, 1, 0, 4]), ("-meta:x", [1, 2, 3, 0, 4])])
+def test_what_is_missing_comes_after_infinity(policy: str, order: list[int]) -> None:
+    values = {"meta:x": np.array([np.nan, np.inf, 0, -np.inf, np.nan])}
+    assert parse_policy(policy).order(values, 5).tolist() == order
+
+
+def test_a_cell_of_a_url_list_is_read_alike_whatever_the_others_hold(tmp_path: Path) -> None:
+    for number, other in enumerate(["2", "no number"]):
+        rows = [
+            "url\tscore\tn",
+            "http://x/1\t\ta",
+            "http://x/1\t+Inf\tb",
+            "http://x/1\t-inf\tc",
+            f"http://x/2\t{other}\td",
+        ]
+        (tmp_path / f"{number}.tsv").write_text("\n".join(rows) + "\n")
+        for keep, kept in (("meta:score", "c"), ("-meta:score", "b")):
+            clean_lists(tmp_path / f"{number}.tsv", tmp_path / "out", keep=keep)
+            lines = (tmp_path / "out" / f"{number}.tsv").read_text().splitlines()[1:]
+            assert [line.split("\t")[2] for line in lines] == [kept, "d"]
+            shutil.rmtree(tmp_path / "out")
+
+
+def test_lists_without_a_number_are_refused_and_leave_the_earlier_result(tmp_path: Path) -> None:
+    path, out = tmp_path / "list.tsv", tmp_path / "out"
+    path.write_text("url\tscore\nhttp://x/1\t1\nhttp://x/1\t2\n")
+    clean_lists(path, out, keep="-meta:score")
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert out / "list.tsv" in before
+    path.write_text("url\tscore\nhttp://x/1\tlow\nhttp://x/1\thigh\n")
+    with pytest.raises(DedupkitError, match="no row has a number in the column 'score'"):
+        clean_lists(path, out, keep="-meta:score")
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    path.write_text("url\tscore\n")
+    assert clean_lists(path, out, keep="-meta:score").rows == 0
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".tsv"])

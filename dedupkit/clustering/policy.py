@@ -66,7 +66,7 @@ class Policy:
                 keys.append(np.arange(count) * (-1 if larger else 1))
                 break
             column = np.asarray(values[name], dtype=np.float64)
-            keys.append(np.where(np.isnan(column), np.inf, -column if larger else column))
+            keys.append(-column if larger else column)  # NaN comes last, behind infinity
         order: NDArray[np.int64] = np.lexsort(keys[::-1])
         return order
 

@@ -24,7 +24,7 @@ from dedupkit.metadata.lists import UrlList
 __all__ = ["GroupedRows", "group_rows"]
 
 _MOST_ROWS = 2**31 - 1
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf(inity)?))$"  # what Arrow takes, but for NaN
 
 
 class GroupedRows:

@@ -15,7 +15,7 @@ from dedupkit.store import digest_of, held_alone, is_temporary, read_json, sweep
 if TYPE_CHECKING:
     from dedupkit.metadata.lists import UrlList
 
-__all__ = ["FOLDER", "check_room", "claimed", "room_for_keys"]
+__all__ = ["FOLDER", "check_room", "claimed", "remove_earlier", "room_for_keys"]
 
 FOLDER = "dedupkit"
 """Folder inside the output for the manifest and the summary, which img2dataset does not take for lists."""
@@ -26,7 +26,9 @@ KEYS = "dedupkit-keys.tmp"
 
 @contextmanager
 def claimed(target: Path, lists: Sequence[UrlList], shown: str) -> Iterator[list[str]]:
-    """Hold a folder that is new or an earlier call's alone, without what that call wrote; yields the lists' names.
+    """Hold a folder that is new or an earlier call's alone; yields the lists' names.
+
+    What an earlier call wrote stays until :func:`remove_earlier`, so that a call that is refused leaves it.
 
     Args:
         target: The folder on this machine.
@@ -44,13 +46,19 @@ def claimed(target: Path, lists: Sequence[UrlList], shown: str) -> Iterator[list
         earlier = _earlier(target, shown)  # another process may have come first
         sweep(target)
         sweep(target / FOLDER)
-        if earlier is not None:
-            for name in earlier.get("lists", []):
-                if Path(name).name == name:  # anybody may have written the summary
-                    (target / name).unlink(missing_ok=True)
-            (target / FOLDER / "manifest.parquet").unlink(missing_ok=True)
-        write_json(target / FOLDER / "summary.json", {"lists": names})
+        if earlier is None:
+            write_json(target / FOLDER / "summary.json", {"lists": names})
         yield names
+
+
+def remove_earlier(target: Path, names: Sequence[str]) -> None:
+    """Remove what an earlier call wrote into a folder that is held, to write lists of these names."""
+    summary = target / FOLDER / "summary.json"
+    for name in (read_json(summary) or {}).get("lists", []):
+        if Path(name).name == name:  # anybody may have written the summary
+            (target / name).unlink(missing_ok=True)
+    (target / FOLDER / "manifest.parquet").unlink(missing_ok=True)
+    write_json(summary, {"lists": list(names)})
 
 
 def _names(target: Path, lists: Sequence[UrlList], shown: str) -> list[str]:

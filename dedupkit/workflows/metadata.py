@@ -76,7 +76,7 @@ def clean_lists(
     from dedupkit.metadata.near import NearJoin
     from dedupkit.metadata.outcome import write_manifest
     from dedupkit.metadata.room import Room
-    from dedupkit.metadata.target import FOLDER, check_room, claimed, room_for_keys
+    from dedupkit.metadata.target import FOLDER, check_room, claimed, remove_earlier, room_for_keys
 
     policy = parse_policy(keep, _POLICY)
     lists = [open_list(path, policy.meta) for path in _expand(files)]
@@ -102,6 +102,7 @@ def clean_lists(
                 parsed, needed, classes.labels, NearJoin(lists, settings.captions, Room(memory), workers)
             )
         verdicts = _decide(grouped, classes, policy)
+        remove_earlier(target, names)
         reasons = [reason_of(clause) for clause in parsed.clauses]
         manifest = target / FOLDER / "manifest.parquet"
         write_manifest(manifest, [str(one.path) for one in lists], grouped.ends, verdicts, reasons)
@@ -159,8 +160,9 @@ def _decide(grouped: GroupedRows, classes: Classes, policy: Policy) -> Verdicts:
     order = None
     if policy.needs:
         values = {name: np.concatenate(parts) for name, parts in grouped.values.items()}
+        readable = labels.shape[1] > sum(end - begin for begin, end, _ in grouped.unreadable)
         for name in policy.meta:
-            if np.isnan(values[META + name]).all():
+            if readable and np.isnan(values[META + name]).all():
                 raise DedupkitError(
                     f"the keep policy names {META}{name}, but no row has a number in the column {name!r}"
                 )
