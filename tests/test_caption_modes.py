@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import dedupkit as dk
 from dedupkit.captions.modes import CaptionMode
-from dedupkit.errors import RuleError
+from dedupkit.errors import DedupkitError, RuleError
 from dedupkit.signals.matches import Matches
 
 SAMPLES = [
@@ -258,6 +258,23 @@ def test_groups_say_what_their_captions_are(source, tmp_path):
         (2, "A red fox", 2),
         (2, "stock photo", 1),
     ]
+
+
+def test_lists_of_urls_have_the_captions_of_cleaned_shards(source, tmp_path):
+    found = run(source, tmp_path / "run", "merge")
+    drawn = set()
+    for seed in range(6):
+        found.apply(tmp_path / "urls", format="urls", caption_seed=seed)
+        found.apply(tmp_path / f"shards{seed}", caption_seed=seed)
+        rows = pq.read_table(tmp_path / "urls" / "urls.parquet").to_pylist()
+        captions = {row["url"]: row["caption"] for row in rows}
+        shards = cleaned(tmp_path / f"shards{seed}")
+        assert captions == {f"http://x/{key}": shards[f"{key}.txt"].decode() for key in ("a0", "b0")}
+        drawn.add(captions["http://x/a0"])
+    assert len(drawn) == 2
+    for name in ("keys", "datacomp"):
+        with pytest.raises(DedupkitError, match=f"{name} holds no captions"):
+            found.apply(tmp_path / name, format=name, caption_seed=1)
 
 
 def test_the_command_line_takes_a_mode_and_a_seed(source, tmp_path):

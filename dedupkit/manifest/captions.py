@@ -17,7 +17,7 @@ from dedupkit.manifest.extra import beside
 from dedupkit.sources import Sample
 from dedupkit.sources.columns import ALIASES, as_text
 
-__all__ = ["CarriedCaptions", "carried_captions", "with_captions"]
+__all__ = ["CarriedCaptions", "captions_in", "carried_captions", "with_captions"]
 
 _MEMBERS = ("txt", "caption", "text")
 
@@ -46,10 +46,15 @@ def carried_captions(manifest: Path, seed: int | None) -> dict[int, CarriedCapti
     with pq.ParquetFile(manifest) as file:
         for batch in file.iter_batches(columns=["sample", "verdict", "captions"]):
             table = pa.Table.from_batches([batch])
-            table = table.filter(pc.and_(pc.is_valid(table["captions"]), pc.equal(table["verdict"], "keep")))
-            for sample, captions in zip(table["sample"].to_pylist(), table["captions"].to_pylist(), strict=True):
-                found[sample] = _carried(sample, captions, seed)
+            found |= captions_in(table.filter(pc.equal(table["verdict"], "keep")), seed)
     return found
+
+
+def captions_in(kept: pa.Table, seed: int | None) -> dict[int, CarriedCaptions]:
+    """As :func:`carried_captions`, of some kept rows of a manifest with their ``sample`` and ``captions``."""
+    kept = kept.filter(pc.is_valid(kept["captions"]))
+    rows = zip(kept["sample"].to_pylist(), kept["captions"].to_pylist(), strict=True)
+    return {sample: _carried(sample, captions, seed) for sample, captions in rows}
 
 
 def _carried(sample: int, captions: Sequence[Mapping[str, Any]], seed: int | None) -> CarriedCaptions:

@@ -26,7 +26,7 @@ from dedupkit.errors import DedupkitError
 from dedupkit.manifest.captions import CarriedCaptions, carried_captions
 from dedupkit.manifest.cut import Piece, ShardSizes, cut
 from dedupkit.manifest.extra import extra_schema, with_captions_column
-from dedupkit.manifest.lists import LISTS
+from dedupkit.manifest.lists import LISTS, write_urls
 from dedupkit.manifest.names import archive_name, short_key
 from dedupkit.manifest.part import Input, Output, load_writers, write_parts
 from dedupkit.manifest.shards import SHARD_WRITERS
@@ -70,7 +70,7 @@ def apply(
         shards: Number of shards of equal size, instead of ``shard_size``. There can be more: a shard ends early where
             the next one of the source repeats a key.
         caption_seed: Seed for drawing one of the captions that a kept sample carries (``--captions merge``); by default
-            it keeps its own, and all of them stand in its JSON as ``captions``.
+            it keeps its own, and all of them stand in its JSON as ``captions``. For formats that hold captions.
         source: Where the data lies now, if it moved since the run; or a mapping from old to new starts of paths.
         engine: Where shards are written, :data:`dedupkit.engine.ENGINES`: ``local``; ``ray``; or ``rank`` for one of
             several processes that call this with the same arguments. See docs/running-at-scale.md.
@@ -95,6 +95,8 @@ def apply(
     sizes = ShardSizes(shard_size, shards)
     if format in LISTS and sizes != ShardSizes():
         raise DedupkitError(f"{format} is one file; a shard size or number is for {' and '.join(SHARD_WRITERS)}")
+    if format in LISTS and format != "urls" and caption_seed is not None:
+        raise DedupkitError(f"{format} holds no captions; a caption seed is for {', '.join(SHARD_WRITERS)} and urls")
     if format in LISTS and engine != "local":
         raise DedupkitError(f"{format} is one file, which one process writes; leave out engine {engine!r}")
     folder, target = RunFolder(run, whole=not only_helps(engine)), Target(to)
@@ -110,7 +112,7 @@ def apply(
         folder.push([claim])
         _check_same(folder, decision)
         if format in LISTS:
-            samples, files = _write_list(folder, target, format), 1
+            samples, files = _write_list(folder, target, format, caption_seed), 1
         else:
             place.start(len(config.shards), load_writers)
             samples, files = _write_shards(
@@ -125,8 +127,9 @@ def _check_same(folder: RunFolder, decision: DecisionRecord) -> None:
         raise DedupkitError(f"{folder.shown} was decided again meanwhile; give the same command again")
 
 
-def _write_list(folder: RunFolder, target: Target, format: str) -> int:
+def _write_list(folder: RunFolder, target: Target, format: str, caption_seed: int | None) -> int:
     write, name = LISTS[format]
+    write = partial(write_urls, caption_seed=caption_seed) if write is write_urls else write
     target.begin(format, [name])
     target.forget(name)
     samples = write(folder.manifest, target.path)

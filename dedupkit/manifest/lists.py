@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedupkit.errors import DedupkitError
+from dedupkit.manifest.captions import captions_in
 from dedupkit.store import atomic_path
 
 __all__ = ["LISTS", "escape", "read_keys", "unescape", "write_datacomp", "write_keys", "write_urls"]
@@ -24,8 +25,13 @@ _UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\(?:u([0-9A-F]{4})|[tnr\\])")
 
 
-def write_urls(manifest: Path, to: Path) -> int:
+def write_urls(manifest: Path, to: Path, caption_seed: int | None = None) -> int:
     """``urls.parquet`` (url, caption, uid) as img2dataset takes it: ``--input_format parquet --url_col url``.
+
+    Args:
+        manifest: Path of ``manifest.parquet``.
+        to: Folder of the list.
+        caption_seed: Seed for drawing one of the captions that a sample carries; None to keep its own.
 
     Returns:
         The number of rows; samples without a URL cannot be listed.
@@ -37,20 +43,23 @@ def write_urls(manifest: Path, to: Path) -> int:
     schema = pa.schema([("url", pa.string()), ("caption", pa.string()), ("uid", pa.string())])
     with atomic_path(to / "urls.parquet") as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for table in _kept(manifest, *schema.names, "captions"):
-                listed = _blanked(table.filter(pc.is_valid(table["url"])))
-                writer.write_table(listed)
+            for table in _kept(manifest, *schema.names, "sample", "captions"):
+                listed = table.filter(pc.is_valid(table["url"]))
+                writer.write_table(_captioned(listed, caption_seed).select(schema.names))
                 count += listed.num_rows
         if count == 0:
             raise DedupkitError("no kept sample has a URL; choose another --format")
     return count
 
 
-def _blanked(table: pa.Table) -> pa.Table:
-    """Without the captions that the run blanks."""
-    blank = pc.fill_null(pc.equal(pc.list_value_length(table["captions"]), 0), False)
-    caption = pc.if_else(blank, "", table["caption"])
-    return table.set_column(table.schema.get_field_index("caption"), "caption", caption).drop_columns(["captions"])
+def _captioned(table: pa.Table, seed: int | None) -> pa.Table:
+    """With the captions that cleaned shards have: none where the run blanks them, one that is drawn where asked."""
+    written = {sample: carried.text for sample, carried in captions_in(table, seed).items() if carried.text is not None}
+    samples, own = table["sample"].to_pylist(), table["caption"].to_pylist()
+    captions = [written.get(sample, caption) for sample, caption in zip(samples, own, strict=True)]
+    return table.set_column(
+        table.schema.get_field_index("caption"), "caption", pa.array(captions, table.schema.field("caption").type)
+    )
 
 
 def write_datacomp(manifest: Path, to: Path) -> int:
