@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tarfile
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -311,6 +313,8 @@ def test_files_whose_columns_differ_are_kept_together(tmp_path, pictures):
     assert pa.concat_tables(tables)["hash"].to_pylist() == [5342098710232340123.0, 0.5, 2.0, None]
     assert pa.concat_tables(tables)["seed"].to_pylist() == ["-1", str(2**64 - 1), "2", None]
     assert as_array(["text", 1, {"a": 1}, None], pa.string()).to_pylist() == ["text", "1", '{"a": 1}', None]
+    mixed = [date(2024, 2, 29), Decimal("1.50"), b"\0", ["a"], "text", None]
+    assert as_array(mixed, pa.string()).to_pylist() == ["2024-02-29", "1.50", "AA==", '["a"]', "text", None]
 
 
 def test_few_large_images_are_held_at_once(tmp_path, monkeypatch):

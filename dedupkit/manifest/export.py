@@ -40,7 +40,7 @@ __all__ = ["FORMATS", "ShardSizes", "apply"]
 
 FORMATS = (*SHARD_WRITERS, *LISTS)
 
-_LAYOUT = 5  # raise it when a writer gives other bytes for the same samples
+_LAYOUT = 6  # raise it when a writer gives other bytes for the same samples
 
 
 def apply(

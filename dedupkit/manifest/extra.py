@@ -83,7 +83,7 @@ def as_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         if pa.types.is_string(kind):
-            return pa.array([v if v is None or isinstance(v, str) else json.dumps(as_json(v)) for v in values], kind)
+            return pa.array([None if value is None else _as_text(value) for value in values], kind)
         if pa.types.is_floating(kind):
             return pa.array([None if value is None else float(value) for value in values], kind)
         return pa.array(values).cast(kind)
@@ -106,6 +106,12 @@ def as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_json(item) for item in value]
     return value.isoformat() if isinstance(value, datetime | date | time) else str(value)
+
+
+def _as_text(value: Any) -> str:
+    """A cell as text; a date or a decimal as JSON holds it, without quotation marks."""
+    stated = as_json(value)
+    return stated if isinstance(stated, str) else json.dumps(stated)
 
 
 def _schema_of(shard: Shard) -> pa.Schema:
