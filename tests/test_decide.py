@@ -82,6 +82,37 @@ def test_edges_that_make_no_sense_are_refused(a, b, message):
         keep_set(np.array(a), np.array(b), np.arange(3))
 
 
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([0, 0, 0], "no permutation of 0..2: it leaves out 1"),
+        ([0, 1, 3], "order names a vertex outside 0..2"),
+        ([0, 1, -1], "order names a vertex outside 0..2"),
+        ([[0, 1, 2]], r"order is an array of shape \(1, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("a", [[], [0]])
+@pytest.mark.parametrize("protected", [None, [True, False, False]])
+def test_an_order_that_is_no_permutation_is_refused(a, order, message, protected):
+    with pytest.raises(ValueError, match=message):
+        keep_set(a, [1] * len(a), order, protected)
+
+
+def test_vertices_may_be_lists_and_are_whole_numbers():
+    kept, witness_edge = keep_set([0, 1], [1, 2], [0, 1, 2])
+    assert kept.tolist() == [True, False, True] and witness_edge.tolist() == [-1, 0, -1]
+    assert keep_set([0, 1], [1, 2], [0, 1, 2], [False, True, False])[0].tolist() == [False, True, False]
+    assert components([0], [1], 3).tolist() == [0, 0, 2]
+    with pytest.raises(TypeError, match="float64; vertex numbers are integers"):
+        keep_set([0.5], [1.0], [0, 1, 2])
+    with pytest.raises(TypeError, match="order holds float64"):
+        keep_set([0], [1], [0.0, 1.0, 2.0])
+    with pytest.raises(TypeError, match="vertex numbers are integers"):
+        components([0.5], [1.5], 3)
+    with pytest.raises(ValueError, match=r"protected has shape \(2,\), and there are 3 vertices"):
+        keep_set([0], [1], [0, 1, 2], [True, False])
+
+
 RULES = [
     "exact",
     "exact or pdq<=2",

@@ -33,16 +33,27 @@ def keep_set(
         the edge to the first kept neighbour in the order, -1 for a kept vertex.
 
     Raises:
-        ValueError: a vertex number outside 0..n-1, a loop, or arrays of different lengths.
+        ValueError: a vertex number outside 0..n-1, a loop, an order that is no permutation, or arrays of other shapes.
+        TypeError: vertex numbers that are no integers.
     """
+    a, b, order = np.asarray(a), np.asarray(b), np.asarray(order)
+    if order.ndim != 1:
+        raise ValueError(f"order is an array of shape {order.shape}; it lists each vertex once, (n,)")
     count = len(order)
     _check(a, b, count)
+    _check_numbers("order", order, count)
+    rank = np.full(count, -1, np.int32)
+    rank[order.astype(np.intp, copy=False)] = np.arange(count, dtype=np.int32)
+    if count and rank.min() < 0:
+        raise ValueError(f"order is no permutation of 0..{count - 1}: it leaves out {rank.argmin()}")
+    if protected is not None:
+        protected = np.asarray(protected, bool)
+        if protected.shape != order.shape:
+            raise ValueError(f"protected has shape {protected.shape}, and there are {count} vertices")
     if len(a) == 0:
         return np.ones(count, bool), np.full(count, -1, np.int64)
     if protected is not None and protected.any():
         return _keep_protected(a, b, order, protected)
-    rank = np.empty(count, np.int32)
-    rank[order] = np.arange(count, dtype=np.int32)
     earlier, later = rank[a], rank[b]
     smaller = np.minimum(earlier, later)
     np.maximum(earlier, later, out=later)
@@ -76,6 +87,7 @@ def components(a: NDArray[np.integer], b: NDArray[np.integer], count: int) -> ND
     Raises:
         ValueError: as :func:`keep_set`.
     """
+    a, b = np.asarray(a), np.asarray(b)
     _check(a, b, count)
     if len(a) == 0:
         return np.arange(count, dtype=np.int32)
@@ -85,12 +97,20 @@ def components(a: NDArray[np.integer], b: NDArray[np.integer], count: int) -> ND
 
 
 def _check(a: NDArray[np.integer], b: NDArray[np.integer], count: int) -> None:
-    if len(a) != len(b):
-        raise ValueError(f"edges need two ends: {len(a)} and {len(b)} given")
-    if count >= 2**31:
-        raise ValueError(f"{count} vertices; at most 2**31 - 1 fit")
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"edges need two ends, (m,) each: arrays of shapes {a.shape} and {b.shape} given")
+    if not 0 <= count < 2**31:
+        raise ValueError(f"{count} vertices; at least 0 and at most 2**31 - 1 fit")
     for end in (a, b):
-        if len(end) and (end.min() < 0 or end.max() >= count):
-            raise ValueError(f"an edge names a vertex outside 0..{count - 1}")
+        _check_numbers("an edge", end, count)
     if len(a) and bool(np.any(a == b)):
         raise ValueError("an edge joins a vertex to itself")
+
+
+def _check_numbers(name: str, numbers: NDArray[np.integer], count: int) -> None:
+    if not len(numbers):  # np.asarray gives an empty list no integers
+        return
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(f"{name} holds {numbers.dtype}; vertex numbers are integers")
+    if numbers.min() < 0 or numbers.max() >= count:
+        raise ValueError(f"{name} names a vertex outside 0..{count - 1}")
