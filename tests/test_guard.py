@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 import dedupkit as dk
 from dedupkit.images import ImageError
 from dedupkit.memorization import CopyCheck
+from dedupkit.memorization import guard as guards
 from dedupkit.memorization.deciding import candidate_bound, stated_threshold
 from dedupkit.memorization.guard import DESCRIPTOR_COPY, cosine_bound, no_threshold
 from dedupkit.memorization.queries import embed_one
@@ -207,6 +208,21 @@ def test_the_vectors_of_the_model_that_is_given_are_compared(training, tmp_path,
         assert (found.nearest.signal, found.nearest.group_size) == (model.name, 4)
     with pytest.raises(dk.DedupkitError, match="no vectors of other; it has those of colours, shuffled"):
         dk.CopyGuard(finished, embedder=Shuffled("other"))
+
+
+def test_an_embedder_of_the_run_is_chosen_by_its_name(training, tmp_path, photos, monkeypatch):
+    finished = run(training, tmp_path / "run", embed=[Colours(), Shuffled()])
+    monkeypatch.setattr(guards, "model_of", lambda near, name, device: {"shuffled": Shuffled()}[name])
+    found = dk.CopyGuard(finished, embedder="shuffled", min_cosine=0.9).check(photos["coffee"].crop((20, 20, 560, 370)))
+    assert found.nearest.signal == "shuffled"
+    with pytest.raises(dk.DedupkitError, match="no vectors of bb; it has those of colours, shuffled"):
+        dk.CopyGuard(finished, embedder="bb")
+    for other in (True, 1, object()):
+        with pytest.raises(TypeError, match="embedder is the name of one of the run's embedders, a model, or False"):
+            dk.CopyGuard(finished, embedder=other)
+    without = run(training, tmp_path / "without")
+    with pytest.raises(dk.DedupkitError, match="no vectors of colours; it has those of none"):
+        dk.CopyGuard(without, embedder="colours")
 
 
 def test_a_bound_for_normalised_scores_is_no_cosine():

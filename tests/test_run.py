@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 from helpers import encode, run, snapshot, write_tar
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 
 import dedupkit as dk
 from dedupkit.manifest.rows import FileRows, TableRows
+from dedupkit.runfolder import RunFolder
+from dedupkit.workflows.search import Search
 
 NAMES = ("astronaut", "coffee", "chelsea")
 
@@ -40,6 +45,49 @@ def test_kept_and_removed_are_the_rows_of_the_manifest(finished):
     assert finished.kept.to_pylist() == [row for row in rows if row["verdict"] == "keep"]
     assert finished.removed.to_pylist() == [row for row in rows if row["verdict"] == "remove"]
     assert finished.removed.num_rows == finished.summary["remove"] > 8
+
+
+def test_a_run_is_taken_wherever_its_folder_is(finished, copy, tmp_path, photos):
+    from dedupkit.memorization.risk import measure_risk
+    from dedupkit.report import write_report
+    from dedupkit.workflows.against import find_references
+    from dedupkit.workflows.prompts import most_duplicated
+
+    assert os.fspath(copy) == str(copy.path)
+    assert dk.Run(copy).kept == copy.kept
+    assert dk.keep_filter(copy)({"__key__": "coffee-95", "__url__": "00001.tar"})
+    assert measure_risk(copy) == measure_risk(copy.path)
+    assert most_duplicated(copy, 1) == most_duplicated(copy.path, 1)
+    assert write_report(copy) == copy.path / "report.html"
+    assert find_references([copy], [copy], RunFolder(tmp_path)) == find_references(
+        [copy.path], [copy.path], RunFolder(tmp_path)
+    )
+    shard = write_tar(tmp_path / "new.tar", [("a.jpg", encode(photos["coffee"].resize((240, 180)), quality=50))])
+    new = dk.update(copy, shard, tmp_path / "new", workers=0)
+    assert new.removed["kept_source"].to_pylist() == [str(copy.path)]
+    assert run(shard, tmp_path / "against", against=copy).summary["blocked"] == 1
+
+
+def test_a_run_in_a_bucket_is_taken_by_its_url(tmp_path, photos, monkeypatch):
+    monkeypatch.setenv("DEDUPKIT_SCRATCH", str(tmp_path / "scratch"))
+    shard = write_tar(tmp_path / "0.tar", [(f"{n}.jpg", encode(photos["coffee"], quality=90 - n)) for n in range(2)])
+    try:
+        remote = run(shard, "memory://runs/first")
+        assert os.fspath(remote) == "memory://runs/first"
+        assert dk.Run(remote).kept == remote.kept
+        assert [dk.keep_filter(remote)({"__key__": key}) for key in "01"] == [True, False]
+        new = dk.update(remote, shard, tmp_path / "new", workers=0)
+        assert [reference["path"] for reference in new.config["references"]] == ["memory://runs/first"]
+    finally:
+        fsspec.filesystem("memory").rm("/runs", recursive=True)
+
+
+def test_a_run_in_memory_lasts_as_long_as_what_was_made_of_it(photos):
+    search = Search(dk.dedup([photos["coffee"], photos["chelsea"]], workers=0))
+    again = dk.Run(dk.dedup([photos["coffee"], photos["chelsea"]], workers=0))
+    gc.collect()
+    assert [each.sample for each in search.image(photos["coffee"]).found] == [0]
+    assert again.kept.num_rows == 2
 
 
 def test_shards_say_what_became_of_their_samples(finished):

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ _LAYOUT = 6  # raise it when a writer gives other bytes for the same samples
 
 
 def apply(
-    run: str | Path,
+    run: str | PathLike[str],
     to: str | Path,
     *,
     format: str = "webdataset",

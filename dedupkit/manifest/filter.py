@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ _COLUMNS = ("uid", "url", "sha256")
 _NARROWING = ("uid", "url", "caption", "sha256")
 
 
-def keep_filter(run: str | Path, *, input_columns: str | Sequence[str] | None = None) -> KeepFilter:
+def keep_filter(run: str | PathLike[str], *, input_columns: str | Sequence[str] | None = None) -> KeepFilter:
     """The samples that a run keeps, as a predicate over samples.
 
     For WebDataset: ``wds.WebDataset(shards).select(keep_filter(run))``, before anything is decoded. For Hugging Face
@@ -32,7 +33,7 @@ def keep_filter(run: str | Path, *, input_columns: str | Sequence[str] | None = 
     docs/apply.md.
 
     Args:
-        run: A run folder or its manifest.
+        run: A finished run: its folder, its manifest, or the object that ``dedup`` returns.
         input_columns: Names of the columns that are passed to ``ds.filter(..., input_columns=...)``, in that order.
             Without them a bare value is recognised by where the manifest has it.
 
@@ -45,7 +46,7 @@ def keep_filter(run: str | Path, *, input_columns: str | Sequence[str] | None = 
         wds.WebDataset("laion/{00000..00099}.tar").select(keep).decode("pil")
         load_dataset("parquet", data_files="urls.parquet", split="train").filter(keep, input_columns=["url"])
     """
-    local = Path(run) if not is_remote(str(run)) else RunFolder(run).path
+    local = Path(run) if not is_remote(fspath(run)) else RunFolder(run).path
     if local.is_dir():
         RunFolder(local).verdicts()
     path = manifest_in(local.absolute())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from os import PathLike, fspath
-from typing import Any
+from os import PathLike
+from typing import Any, Literal
 
 from dedupkit.clustering.grammar import parse_rule
 from dedupkit.embedding import Embedder
@@ -79,13 +79,15 @@ class CopyGuard:
             embedder alone, or 0.75 for SSCD, or 0.796 for ``copy`` in runs of up to some 17,000 samples, of which an
             image that copies none reaches 0.1 by chance; other models and larger runs have none, and their vectors
             decide nothing until you give one (``dedupkit audit --real`` measures its false-alarm rate).
-        embedder: The model behind the run's vectors, where it was given to the run as an object: of several embedders
-            of the run it takes the one of its name. False for hashes only.
+        embedder: Name of one of the run's embedders, the first by default; or the model behind the run's vectors, where
+            it was given to the run as an object: of several embedders it takes the one of its name. False for hashes
+            only.
         device: Device for torch, e.g. ``cuda``.
 
     Raises:
         DedupkitError: There is no finished run, the run has no vectors of the embedder, or ``max_distance`` or
             ``min_cosine`` is out of range.
+        TypeError: ``embedder`` is none of these.
 
     Example::
 
@@ -97,21 +99,19 @@ class CopyGuard:
 
     def __init__(
         self,
-        run: str | PathLike[str] | Any,
+        run: str | PathLike[str],
         *,
         max_distance: int = MAX_DISTANCE,
         min_cosine: float | None = None,
-        embedder: Embedder | bool | None = None,
+        embedder: Embedder | str | Literal[False] | None = None,
         device: str | None = None,
     ) -> None:
         if not 0 <= max_distance <= 128 or not (min_cosine is None or -1 <= min_cosine <= 1):
             raise DedupkitError("max_distance lies between 0 and 128 bits, min_cosine between -1 and 1")
-        path = fspath(run if isinstance(run, str | PathLike) else run.path)
-        self._keeper = run  # a run of images in memory lies in a folder that goes away with it
-        self._near = Neighbours(path)
+        self._near = Neighbours(run)
         self._max_distance = max_distance
         config = self._near.config
-        self._name = None if embedder is False else _name_of(config, embedder)
+        self._name = _name_of(config, embedder)
         self._model: Embedder | None = None
         self._min_cosine: float | None = None
         if self._name is not None:
@@ -166,13 +166,20 @@ class CopyGuard:
         return CopyCheck(copy, nearest, self._min_cosine, "; ".join(notes) or None)
 
 
-def _name_of(config: RunConfig, embedder: Embedder | bool | None) -> str | None:
-    """Whose vectors are asked, None where the run has none."""
+def _name_of(config: RunConfig, embedder: Embedder | str | Literal[False] | None) -> str | None:
+    """Whose vectors are asked, None where the run has none or hashes alone are wanted."""
+    if embedder is False:
+        return None
+    if not (embedder is None or isinstance(embedder, str | Embedder)):
+        raise TypeError(
+            f"embedder is the name of one of the run's embedders, a model, or False, not {type(embedder).__name__}"
+        )
     names = list(config.embedders)
-    if isinstance(embedder, Embedder) and len(names) > 1:  # a single one may have been given under another name
-        if embedder.name not in names:
-            raise DedupkitError(f"the run has no vectors of {embedder.name}; it has those of {', '.join(names)}")
-        return embedder.name
+    if isinstance(embedder, str) or (embedder is not None and len(names) > 1):
+        name = embedder if isinstance(embedder, str) else embedder.name  # a single one may go by another name
+        if name not in names:
+            raise DedupkitError(f"the run has no vectors of {name}; it has those of {', '.join(names) or 'none'}")
+        return name
     return names[0] if names else None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,8 @@ class Neighbours:
         samples: Number of samples of all parts.
     """
 
-    def __init__(self, run: str | Path) -> None:
+    def __init__(self, run: str | PathLike[str]) -> None:
+        self._keeper = run  # a run of images in memory lies in a folder that goes away with it
         self.samples = 0
         self.parts: list[Part] = []
         self._tables: list[pa.Table] = []

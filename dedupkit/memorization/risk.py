@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -178,7 +178,7 @@ class Risk:
         ]
 
 
-def measure_risk(run: str | Path, top: int = 20) -> Risk:
+def measure_risk(run: str | PathLike[str], top: int = 20) -> Risk:
     """Count what a finished run repeats.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 from dedupkit.calibration.result import Calibration
@@ -18,7 +19,7 @@ from dedupkit.store import atomic_path, write_json
 __all__ = ["write_report"]
 
 
-def write_report(run: str | Path, path: str | Path | None = None, *, source: Moved | None = None) -> Path:
+def write_report(run: str | PathLike[str], path: str | Path | None = None, *, source: Moved | None = None) -> Path:
     """Write ``report.html``, ``report.json`` and ``DATASET_CARD.md`` of a finished run.
 
     The same run gives the same files. Where the source has moved, placeholders stand for the images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 from dedupkit.engine.board import ranks_folder
@@ -29,7 +30,7 @@ class Layout:
     '/runs/first/edges/pdq/00000.parquet'
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | PathLike[str]) -> None:
         self.path = local_home(path).absolute()  # a later change of directory does not move it
         self.lock = self.path / ".lock"
         self.config = self.path / "run.json"

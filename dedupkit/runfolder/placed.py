@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from os import PathLike, fspath
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ class Placed(Layout):
         shown: The folder as messages name it.
     """
 
-    def __init__(self, path: str | Path, *, whole: bool = True) -> None:
+    def __init__(self, path: str | PathLike[str], *, whole: bool = True) -> None:
         super().__init__(path)
         mirror = mirror_of(self.path)
         self.remote = mirror if mirror is not None and mirror.home == self.path else None
@@ -46,7 +47,7 @@ class Placed(Layout):
         self._unpulled: bytes | None = None  # run.json as it lies in the store, where no copy is made
         if self.remote is not None:
             self.remote.leaves = frozenset([VECTORS])
-        if self.remote is not None and is_remote(str(path)):
+        if self.remote is not None and is_remote(fspath(path)):
             self.remote.bucket.refuse_absent()
             if whole:
                 with self._turn(), self.lock.open("ab") as lock:

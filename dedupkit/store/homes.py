@@ -17,15 +17,16 @@ from dedupkit.store.records import read_json, write_json
 __all__ = ["here", "local_home", "mirror_of"]
 
 
-def local_home(path: str | Path) -> Path:
+def local_home(path: str | os.PathLike[str]) -> Path:
     """The local folder that stands for a remote one, in ``DEDUPKIT_SCRATCH``; a local path stays as it is.
 
     Raises:
         DedupkitError: The folder for such copies belongs to another user.
     """
-    if not is_remote(str(path)):
-        return Path(path)
-    url = str(path).rstrip("/")
+    name = os.fspath(path)
+    if not is_remote(name):
+        return Path(name)
+    url = name.rstrip("/")
     scratch = os.environ.get("DEDUPKIT_SCRATCH")
     above = Path(scratch) if scratch else Path(tempfile.gettempdir(), f"dedupkit-{os.getuid()}")
     above.mkdir(mode=0o700, parents=True, exist_ok=True)

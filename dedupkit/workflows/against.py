@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
 from dedupkit import store
@@ -60,7 +60,9 @@ class References:
         return [name for name in SIGNALS if SIGNALS[name].scan_columns and name in kinds]
 
 
-def find_references(earlier: Sequence[str | Path], against: Sequence[str | Path], out: Layout) -> References:
+def find_references(
+    earlier: Sequence[str | PathLike[str]], against: Sequence[str | PathLike[str]], out: Layout
+) -> References:
     """Look at what a user named.
 
     Args:
@@ -76,10 +78,10 @@ def find_references(earlier: Sequence[str | Path], against: Sequence[str | Path]
     lists: dict[int, Blocklist] = {}
     rows: dict[int, int] = {}
     for path in earlier:
-        rows[len(named)], reference = _run("earlier", str(path), out)
+        rows[len(named)], reference = _run("earlier", fspath(path), out)
         named.append(reference)
     for given in against:
-        text = str(given)
+        text = fspath(given)
         kind, _, rest = text.partition(":")
         if kind in LIST_KINDS or (is_blocklist(text) and not store.is_dir(text)):
             reads, path = (kind, rest) if kind in LIST_KINDS else ("", text)

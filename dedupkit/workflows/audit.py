@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ Images = str | Path | Sequence[str | Path]
 
 def audit(
     generated: Images,
-    against: str | Path,
+    against: str | PathLike[str],
     out: str | Path,
     *,
     real: Images | None = None,
@@ -68,7 +69,8 @@ def audit(
 
     Args:
         generated: Folders or shards of generated images, with their prompts as captions where there are any.
-        against: A finished run over the training set; those that it updates are searched too.
+        against: A finished run over the training set: its folder, or the object that ``dedup`` returns. Those that it
+            updates are searched too.
         out: The folder to write into, or its URL in an object store: ``audit.parquet``, ``audit.csv``,
             ``audit.json``, ``audit.html``, ``takedown.txt``, and ``prompts.parquet`` where prompts have enough
             generations for a clique.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ _MEASURES = 3  # raise it when what is measured changes its meaning
 
 
 def calibrate(
-    run: str | Path,
+    run: str | PathLike[str],
     *,
     sample: int = 300,
     precision: float = 0.99,
@@ -96,7 +96,7 @@ def calibrate(
     return done
 
 
-def _open(path: str | Path, seed: int, workers: int) -> Known:
+def _open(path: str | PathLike[str], seed: int, workers: int) -> Known:
     folder = RunFolder(path)
     config = folder.read_finished()
     embedders = fitted_specs(folder, config.embedders)
@@ -111,7 +111,7 @@ def _open(path: str | Path, seed: int, workers: int) -> Known:
     table = read_columns(folder.manifest, ["sample", "verdict"])
     kept = table.filter(pc.equal(table["verdict"], "keep"))
     if not kept.num_rows:
-        raise DedupkitError(f"the run in {path} keeps no image, so there is nothing to calibrate on")
+        raise DedupkitError(f"the run in {folder.shown} keeps no image, so there is nothing to calibrate on")
     return Known(
         folder=folder,
         shards=len(config.shards),

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +64,10 @@ def dedup(
     target_recall: float | None = None,
     captions: str = "ignore",
     templates: str = "keep",
-    against: str | Path | Sequence[str | Path] = (),
+    against: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     against_rule: str | None = None,
     compute_missing: bool = False,
-    earlier: Sequence[str | Path] = (),
+    earlier: Sequence[str | PathLike[str]] = (),
     engine: str = "local",
     address: str | None = None,
 ) -> Run:
@@ -130,7 +131,7 @@ def dedup(
     embedders = {**embedders_now, **earlier_embedders, **embedders_now}  # those named now come first
     asked = Asked.parse(rule, embedders, keep=keep, captions=captions, templates=templates, against_rule=against_rule)
     compared = asked.compared
-    references = find_references(earlier, [against] if isinstance(against, str | Path) else against, folder)
+    references = find_references(earlier, [against] if isinstance(against, str | PathLike) else against, folder)
     sets = any(reference.role == "against" for reference in references.named)
     requested = hashes_to_scan([asked.rule, compared] if sets else [asked.rule], [*hashes, *references.hashes])
     shards, named, directory = _found(sources, keeper)

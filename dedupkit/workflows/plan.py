@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -94,7 +95,7 @@ def plan_run(
     hashes: Sequence[str] = (),
     workers: int | None = None,
     device: str | None = None,
-    against: Sequence[str | Path] = (),
+    against: Sequence[str | PathLike[str]] = (),
     target_recall: float | None = None,
     engine: str = "local",
     **verdicts: Any,

@@ -7,6 +7,7 @@ most duplicated images of the training set, and their captions.
 from __future__ import annotations
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ __all__ = ["FORMATS", "most_duplicated", "write_prompts"]
 FORMATS = ("txt", "jsonl", "parquet")
 
 
-def most_duplicated(run: str | Path, top: int = 350_000) -> pa.Table:
+def most_duplicated(run: str | PathLike[str], top: int = 350_000) -> pa.Table:
     """The most frequent caption of each of the largest duplicate groups.
 
     Args:
@@ -69,7 +70,7 @@ def most_duplicated(run: str | Path, top: int = 350_000) -> pa.Table:
     })  # fmt: skip
 
 
-def write_prompts(run: str | Path, to: str | Path, top: int = 350_000) -> int:
+def write_prompts(run: str | PathLike[str], to: str | Path, top: int = 350_000) -> int:
     """Write the captions of the most duplicated images to a file; its suffix names the format.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ __all__ = ["Borderline", "Draft", "Group", "Groups", "Run"]
 
 
 class Run(Verdicts):
-    """A run folder whose job is done.
+    """A run folder whose job is done. It stands for the folder's name wherever a run is asked for.
 
     Args:
         path: The folder given as ``out``.
@@ -42,21 +43,25 @@ class Run(Verdicts):
         DedupkitError: There is no finished run.
 
     Attributes:
-        path: The folder.
+        path: The folder on this machine.
+        shown: The folder, or its URL where it lies in an object store.
         config: Content of ``run.json``.
         summary: Counts and settings, JSON-ready.
         calibration: What ``calibrate`` said of this run, None if it was not called.
     """
 
-    def __init__(self, path: str | Path, *, keeper: object = None) -> None:
+    def __init__(self, path: str | PathLike[str], *, keeper: object = None) -> None:
         folder = RunFolder(path)
         decision = folder.verdicts()
         config = folder.read_config()
         summary = summarize(folder, config, dict(decision.summary))
-        super().__init__(folder, config, summary, FileRows(folder.manifest), keeper)
+        super().__init__(folder, config, summary, FileRows(folder.manifest), path if keeper is None else keeper)
         self.calibration = read_calibration(self.path, config.rule_expanded)
         if self.calibration is not None:
             self.summary["calibration"] = self.calibration.digest()
+
+    def __fspath__(self) -> str:
+        return self.shown
 
     def _groups_table(self) -> pa.Table:
         return read_columns(self._folder.groups)

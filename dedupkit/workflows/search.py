@@ -105,7 +105,7 @@ class Search:
     """A finished run that answers queries, with the runs that it updates; look-ups are made at first use and kept.
 
     Args:
-        run: The run folder.
+        run: A finished run: its folder, or the object that ``dedup`` returns.
         embedder: The model behind the run's vectors, where it was given to the run as an object. By default the first
             embedder of the run whose model is known; where none is, hashes alone are compared.
         device: Device for torch.
@@ -122,7 +122,7 @@ class Search:
 
     def __init__(
         self,
-        run: str | Path,
+        run: str | os.PathLike[str],
         *,
         embedder: Embedder | None = None,
         device: str | None = None,

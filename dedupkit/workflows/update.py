@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ __all__ = ["earlier_runs", "update"]
 
 
 def update(
-    run: str | Path,
+    run: str | PathLike[str],
     sources: str | Path | Sequence[str | Path] | Any,
     out: str | Path | None = None,
     *,
@@ -43,7 +44,7 @@ def update(
     in which the old kept samples come first. A run that was itself an update brings along those that it updated.
 
     Args:
-        run: A finished run.
+        run: A finished run: its folder, or the object that ``dedup`` returns.
         sources: The new shards, as for :func:`dedupkit.dedup`.
         out: Folder for the new run, whose manifest has the new samples alone.
         rule: As for :func:`dedupkit.dedup`; that of the finished run by default.
@@ -67,10 +68,11 @@ def update(
         new = dedupkit.update("runs/2025", "crawl-2026/{00000..00099}.tar", "runs/2026")
         new.apply("clean/2026")
     """
-    config = RunFolder(run).read_finished()
+    name = fspath(run)
+    config = RunFolder(name).read_finished()
     defaults: dict[str, Any] = {
         "rule": _rule(config, embed) if rule is None else rule,
-        "embed": _embedders(RunFolder(run), config) if embed is None else embed,
+        "embed": _embedders(RunFolder(name), config) if embed is None else embed,
         "keep": config.keep if keep is None else keep,
         "captions": config.captions if captions is None else captions,
         "against": _against(run, config) if against is None else against,
@@ -78,10 +80,10 @@ def update(
         "templates": options.pop("templates", config.templates),
         "hashes": [*config.hashes, *options.pop("hashes", ())],
     }
-    return dedup(sources, out, earlier=earlier_runs(run, config), **defaults, **options)
+    return dedup(sources, out, earlier=earlier_runs(name, config), **defaults, **options)
 
 
-def earlier_runs(run: str | Path, config: RunConfig) -> list[str]:
+def earlier_runs(run: str, config: RunConfig) -> list[str]:
     """A run and those that it updated, the oldest first, as they were named where that leads there from here.
 
     Raises:
@@ -96,7 +98,7 @@ def earlier_runs(run: str | Path, config: RunConfig) -> list[str]:
         raise DedupkitError(
             f"{run} is an update of {changed}, which was decided again since; give the command that made {run} again"
         )
-    return [*map(_named, before), str(run)]
+    return [*map(_named, before), run]
 
 
 def _named(reference: Reference) -> str:
