@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
 
-from dedupkit.hashing import pdq, pdq_dihedral
+from dedupkit.hashing import pdq, pdq_dihedral, pixel_hash
 from dedupkit.hashing.decimator import luma_buffer
 from dedupkit.images import ImageError, Luma, decode_luma, luma_of, open_image
 
@@ -453,6 +453,26 @@ def test_pdq_of_full_luminance_is_the_reference_to_the_bit(photos: dict[str, Ima
         ours, our_quality = pdq(pixels)
         assert bits(ours, as_bytes(vector)) <= 2
         assert abs(our_quality - quality) <= 1
+
+
+def test_hashes_refuse_what_is_no_image() -> None:
+    for measure in (pdq, pdq_dihedral, pixel_hash):
+        for wrong in (np.zeros((4, 4, 2), np.uint8), np.zeros(9, np.uint8), np.zeros((4, 4))):
+            with pytest.raises(ImageError, match="pixels must be uint8 of shape"):
+                measure(wrong)
+        for empty in (np.zeros((0, 3), np.uint8), Image.new("RGB", (0, 4))):
+            with pytest.raises(ImageError, match="no pixels"):
+                measure(empty)
+        for other in ("photo.jpg", 1, None):
+            with pytest.raises(TypeError, match=f"an array of uint8, not {type(other).__name__}"):
+                measure(other)
+    with pytest.raises(TypeError, match="decode them with dedupkit.images.open_image"):
+        pixel_hash(b"bytes")
+
+
+def test_pixels_have_the_hash_of_their_image(photo: Image.Image) -> None:
+    for image in (photo.convert("L"), photo, photo.convert("RGBA")):
+        assert pixel_hash(np.asarray(image)) == pixel_hash(image)
 
 
 def test_bytes_pillow_and_arrays_hash_alike(photo: Image.Image) -> None:

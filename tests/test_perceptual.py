@@ -269,9 +269,12 @@ def test_errors_name_what_is_wrong() -> None:
         perceptual_hash(image, "md5")
     with pytest.raises(ValueError, match="unknown definition 'opencv'; known: imagehash, imagededup"):
         phash(image, "opencv")  # type: ignore[arg-type]
-    for wrong in (np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)):
+    for wrong in (np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8)):
         with pytest.raises(ValueError, match="pixels must be uint8 of shape"):
             phash(wrong)
     for empty in (np.zeros((0, 4), np.uint8), Image.new("RGB", (0, 4))):
         with pytest.raises(ValueError, match="no pixels"):
             phash(empty)
+    for other in ("a.jpg", b"", [[0, 1]], None):
+        with pytest.raises(TypeError):
+            phash(other)

@@ -359,6 +359,9 @@ def test_images_are_compared_in_any_form(photos):
     for wrong in (np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4)), np.zeros((0, 3), np.uint8), b"no image"):
         with pytest.raises(ImageError):
             verify_pair(wrong, image)
+    for other in (1, "photo.jpg", None):
+        with pytest.raises(TypeError, match=f"an array of uint8, not {type(other).__name__}"):
+            verify_pair(other, image)
 
 
 def test_a_mirrored_copy_of_a_picture_that_is_its_own_mirror_image(photos: dict[str, Image.Image]) -> None:

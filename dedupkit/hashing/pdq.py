@@ -22,11 +22,10 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from threadpoolctl import ThreadpoolController
 
 from dedupkit.hashing.decimator import SIDE, coefficient_buffers, frequencies, luma_buffer
-from dedupkit.images import ImageError, Luma, decode_luma, luma_of
+from dedupkit.images import ImageError, ImageLike, Luma, checked_image, decode_luma, luma_of
 from dedupkit.images.jpeg.coefficients import Coefficients, read_coefficients
 
 __all__ = [
@@ -55,18 +54,20 @@ _rows = np.arange(1, _KEPT + 1)[:, None]
 _DCT = (np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * _rows * (2 * np.arange(SIDE) + 1))).astype(np.float32)
 
 
-def pdq(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+def pdq(image: ImageLike) -> tuple[NDArray[np.uint8], int]:
     """Compute the PDQ hash and quality of one image.
 
     Args:
-        image: Encoded bytes, a Pillow image, or an array: (h, w) or (h, w, 3) uint8.
+        image: Encoded bytes, a Pillow image, or an array: (h, w), (h, w, 3) or (h, w, 4) uint8.
 
     Returns:
         The hash, (32,) uint8, and the quality, 0 to 100.
 
     Raises:
-        ImageError: The bytes are no image that can be decoded.
+        ImageError: The bytes are no image that can be decoded, or the array has another shape or dtype, or no pixels.
+        TypeError: It is no image.
 
+    >>> from PIL import Image
     >>> image = Image.linear_gradient("L").rotate(30)
     >>> code, quality = pdq(image)
     >>> code.shape, code.dtype, quality
@@ -77,7 +78,7 @@ def pdq(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint
     return hashes[0], int(qualities[0])
 
 
-def pdq_dihedral(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+def pdq_dihedral(image: ImageLike) -> tuple[NDArray[np.uint8], int]:
     """Compute the PDQ hashes of an image in its eight orientations, from one DCT.
 
     Args:
@@ -89,7 +90,9 @@ def pdq_dihedral(image: bytes | Image.Image | NDArray[np.uint8]) -> tuple[NDArra
 
     Raises:
         ImageError: As :func:`pdq`.
+        TypeError: It is no image.
 
+    >>> from PIL import Image
     >>> image = Image.linear_gradient("L").rotate(30)
     >>> hashes, _ = pdq_dihedral(image)
     >>> hashes.shape, bool((hashes[0] == pdq(image)[0]).all())
@@ -132,6 +135,7 @@ def central_views(luma: Luma, parts: Sequence[float]) -> list[Luma]:
         luma: The image.
         parts: For each view its sides as parts of the image's.
 
+    >>> from PIL import Image
     >>> luma = luma_of(Image.new("L", (100, 80)))
     >>> [(view.width, view.height) for view in central_views(luma, CROP_VIEWS[:2])]
     [(90, 72), (80, 64)]
@@ -219,15 +223,14 @@ def _decimated(image: bytes, coefficients: Coefficients | None, views: Sequence[
     return Decimated(buffers, luma.width, luma.height, luma.format)
 
 
-def _buffer(image: bytes | Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:
+def _buffer(image: ImageLike) -> NDArray[np.float32]:
+    image = checked_image(image)
     if isinstance(image, bytes):
         (decimated,) = decimate([image])
         if isinstance(decimated, ImageError):
             raise decimated
         buffer: NDArray[np.float32] = decimated.buffers[0]
         return buffer
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
     return luma_buffer(luma_of(image))
 
 

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dedupkit.hashing.transforms import dct_corner, haar_low, haar_without_mean
+from dedupkit.images import decoded_image
 
 __all__ = ["PERCEPTUAL_HASHES", "Views", "ahash", "dhash", "perceptual_hash", "perceptual_hashes", "phash", "whash"]
 
@@ -55,8 +56,8 @@ def perceptual_hash(image: ImageLike | Views, name: str) -> Pixels:
     """Return one perceptual hash of an image.
 
     Args:
-        image: A Pillow image of any mode that Pillow converts to grey, (H, W) or (H, W, 3) uint8 pixels, or the
-            :class:`Views` of an image that is hashed several times.
+        image: A Pillow image of any mode that Pillow converts to grey, (H, W), (H, W, 3) or (H, W, 4) uint8 pixels, or
+            the :class:`Views` of an image that is hashed several times.
         name: One of :data:`PERCEPTUAL_HASHES`.
 
     Returns:
@@ -66,6 +67,7 @@ def perceptual_hash(image: ImageLike | Views, name: str) -> Pixels:
     Raises:
         ValueError: An unknown name, an image without pixels, an array of another shape or dtype, or a mode
             that Pillow cannot convert.
+        TypeError: It is no decoded image.
 
     >>> perceptual_hash(Image.linear_gradient("L"), "dhash").tobytes().hex()
     '0000000000000000'
@@ -85,6 +87,7 @@ def perceptual_hashes(image: ImageLike | Views, names: Iterable[str]) -> dict[st
 
     Raises:
         ValueError: As in :func:`perceptual_hash`.
+        TypeError: It is no decoded image.
 
     >>> hashes = perceptual_hashes(Image.linear_gradient("L"), ["phash", "ahash"])
     >>> hashes["ahash"].tobytes().hex()
@@ -110,6 +113,7 @@ def phash(image: ImageLike, definition: Definition = "imagehash") -> Pixels:
 
     Raises:
         ValueError: As in :func:`perceptual_hash`, or an unknown definition.
+        TypeError: It is no decoded image.
 
     >>> phash(Image.linear_gradient("L")).shape
     (8,)
@@ -153,29 +157,16 @@ def _name(kind: str, definition: str) -> str:
     return kind if definition == "imagehash" else f"{kind}_imagededup"
 
 
-def _as_image(image: ImageLike) -> Image.Image:
-    """Return a Pillow image that has pixels; raises ValueError where there is none to make."""
-    if not isinstance(image, Image.Image):
-        pixels = np.asarray(image)
-        if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
-            raise ValueError(f"pixels must be uint8 of shape (H, W) or (H, W, 3), not {pixels.dtype} of {pixels.shape}")
-        if pixels.size == 0:
-            raise ValueError("the image has no pixels")
-        return Image.fromarray(pixels)
-    if 0 in image.size:
-        raise ValueError("the image has no pixels")
-    return image
-
-
 class Views:
     """The small grey images that the hashes of one image need, each made once.
 
     Raises:
         ValueError: an image without pixels, or an array of another shape or dtype.
+        TypeError: It is no decoded image.
     """
 
     def __init__(self, image: ImageLike) -> None:
-        self.image = _as_image(image)
+        self.image = decoded_image(image)
         self._resized: dict[tuple[str, int, int], Pixels] = {}
 
     @cached_property

@@ -16,7 +16,7 @@ from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing import pdq
-from dedupkit.images import ImageError
+from dedupkit.images import ImageError, ImageLike, checked_image
 from dedupkit.images.orientation import UPRIGHT, turn_of
 from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunConfig
@@ -24,10 +24,9 @@ from dedupkit.signals.pdq import MIN_PDQ_QUALITY
 from dedupkit.sources.memory import file_of
 
 __all__ = [
-    "FLAT", "NO_VECTOR", "ImageLike", "QueryLike", "embed_one", "first_model", "hash_of", "model_of", "opened",
+    "FLAT", "NO_VECTOR", "QueryLike", "embed_one", "first_model", "hash_of", "model_of", "opened",
 ]  # fmt: skip
 
-ImageLike = bytes | Image.Image | NDArray[np.uint8]
 QueryLike = ImageLike | str | PathLike[str]
 
 FLAT = "the image is too flat for a perceptual hash (a single colour, a gradient)"
@@ -36,10 +35,11 @@ NO_VECTOR = "the model gives the image no vector that can be compared (all zeros
 _one_at_a_time = threading.Lock()  # the limit of the math libraries' threads belongs to the whole process
 
 
-def opened(image: QueryLike) -> ImageLike:
-    """An image as it was given, and a file that a path names as its bytes.
+def opened(image: QueryLike) -> bytes | Image.Image:
+    """An image as it was given, pixels as a PIL image, and a file that a path names as its bytes.
 
     Raises:
+        ImageError: An array of another shape or dtype, or an image without pixels.
         DedupkitError: The file cannot be read.
         TypeError: It is neither an image nor a path.
     """
@@ -49,11 +49,12 @@ def opened(image: QueryLike) -> ImageLike:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise DedupkitError(f"{fspath(image)} cannot be read: {why}") from error
-    if not isinstance(image, bytes | Image.Image | np.ndarray):
+    try:
+        return checked_image(image)
+    except TypeError:
         raise TypeError(
             f"an image is a path, the bytes of a file, a PIL image or an array of uint8, not {type(image).__name__}"
-        )
-    return image
+        ) from None
 
 
 def hash_of(image: ImageLike) -> NDArray[np.uint8] | None:
@@ -62,14 +63,6 @@ def hash_of(image: ImageLike) -> NDArray[np.uint8] | None:
     Raises:
         ImageError: It is no image that can be used.
     """
-    size = image.shape if isinstance(image, np.ndarray) else image.size if isinstance(image, Image.Image) else ()
-    if 0 in size:
-        raise ImageError(f"an image without pixels, of size {' x '.join(map(str, size))}")
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8:
-            raise ImageError(f"an array of {image.dtype}: an image is (h, w) or (h, w, 3) uint8, from 0 to 255")
-        if image.ndim == 3 and image.shape[2] == 4:
-            image = Image.fromarray(image)
     try:
         with _one_at_a_time:
             code, quality = pdq(image)
@@ -84,8 +77,7 @@ def embed_one(model: Embedder, image: ImageLike) -> NDArray[np.float32] | None:
     Raises:
         ImageError: It is no image that can be used.
     """
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
+    image = checked_image(image)
     if isinstance(image, Image.Image):
         if image.mode != "RGB" or "transparency" in image.info or turn_of(image) != UPRIGHT:
             # as a file would be read: turned upright, transparency over white, 16 bits to 8

@@ -7,17 +7,13 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dedupkit.errors import import_optional
-from dedupkit.images import ImageError, decode_luma, luma_of
+from dedupkit.images import ImageLike, checked_image, decode_luma, luma_of
 from dedupkit.verification.corners import Corners, find_corners
 from dedupkit.verification.maps import Box
 
-__all__ = ["FLAT", "Features", "ImageLike", "features_of", "local_features"]
-
-ImageLike = Image.Image | NDArray[np.uint8] | bytes
-"""A PIL image, pixels (h, w) or (h, w, 3) uint8, or the bytes of a file."""
+__all__ = ["FLAT", "Features", "features_of", "local_features"]
 
 MOST = 500  # SIFT features that are kept, those of the highest contrast
 FLAT = 4.0  # standard deviation in grey levels below which an area is even
@@ -90,19 +86,17 @@ def features_of(image: Features | ImageLike, *, side: int = 320) -> Features:
     """Compute the features of an image in any form; features come back as they are.
 
     Args:
-        image: A PIL image, pixels (h, w) or (h, w, 3) uint8, or the bytes of a file.
+        image: A PIL image, pixels (h, w), (h, w, 3) or (h, w, 4) uint8, or the bytes of a file.
         side: The longer side is reduced to this many pixels.
 
     Raises:
         ImageError: It is no image that can be used.
+        TypeError: It is no image.
         MissingExtraError: OpenCV is not installed.
     """
     if isinstance(image, Features):
         return image
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.shape[2:] == (3,)):
-            raise ImageError(f"pixels must be uint8 (h, w) or (h, w, 3), not {image.dtype} of {image.shape}")
-        image = Image.fromarray(image)
+    image = checked_image(image)
     luma = decode_luma(image, min_side=side) if isinstance(image, bytes) else luma_of(image, min_side=side)
     return local_features(luma.plane, side=side, size=(luma.width, luma.height))
 

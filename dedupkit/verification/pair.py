@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.errors import import_optional
+from dedupkit.images import ImageLike
 from dedupkit.verification.corners import corner_matches, matches_nearby
 from dedupkit.verification.criteria import (
     FEW_TILES,
@@ -45,7 +46,7 @@ from dedupkit.verification.criteria import (
     measured,
     refused,
 )
-from dedupkit.verification.features import Features, ImageLike, features_of, local_features
+from dedupkit.verification.features import Features, features_of, local_features
 from dedupkit.verification.glance import worth_aligning
 from dedupkit.verification.maps import Affine, Verification, apply, determinant
 from dedupkit.verification.pixels import align
@@ -76,8 +77,8 @@ def verify_pair(
     (True, True, 'a 65 % crop, mirrored, of the other')
 
     Args:
-        a: One image: a PIL image, an array (h, w) or (h, w, 3) uint8, the bytes of a file; or its features, where it
-            is compared with several others (:func:`~dedupkit.verification.features.features_of`).
+        a: One image: a PIL image, an array (h, w), (h, w, 3) or (h, w, 4) uint8, the bytes of a file; or its features,
+            where it is compared with several others (:func:`~dedupkit.verification.features.features_of`).
         b: The other.
         min_inliers: Number of local features that must follow one map; with fewer the pixels must agree all the better.
         min_agreement: Correlation of pixels that 60 % of the shared, textured area must reach.
@@ -87,6 +88,7 @@ def verify_pair(
 
     Raises:
         ImageError: One of the two is no image that can be used.
+        TypeError: One of the two is no image.
         MissingExtraError: OpenCV is not installed.
     """
     cv2 = import_optional("cv2", "verify")

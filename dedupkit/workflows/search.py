@@ -180,8 +180,8 @@ class Search:
             DedupkitError: The file cannot be read.
             TypeError: It is none of these.
         """
-        image = opened(image)
         try:
+            image = opened(image)
             code = hash_of(image)
         except ImageError as error:
             raise ImageError(f"{query} cannot be searched for: {error}") from error
