@@ -6,11 +6,14 @@ All of them are below :class:`DedupkitError`:
 * :class:`MissingExtraError`, also an ``ImportError``: an optional package that is not installed.
 * :class:`RereadError`: an image of a finished run that moved, changed or can no longer be read.
 * :class:`DamagedError`: a file of a run folder that is missing or not as it was written.
+* :class:`UnknownSampleError`, also a ``KeyError``: an example that a filter finds in no run.
 * :class:`dedupkit.images.ImageError`, also a ``ValueError``: bytes that are no image, or an image out of bounds.
 * :class:`dedupkit.sources.ShardError`, also an ``OSError``: a shard whose rest cannot be read.
 * :class:`dedupkit.engine.WorkerDied`: a worker process that was killed twice over the same task.
 
-Wrong arguments to a function are the usual ``ValueError`` and ``TypeError``.
+What does a whole job (``dedup``, ``apply``, ``CopyGuard``, ``Search``, …) raises :class:`DedupkitError` for a value out
+of range too. The parts (hashes, joins, decisions over arrays) raise the usual ``ValueError`` for it, and an argument of
+another type is a ``TypeError``.
 """
 
 from __future__ import annotations

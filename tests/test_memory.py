@@ -258,6 +258,12 @@ def test_orientation_counts_as_in_a_file(scratch, photos):
         (lambda: dk.Images([b"x"], captions=["a", "b"]), "1 images and 2 captions"),
         (lambda: dk.Images([b"x"], keys="id"), "the images are no Dataset"),
         (lambda: dk.Images([]), "the collection is empty"),
+        (list, "neither images nor sources given: the collection is empty"),
+        (
+            lambda: Path(__file__).parent.glob("test_memory.py"),
+            r"image 0 is a path, .*; .* as a list: dedup\(list\(paths\), out\)",
+        ),
+        (lambda: iter(["a.tar"]), r"image 0 is a path, a.tar; .* as a list: dedup\(list\(paths\), out\)"),
     ],
 )
 def test_what_is_no_image_is_refused_and_leaves_nothing(scratch, images, message):

@@ -176,6 +176,8 @@ class TestExplain:
     def test_an_ambiguous_key_lists_the_shards(self, finished):
         with pytest.raises(dk.DedupkitError, match=r"3 samples have the key 'same': 4 in .*00000\.tar, .*source="):
             finished.explain("same")
+        with pytest.raises(TypeError, match="its key or its number, a str or an int, not float"):
+            finished.explain(1.0)
         assert finished.explain("same", source="00001.tar").row["source"].endswith("00001.tar")
         with pytest.raises(dk.DedupkitError, match=r"in a shard named '7\.tar'"):
             finished.explain("same", source="7.tar")

@@ -87,8 +87,7 @@ def images_in(sources: Any) -> Images | None:
     if isinstance(sources, str | os.PathLike):
         return None
     if isinstance(sources, list | tuple):
-        first = next(iter(sources), "")
-        return None if isinstance(first, str | os.PathLike) else Images(sources)
+        return None if sources and isinstance(sources[0], str | os.PathLike) else Images(sources)
     return Images(sources)
 
 
@@ -137,7 +136,7 @@ def lay_down(images: Images, above: Path) -> Path:
     if rows:
         write()
     if not next(numbers):
-        raise DedupkitError("no image given: the collection is empty")
+        raise DedupkitError("neither images nor sources given: the collection is empty")
     return folder.rename(above / f"images-in-memory-{digest.hexdigest()[:16]}")
 
 
@@ -342,6 +341,11 @@ def file_of(image: Any, number: int) -> dict[str, Any]:
 
 def _pixels(array: Any, number: int) -> Any:
     shape, kind = getattr(array, "shape", None), str(getattr(array, "dtype", ""))
+    if isinstance(array, str | os.PathLike):
+        raise DedupkitError(
+            f"image {number} is a path, {os.fspath(array)}; give images alone, or paths alone as a list: "
+            "dedup(list(paths), out)"
+        )
     if shape is None:
         raise DedupkitError(
             f"image {number} is a {type(array).__name__}; give PIL images, uint8 arrays, or the bytes of files"

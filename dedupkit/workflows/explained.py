@@ -79,12 +79,15 @@ def find_sample(rows: Rows, key: str | int, source: str | None) -> int:
 
     Raises:
         DedupkitError: There is none, or there are several.
+        TypeError: ``key`` is neither text nor a whole number.
     """
     table = rows.table(["sample", "source", "key"])
     if isinstance(key, int | np.integer):
         if not 0 <= key < table.num_rows:
             raise DedupkitError(f"there is no sample {key}; the run has {table.num_rows:,}, numbered from 0")
         return int(key)
+    if not isinstance(key, str):
+        raise TypeError(f"a sample is named by its key or its number, a str or an int, not {type(key).__name__}")
     found = table.filter(pc.equal(table["key"], key))
     if source is not None:
         found = found.filter(pc.ends_with(found["source"], source))

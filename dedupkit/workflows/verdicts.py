@@ -143,6 +143,7 @@ class Verdicts:
 
         Raises:
             DedupkitError: There is no such sample, or there are several; the message lists what comes near.
+            TypeError: ``key`` is neither text nor a whole number.
 
         Example::
 
