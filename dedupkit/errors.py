@@ -3,6 +3,7 @@
 All of them are below :class:`DedupkitError`:
 
 * :class:`RuleError`, also a ``ValueError``: a rule or keep policy that cannot be read.
+* :class:`RangeError`, also a ``ValueError``: a number out of range.
 * :class:`MissingExtraError`, also an ``ImportError``: an optional package that is not installed.
 * :class:`RereadError`: an image of a finished run that moved, changed or can no longer be read.
 * :class:`DamagedError`: a file of a run folder that is missing or not as it was written.
@@ -27,6 +28,7 @@ __all__ = [
     "DamagedError",
     "DedupkitError",
     "MissingExtraError",
+    "RangeError",
     "RereadError",
     "RuleError",
     "UnknownSampleError",
@@ -41,6 +43,10 @@ class DedupkitError(Exception):
 
 class RuleError(DedupkitError, ValueError):
     """A rule or keep policy that cannot be read; the message points at the character."""
+
+
+class RangeError(DedupkitError, ValueError):
+    """A number out of range."""
 
 
 class RereadError(DedupkitError):

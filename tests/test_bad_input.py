@@ -661,8 +661,10 @@ def test_errors_are_one_line_and_an_exit_code(tmp_path: Path, data: Path) -> Non
     assert "Traceback" not in wrong.stderr
     assert command("run", data).returncode == 2
     assert command("run", data, "--out", tmp_path / "out", "--workers", "0").returncode == 2
-    with pytest.raises(dk.DedupkitError, match="workers and seed are at least 0"):
+    with pytest.raises(dk.DedupkitError, match="the seed is at least 0"):
         dk.dedup(data, tmp_path / "out", seed=-1)
+    with pytest.raises(dk.DedupkitError, match="the number of workers is at least 0, not -1"):
+        dk.dedup(data, tmp_path / "out", workers=-1)
 
 
 def test_a_run_with_broken_samples_is_a_success_that_counts_them(tmp_path: Path, data: Path) -> None:

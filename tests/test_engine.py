@@ -23,6 +23,7 @@ import dedupkit as dk
 from dedupkit.engine import LocalProcesses, Progress, Task, WorkerDied, cache_key, run_tasks
 from dedupkit.errors import DedupkitError, RuleError
 from dedupkit.sources import ShardError
+from dedupkit.startup.cores import worker_count
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "dedupkit": lambda: DedupkitError("name the tars"),
@@ -503,3 +504,33 @@ def test_the_command_line_loads_no_pandas(tmp_path: Path, photos: dict[str, Imag
     )
     result = python("-c", script, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+def test_by_default_there_is_a_worker_for_each_core_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 5, 6}, raising=False)
+    assert worker_count(None) == 3
+    assert worker_count(0) == 0
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert worker_count(None) == 64
+
+
+def test_a_number_of_workers_that_makes_no_sense_is_one_error():
+    import numpy as np
+
+    from dedupkit.neighbors import hamming_pairs, jaccard_pairs
+    from dedupkit.workflows.metadata import clean_lists
+
+    offsets, tokens = np.array([0, 1, 2]), np.array([1, 1], np.uint32)
+    hashes = np.zeros((2, 8), np.uint8)
+    calls = {
+        lambda workers: hamming_pairs(hashes, 1, workers=workers): 1,
+        lambda workers: jaccard_pairs(offsets, tokens, threshold=0.5, workers=workers): 1,
+        lambda workers: clean_lists([], "out", workers=workers): 1,
+        lambda workers: dk.find_duplicates(encoding_map={"a": "0" * 64}, num_dist_workers=workers): 0,
+    }
+    for call, least in calls.items():
+        for wrong in range(-1, least):
+            for kind in (ValueError, dk.DedupkitError):
+                with pytest.raises(kind, match=f"the number of workers is at least {least}, not {wrong}"):
+                    call(wrong)

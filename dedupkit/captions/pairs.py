@@ -61,7 +61,8 @@ def caption_pairs(
         ngram: characters of an n-gram in scripts that write no spaces.
         longest: words of the longest captions that are joined exactly; pairs of longer ones are found by MinHash-LSH
             and verified.
-        workers: number of threads; all cores by default. The result does not depend on it.
+        workers: number of threads, at least 1; by default one for each core that this process may use. The result does
+            not depend on it.
         memory: bytes for inverted lists.
         seed: Seed for the MinHash permutations.
 

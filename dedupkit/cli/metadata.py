@@ -48,7 +48,9 @@ def metadata(
     memory: Annotated[
         float, typer.Option(min=0.001, help="Memory that near conditions may take, in GB (caption>=, image_phash<=).")
     ] = 4,
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of threads; all cores by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of threads; by default one a core that it may use.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Remove duplicate rows from URL lists. No image has to be there."""

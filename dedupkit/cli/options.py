@@ -24,7 +24,7 @@ __all__ = [
 
 RunDirectory = Annotated[str, typer.Argument(metavar="DIR", help="A finished run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Number of processes; all cores by default.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of processes; by default one a core that it may use.")]
 Device = Annotated[
     str | None, typer.Option(help="Device for torch: cpu, cuda, …; by default a GPU if there is one, else the CPU.")
 ]

@@ -7,7 +7,6 @@ nobody decides again in the middle, and the target so that two calls do not meet
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
@@ -35,6 +34,7 @@ from dedupkit.manifest.target import Target
 from dedupkit.runfolder import DecisionRecord, RunFolder
 from dedupkit.sources.again import Moved, moved_to
 from dedupkit.sources.reread import Originals
+from dedupkit.startup.cores import worker_count
 from dedupkit.store import is_remote, read_columns, refuse_inside, stamp
 
 __all__ = ["FORMATS", "ShardSizes", "apply"]
@@ -66,7 +66,8 @@ def apply(
             removed.
         format: ``webdataset`` (tars, ``sizes.json``, ``_stats.json``), ``parquet`` (with the images), ``urls``,
             ``datacomp`` or ``keys``.
-        workers: Number of processes; all cores by default. The files do not depend on it.
+        workers: Number of processes; by default one for each core that this process may use, with 0 this process alone.
+            The files do not depend on it.
         shard_size: Samples in each shard; about the source's size by default.
         shards: Number of shards of equal size, instead of ``shard_size``. There can be more: a shard ends early where
             the next one of the source repeats a key.
@@ -104,7 +105,7 @@ def apply(
     config = folder.read_config()
     refuse_inside(target.shown, [*config.sources, *config.shards], directory=config.directory)
     refuse_inside(target.shown, moved_to(source))
-    place = make_engine(Where(engine, workers or os.cpu_count() or 1, address), target.state)
+    place = make_engine(Where(engine, worker_count(workers), address), target.state)
     if isinstance(place, Helper):
         return {"tasks": place.help()}
     decision = folder.verdicts()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from dedupkit.memorization.neighbours import Neighbours
 from dedupkit.runfolder import RunFolder
 from dedupkit.runfolder.index import RowIndex
 from dedupkit.signals.pdq import MIN_PDQ_QUALITY
+from dedupkit.startup.cores import worker_count
 from dedupkit.store import here, read_columns
 
 __all__ = ["Nearest", "nearest_of", "read_vectors"]
@@ -74,7 +74,7 @@ def nearest_of(images: RunFolder, near: Neighbours, name: str | None) -> Nearest
         found = near.by_hash(np.frombuffer(code, np.uint8), MAX_DISTANCE)
         return found[0] if found else (-1, np.nan)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # the loops of the look-up run without the GIL
+    with ThreadPoolExecutor(worker_count(None)) as pool:  # the loops of the look-up run without the GIL
         for row, (sample, distance) in zip(hashed.tolist(), pool.map(look_up, codes, chunksize=64), strict=True):
             hash_sample[row], bits[row] = sample, distance
     vector_sample, cosine = np.full(count, -1, np.int64), np.full(count, np.nan, np.float32)

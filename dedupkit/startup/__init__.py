@@ -1,1 +1,1 @@
-"""What is done for start-up time and memory: lazy names, the allocator, compiled code kept on disk."""
+"""What is done for start-up time and memory: lazy names, the allocator, compiled code kept on disk, the workers."""

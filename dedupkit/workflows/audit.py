@@ -78,7 +78,7 @@ def audit(
         options: How to decide, and what to show.
         embed: The model behind the run's vectors, where these were given to the run: a specification or an object.
         device: Device for torch.
-        workers: Number of worker processes; the number of cores by default.
+        workers: Number of worker processes, as for :func:`dedupkit.dedup`.
         source: Where the training data lies now, if it moved since the run.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
@@ -31,6 +30,7 @@ from dedupkit.signals.matches import leading
 from dedupkit.sources.again import Moved
 from dedupkit.sources.reread import Originals
 from dedupkit.stages.caption_keys import captions_of_samples
+from dedupkit.startup.cores import worker_count
 from dedupkit.store import read_columns, remove_tree
 
 __all__ = ["calibrate"]
@@ -65,7 +65,7 @@ def calibrate(
         per_band: Number of pairs to judge in each stratum of scores.
         port: Port of the judging page; 0 picks a free one.
         seed: Seed for all random choices.
-        workers: Number of processes; the number of cores by default.
+        workers: Number of processes; by default one for each core that this process may use, with 0 this process alone.
         device: Device for torch.
         keep_copies: Whether to leave the synthetic duplicates in the run folder.
         source: Where the data lies now, if it moved since the run.
@@ -80,7 +80,7 @@ def calibrate(
     """
     if sample < 1 or per_band < 1 or seed < 0 or not 0 < precision < 1:
         raise DedupkitError("sample and per-band are at least 1, the seed 0, and the precision lies between 0 and 1")
-    known = _open(run, seed, workers or os.cpu_count() or 1)
+    known = _open(run, seed, worker_count(workers))
     originals = Originals(known.folder, source)
     with known.folder.locked():
         synthetic = _synthetic(known, originals, sample, device, keep_copies=keep_copies)

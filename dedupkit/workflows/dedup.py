@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from dedupkit.stages.meta import forgetting_refused, refuse_absent
 from dedupkit.stages.plan import Computing, Job
 from dedupkit.stages.run import match_samples, scan_samples, verify_samples
 from dedupkit.stages.scan_task import load_scan
+from dedupkit.startup.cores import worker_count
 from dedupkit.store import refuse_inside
 from dedupkit.workflows.against import find_references, match_references
 from dedupkit.workflows.request import (
@@ -90,8 +90,8 @@ def dedup(
             own. See docs/clustering.md.
         hashes: Further hashes to compute now, so that a later rule can name them: ``pixels``, ``crops``, ``phash``,
             ``dhash``, ``ahash``, ``whash`` (imagehash's definition) and the same with ``_imagededup``.
-        workers: Number of worker processes; the number of cores by default. The result does not depend on it. With 0
-            all work is done in this process, which an image that crashes a decoder then ends.
+        workers: Number of worker processes; by default one for each core that this process may use. The result does not
+            depend on it. With 0 all work is done in this process, which an image that crashes a decoder then ends.
         seed: Seed for all random choices.
         device: Device for torch, such as ``cuda``; by default a GPU where there is one.
         captions: What is done with captions beside images: ``ignore``; ``pair`` or ``pair>=0.8`` (only samples whose
@@ -140,10 +140,10 @@ def dedup(
         [*named, *(shard.source for shard in shards), *(reference.path for reference in references.named)],
     )
     listed = [text_of(name) for name in named]
-    workers = (os.cpu_count() or 1) if workers is None else workers
+    workers = worker_count(workers)
     recall = DEFAULT_RECALL if target_recall is None else target_recall
-    if workers < 0 or seed < 0 or not 0 < recall <= 1:
-        raise DedupkitError("workers and seed are at least 0, and target_recall lies above 0 and is at most 1")
+    if seed < 0 or not 0 < recall <= 1:
+        raise DedupkitError("the seed is at least 0, and target_recall lies above 0 and is at most 1")
     place = make_engine(Where(engine, workers, address), folder.path)
     if isinstance(place, Helper):
         place.help()

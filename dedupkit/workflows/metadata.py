@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from dedupkit.clustering.policy import META, Policy, parse_policy
 from dedupkit.clustering.rules import Rule
 from dedupkit.errors import DedupkitError
 from dedupkit.metadata.conditions import Classes, classes_of, equal_kinds, is_near, parse_list_rule, reason_of
+from dedupkit.startup.cores import worker_count
 from dedupkit.store import expand_braces, list_glob, staged, write_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def clean_lists(
             ``meta:NAME``, a column of the lists' own.
         settings: Normalisation of URLs and captions.
         temporary: Folder for keys, 20 bytes a row and identity; inside ``to`` by default.
-        workers: Number of threads; all cores by default. The result does not depend on it.
+        workers: Number of threads, at least 1; by default one for each core that this process may use. The result does
+            not depend on it.
         memory: Bytes that near conditions (``caption>=``, ``image_phash<=``) may take.
 
     Returns:
@@ -78,6 +79,7 @@ def clean_lists(
     from dedupkit.metadata.room import Room
     from dedupkit.metadata.target import FOLDER, check_room, claimed, remove_earlier, room_for_keys
 
+    workers = worker_count(workers, least=1)
     policy = parse_policy(keep, _POLICY)
     lists = [open_list(path, policy.meta) for path in _expand(files)]
     known = {role for one in lists for role in one.columns}
@@ -91,7 +93,6 @@ def clean_lists(
         kinds = needed + [(name,) for name in _SHOWN if name in known and (name,) not in needed]
         room = room_for_keys(temporary, target)
         check_room(lists, len(kinds), room.parent, target)
-        workers = workers or os.cpu_count() or 1
         try:
             grouped = group_rows(lists, kinds, len(needed), settings, policy, room, workers)
         finally:

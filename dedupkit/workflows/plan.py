@@ -23,6 +23,7 @@ from dedupkit.signals import SIGNALS, known_signals
 from dedupkit.signals.expected import Extent
 from dedupkit.sources import Shard, find_shards
 from dedupkit.stages.plan import ranked_conditions
+from dedupkit.startup.cores import worker_count
 from dedupkit.store import stamps
 from dedupkit.workflows.against import References, find_references
 from dedupkit.workflows.plan_tasks import Places, joins_and_decision
@@ -107,7 +108,7 @@ def plan_run(
         rule: The rule.
         embed: Specifications of embedders.
         hashes: Further hashes to compute.
-        workers: Number of processes; all cores by default.
+        workers: Number of processes, as for :func:`dedupkit.dedup`.
         device: Device for torch.
         against: Reference sets, as for :func:`dedupkit.dedup`.
         target_recall: Recall of clustered searches and, with a preset, of the candidates for verification.
@@ -137,7 +138,7 @@ def plan_run(
     embedding = dict.fromkeys(embedders, 0.0)
     words: list[int] = []
     dims: dict[str, int] = {}
-    threads = workers or os.cpu_count() or 1
+    threads = max(1, worker_count(workers))
     workers = threads * (place_of(os.environ).world if engine == "rank" else 1)
     with TemporaryDirectory(prefix="dedupkit-plan-") as folder:
         samples = str(Path(folder, "samples.parquet"))

@@ -140,7 +140,8 @@ class Run(Verdicts):
             judge: Whether to open a page on which found pairs are judged; returns when that is finished.
             per_band: Number of pairs to judge in each stratum of scores.
             seed: Seed for all random choices.
-            workers: Number of processes; the number of cores by default.
+            workers: Number of processes; by default one for each core that this process may use, with 0 this process
+                alone.
             options: ``port``, ``device``, ``keep_copies``, ``source`` and ``tell``; for these and the errors see
                 :func:`dedupkit.workflows.calibrate.calibrate`.
         """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from dedupkit.startup.cores import worker_count
 
 __all__ = ["Method", "check_method", "existing_folder", "progress_bar", "workers"]
 
@@ -35,8 +36,8 @@ def existing_folder(image_dir: str | Path | None) -> Path:
 
 
 def workers(count: int | None) -> int:
-    """Number of workers: all cores for None, and at least one."""
-    return (os.cpu_count() or 1) if count is None else max(1, count)
+    """Number of workers, as :func:`dedupkit.startup.cores.worker_count`, and at least one."""
+    return max(1, worker_count(count))
 
 
 def progress_bar(label: str, total: int, verbose: bool) -> Any:

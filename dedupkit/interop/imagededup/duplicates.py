@@ -45,7 +45,7 @@ def find_duplicates(
         search_method: Ignored.
         recursive: Also look into subfolders of ``image_dir``.
         num_enc_workers: Number of hashing processes, as for :func:`encode_images`.
-        num_dist_workers: Number of comparing threads; all cores by default.
+        num_dist_workers: Number of comparing threads; by default one for each core that this process may use.
         method: As for :func:`encode_images`.
         verbose: Show progress bars, in a terminal or a notebook.
 

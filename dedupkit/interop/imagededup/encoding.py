@@ -43,7 +43,8 @@ def encode_images(
     Args:
         image_dir: Folder of images.
         recursive: Also look into its subfolders.
-        num_enc_workers: Number of processes; all cores by default, 0 or 1 for the calling process alone.
+        num_enc_workers: Number of processes; by default one for each core that this process may use, 0 or 1 for the
+            calling process alone.
         method: ``pdq``, ``phash``, ``dhash``, ``ahash`` or ``whash``.
         verbose: Show a progress bar, in a terminal or a notebook.
 

@@ -68,7 +68,7 @@ def dihedral_pairs(
         hashes: (n, 32) uint8, upright PDQ hashes.
         max_distance: the radius in bits, inclusive.
         other: (k, 32) uint8 to join with; without it, `hashes` is joined with itself.
-        workers: threads; by default as many as there are processors.
+        workers: threads, at least 1; by default one for each core that this process may use.
         block_pairs: pairs that wait in buffers at any time, about.
 
     Returns:

@@ -18,7 +18,6 @@ whose single bucket holds everything: brute force, best for few hashes or a larg
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dedupkit.neighbors.hamming.plan import Chunk, cost, make_plan, make_probe
+from dedupkit.startup.cores import worker_count
 
 if TYPE_CHECKING:
     from dedupkit.neighbors.hamming.kernels import Probe, Side
@@ -86,7 +86,7 @@ def hamming_pairs(
         hashes: (n, 8) or (n, 32) uint8: 64 or 256 bits a row.
         max_distance: the radius in bits, inclusive.
         other: (k, same width) uint8 to join with; without it, `hashes` is joined with itself.
-        workers: threads; by default as many as there are processors.
+        workers: threads, at least 1; by default one for each core that this process may use.
         block_pairs: pairs that wait in buffers at any time, about.
 
     Returns:
@@ -149,11 +149,11 @@ class Settings(NamedTuple):
     @staticmethod
     def checked(radius: int, workers: int | None, block_pairs: int) -> Settings:
         """Raise ValueError for a number out of range; fill in the default of workers."""
-        settings = Settings(radius, workers if workers is not None else os.cpu_count() or 1, block_pairs)
+        settings = Settings(radius, worker_count(workers, least=1), block_pairs)
         if radius < 0:
             raise ValueError(f"max_distance must not be negative, but is {radius}")
-        if settings.workers < 1 or block_pairs < 1:
-            raise ValueError(f"workers ({workers}) and block_pairs ({block_pairs}) must be at least 1")
+        if block_pairs < 1:
+            raise ValueError(f"block_pairs must be at least 1, but is {block_pairs}")
         return settings
 
 

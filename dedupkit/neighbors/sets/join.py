@@ -18,7 +18,6 @@ an entry, and lists that exceed ``memory`` are built and looked up part by part.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.neighbors.sets.distinct import SetPairs, Sets
+from dedupkit.startup.cores import worker_count
 
 __all__ = [
     "ENTRY_BYTES",
@@ -72,7 +72,8 @@ def jaccard_pairs(
         tokens: (t,) integers, in any order; a token that is repeated within a set counts once.
         threshold: least similarity, in (0, 1].
         other: offsets and tokens of the sets to join with; without them, sets are joined with themselves.
-        workers: number of threads; all cores by default. The result does not depend on it.
+        workers: number of threads, at least 1; by default one for each core that this process may use. The result does
+            not depend on it.
         memory: bytes for the inverted lists.
 
     Returns:
@@ -105,7 +106,7 @@ def iter_jaccard_pairs(
     Args:
         sides: one collection to join with itself, or two to join with each other.
         threshold: least similarity, in (0, 1].
-        workers: number of threads; all cores by default.
+        workers: number of threads, at least 1; by default one for each core that this process may use.
         memory: bytes for the inverted lists.
         largest: size of the largest set that is listed: of each pair, the second collection's set, or in a self-join
             the smaller one, has at most so many tokens. All sizes by default.
@@ -113,7 +114,7 @@ def iter_jaccard_pairs(
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be a similarity in (0, 1], not {threshold}")
     join = _Join(sides[0], sides[-1], float(threshold), len(sides) == 1, sides[-1].sizes())
-    return join.blocks(parts_of(sides[-1], memory, largest), workers or os.cpu_count() or 1)
+    return join.blocks(parts_of(sides[-1], memory, largest), worker_count(workers, least=1))
 
 
 def iter_part_pairs(sets: Sets, threshold: float, part: tuple[int, int], workers: int = 1) -> Iterator[SetPairs]:

@@ -52,7 +52,7 @@ def join_sets(
         tokens: (t,) integers.
         threshold: least Jaccard similarity, in (0, 1].
         longest: a pair whose smaller set has at most so many tokens is found for certain.
-        workers: number of threads; all cores by default.
+        workers: number of threads, at least 1; by default one for each core that this process may use.
         memory: bytes for inverted lists.
         seed: Seed for the MinHash permutations.
 
@@ -125,7 +125,7 @@ def lsh_pairs(
         first: number of the first set that takes part.
         threshold: least similarity.
         seed: Seed for the permutations.
-        workers: number of threads; all cores by default.
+        workers: number of threads, at least 1; by default one for each core that this process may use.
     """
     from dedupkit.neighbors.sets import lsh_kernels as kernels
 

@@ -7,13 +7,14 @@ Source: Broder, "On the resemblance and containment of documents" (1997); the pe
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dedupkit.startup.cores import worker_count
 
 __all__ = ["from_datasketch", "minhash_signatures", "permutations", "sha1_hashes", "to_datasketch"]
 
@@ -64,7 +65,7 @@ def minhash_signatures(
         num_perm: number of permutations.
         seed: Seed for the permutations, as datasketch's.
         scheme: ``affine32`` or ``legacy``.
-        workers: number of threads; all cores by default.
+        workers: number of threads, at least 1; by default one for each core that this process may use.
 
     Returns:
         (n, num_perm) uint32: ``MinHash(num_perm, seed, scheme=scheme).hashvalues`` of each set.
@@ -94,7 +95,7 @@ def minhash_signatures(
     def fill(first: int) -> None:
         kernel(starts, values, a, b, first, min(first + _ROWS_A_TASK, rows), out)
 
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(worker_count(workers, least=1)) as pool:
         list(pool.map(fill, range(0, rows, _ROWS_A_TASK)))
     return out.reshape(rows, width)[:, :num_perm]
 
