@@ -33,7 +33,7 @@ def update(
     embed: Any = None,
     keep: str | None = None,
     captions: str | None = None,
-    against: str | Path | Sequence[str | Path] | None = None,
+    against: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     against_rule: str | None = None,
     **options: Any,
 ) -> Run:
@@ -75,7 +75,7 @@ def update(
         "embed": _embedders(RunFolder(name), config) if embed is None else embed,
         "keep": config.keep if keep is None else keep,
         "captions": config.captions if captions is None else captions,
-        "against": _against(run, config) if against is None else against,
+        "against": _against(name, config) if against is None else against,
         "against_rule": config.against_rule if against_rule is None and names_against_rule(config) else against_rule,
         "templates": options.pop("templates", config.templates),
         "hashes": [*config.hashes, *options.pop("hashes", ())],
@@ -124,7 +124,7 @@ def _on_images(config: RunConfig) -> Rule:
     return Rule(config.rule, tuple(dict.fromkeys(images)))
 
 
-def _against(run: str | Path, config: RunConfig) -> list[str]:
+def _against(run: str, config: RunConfig) -> list[str]:
     """The reference sets of a run, as it named them.
 
     Raises:
