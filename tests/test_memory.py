@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import pickle
 import struct
 from pathlib import Path
 
@@ -80,11 +81,14 @@ def test_the_result_is_a_run_like_any_other(scratch, pictures, tmp_path):
     assert "<img" in pair.show()._repr_html_()
     saved = draft.save()
     assert verdicts(saved) == ["keep"] * 4
-    shown = group.show()
+    shown, keep = group.show(), saved.keep_filter()
     del draft, group, pair, saved
     gc.collect()
     assert "<img" in shown._repr_html_()
     del shown
+    gc.collect()
+    assert pickle.loads(pickle.dumps(keep))({"__key__": "a"})  # as a data loader's worker gets it
+    del keep
     gc.collect()
     assert list(scratch.iterdir()) == []
 

@@ -52,7 +52,7 @@ def keep_filter(run: str | PathLike[str], *, input_columns: str | Sequence[str] 
     path = manifest_in(local.absolute())
     if not path.exists():
         raise DedupkitError(f"{path} does not exist; a finished run has a manifest.parquet")
-    return KeepFilter(path, (input_columns,) if isinstance(input_columns, str) else input_columns)
+    return KeepFilter(path, (input_columns,) if isinstance(input_columns, str) else input_columns, keeper=run)
 
 
 class KeepFilter:
@@ -64,10 +64,11 @@ class KeepFilter:
     Args:
         manifest: Path of ``manifest.parquet``.
         input_columns: Names of bare values.
+        keeper: What keeps a temporary run folder alive.
     """
 
-    def __init__(self, manifest: Path, input_columns: Sequence[str] | None = None) -> None:
-        self._path = manifest
+    def __init__(self, manifest: Path, input_columns: Sequence[str] | None = None, *, keeper: object = None) -> None:
+        self._path, self._keeper = manifest, keeper
         self._input_columns = None if input_columns is None else tuple(input_columns)
         self._verdicts: Verdicts | None = self._open()
         self._digest = self._verdicts.digest
@@ -100,7 +101,7 @@ class KeepFilter:
         return {"_path": self._path, "_input_columns": self._input_columns, "_digest": self._digest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _verdicts=None, _numbers=RowNumbers())
+        self.__dict__.update(state, _verdicts=None, _keeper=None, _numbers=RowNumbers())
 
     def _open(self) -> Verdicts:
         from dedupkit.manifest.verdicts import Verdicts  # arrays are for where they are used

@@ -79,7 +79,8 @@ def dedup(
             of files, one array, a Hugging Face ``Dataset``, or :class:`dedupkit.Images` with keys and captions.
         out: Run folder, or its URL in an object store. An interrupted run continues where it stopped; the same call
             with another rule or policy decides again and computes only what is missing. Images in memory need none: the
-            run then lies in a temporary folder, which goes away with the run object, as the images do in any case.
+            run then lies in a temporary folder, which goes away with the last object that came from the run, as the
+            images do in any case.
         rule: A preset (``copies``, ``exact``, ``crops``, ``thorough``, …) or a rule such as ``"exact or pdq<=20"``.
         embed: One or more embedders; each is a signal that the rule can name. A specification
             (:data:`dedupkit.embedding.FORMS`), an object (:class:`dedupkit.embedding.Embedder`, or what

@@ -183,7 +183,7 @@ class Run(Verdicts):
 
     def keep_filter(self) -> KeepFilter:
         """The kept samples as a predicate; see :func:`dedupkit.keep_filter`."""
-        return keep_filter(self.path)
+        return keep_filter(self)
 
     def _check_covered(self, rule: Rule, config: RunConfig) -> None:
         from dedupkit.stages.covered import changed_earlier, missing_for
