@@ -348,7 +348,7 @@ def test_what_is_no_image_is_one_error_below_the_base(training, tmp_path):
     search = Search(tmp_path / "run")
     for empty in (np.zeros((0, 0, 3), np.uint8), np.zeros(0, np.uint8), np.uint8([[]]), Image.new("RGB", (0, 4))):
         for use in (guard.check, search.find):
-            with pytest.raises(ImageError, match="without pixels"):
+            with pytest.raises(ImageError, match="no pixels|pixels must be uint8"):
                 use(empty)
     with pytest.raises(dk.DedupkitError, match="no run"):
         dk.CopyGuard(tmp_path)
