@@ -80,6 +80,7 @@ def holds(atom, one, other) -> bool:
     st.randoms(use_true_random=False),
 )
 @example([("http://a/1", "a b", f"{BASE:016x}")] * 3, RULES[4], "sample", 1, None)
+@example([("http://a/1", None, None)] * 7 + [("http://a/1", None, "zz")], RULES[4], "sample", 1, None)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_verdicts_are_those_of_comparing_all_with_all(tmp_path_factory, rows, text, keep, workers, random):
     folder = tmp_path_factory.mktemp("near")

@@ -80,15 +80,14 @@ def near_matches(atom: Atom, equal: NDArray[np.int32], how: NearJoin) -> tuple[M
 
 
 def check_hashes(lists: Sequence[UrlList], name: str) -> None:
-    """Look at the first rows of the lists: whether there is a hash of 64 bits among them, or none at all.
+    """Look through the lists until there is a hash of 64 bits, or nothing is left.
 
     Raises:
         DedupkitError: There are only other values.
     """
     shown = None
-    for one in lists:
-        batch = next(one.batches([name]), None)
-        column = None if batch is None else batch.columns.get(name)
+    for one, batch in ((each, batch) for each in lists for batch in each.batches([name])):
+        column = batch.columns.get(name)
         if column is None:
             continue
         if pc.any(_is_hash(_hash_column(column))).as_py():
