@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cosine import clustered, keys, vector_sets
 
-from dedupkit.neighbors import cosine_neighbors
+from dedupkit.neighbors import KnownPairs, cosine_neighbors
 from dedupkit.neighbors.cosine import neighbors
 from dedupkit.neighbors.cosine.distinct import collapse
 from dedupkit.neighbors.cosine.lists import NeighborLists
 from dedupkit.neighbors.cosine.nearest import nearest_of, nearest_tiles
 from dedupkit.neighbors.cosine.neighbors import search
 from dedupkit.neighbors.cosine.overlap import Overlap
+from dedupkit.neighbors.cosine.recall import EXACT
 from dedupkit.neighbors.cosine.settings import Settings
 from dedupkit.neighbors.cosine.tiles import Engine, Sets
 
@@ -197,6 +198,26 @@ def test_what_cells_find_is_what_they_say():
     assert found.recall.low - 0.03 <= share <= found.recall.high + 0.03  # pairs of either side are counted once
     again = search(x, 3, Settings(0.5, "cells", overlap=Overlap(3, 0.1)))
     assert keys(found) == keys(again)
+
+
+def test_known_pairs_choose_cells_where_all_neighbours_would_need_an_exact_search():
+    """Copies are much nearer than the nearest strangers, and it is copies that a search is there to find."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((12_000, 48)).astype(np.float32)
+    x[:600] = x[6000:6600] + 0.4 * rng.standard_normal((600, 48))
+    known = KnownPairs(x[7000:7500], x[7000:7500] + 0.4 * rng.standard_normal((500, 48)), np.arange(500))
+    exact = cosine_neighbors(x, 3, 0.3, method="cells")
+    assert exact.recall == EXACT  # no cells hold the strangers together
+    found = cosine_neighbors(x, 3, 0.3, method="cells", known=known)
+    assert 0.98 <= found.recall.estimate <= 1
+    assert found.recall.sampled_rows == 500
+    copies = {(row, row + 6000) for row in range(600)}
+    assert len(copies & keys(found)) >= 0.97 * len(copies & keys(exact)) > 500
+    assert len(keys(exact) - keys(found)) > 1000
+    few = KnownPairs(known.left[:300], known.right[:300], known.of[:300])
+    assert keys(cosine_neighbors(x, 3, 0.3, method="cells", known=few)) == keys(exact)
+    with pytest.raises(ValueError, match="vectors have 48 dimensions, known pairs others"):
+        cosine_neighbors(x, 3, 0.3, known=KnownPairs(x[:, :8], x[:, :8], known.of))
 
 
 def test_a_thousand_equal_rows_have_neighbours_among_themselves():

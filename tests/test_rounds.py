@@ -15,15 +15,17 @@ from PIL import Image, ImageOps
 import dedupkit as dk
 from dedupkit.clustering import parse_rule
 from dedupkit.embedding.embedder import unit_rows
+from dedupkit.neighbors.cosine import neighbors, overlap
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import known_signals
 from dedupkit.signals import vector_join as ranking
 from dedupkit.sources import find_shards
 from dedupkit.stages import features as features_stage
-from dedupkit.stages import neighbor_lists, rounds
+from dedupkit.stages import known_copies, neighbor_lists, rounds
 from dedupkit.stages import verify_pairs as pairs_stage
+from dedupkit.stages.copies import PLANTED
 from dedupkit.stages.plan import Job
-from dedupkit.stages.planted import PLANTED, plant
+from dedupkit.stages.planted import plant
 from dedupkit.verification import features_of, verify_pair
 
 pytest.importorskip("cv2")
@@ -266,6 +268,37 @@ def test_what_the_lists_would_hold_is_measured_by_planted_copies(tmp_path, short
         others = kept_vectors[kept_samples != original]
         held += min((others @ vector > own @ vector + 1e-4).sum(), (others @ own > own @ vector + 1e-4).sum()) < 1
     assert planted["estimate"] == pytest.approx(held / planted["above_floor"])
+
+
+def test_copies_of_the_images_of_a_run_choose_the_cells_of_its_search(tmp_path, short_lists, monkeypatch):
+    short_lists(2)
+    rng = np.random.default_rng(0)
+    scenes = [
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((160, 160), Image.Resampling.BICUBIC)
+        for _ in range(70)
+    ]
+    members = [(f"{number:04d}.jpg", encode(image)) for number, image in enumerate(scenes)]
+    members += [(f"{number:04d}.jpg", encode(scenes[number - 70].resize((120, 120)))) for number in range(70, 90)]
+    source = str(write_tar(tmp_path / "in.tar", members))
+    rule = "exact or (tiny>=0.3 and verified)"
+    exact = run(source, tmp_path / "exact", rule=rule, embed=Thumbnails())
+    assert not RunFolder(exact.path).known_copies("tiny").exists()
+    monkeypatch.setattr(neighbors, "EXACT_PAIRS", 0)
+    monkeypatch.setattr(known_copies, "KNOWN_FROM", 0)
+    monkeypatch.setattr(overlap, "WORTHWHILE", 1e9)
+    finished = run(source, tmp_path / "cells", rule=rule, embed=Thumbnails())
+    with np.load(RunFolder(finished.path).known_copies("tiny")) as arrays:
+        assert 70 <= len(arrays["left"]) <= 90
+        assert (np.bincount(arrays["of"]) == len(PLANTED)).all()
+        near = np.einsum("ij,ij->i", arrays["left"].astype(np.float32)[arrays["of"]], arrays["right"])
+    recall = finished.summary["recall"]["tiny"]
+    assert 0.9 < recall["low"] <= recall["estimate"] <= 1
+    assert near.max() > 0.9
+    assert finished.summary["remove"] == exact.summary["remove"] == 20
+    before = RunFolder(finished.path).known_copies("tiny").stat()
+    again = run(source, tmp_path / "cells", rule="exact or (tiny>=0.35 and verified)", embed=Thumbnails())
+    assert again.summary["recall"]["tiny"]["estimate"] > 0.9  # joined again, by the same copies
+    assert RunFolder(finished.path).known_copies("tiny").stat() == before
 
 
 def test_a_pair_above_the_bound_of_another_alternative_needs_no_list(tmp_path, short_lists, files):

@@ -68,6 +68,10 @@ class Layout:
         """The completion marker of such a fit."""
         return self.marker("project", name)
 
+    def known_copies(self, name: str) -> Path:
+        """Vectors of some images and of copies of them, by which an embedder's neighbours are sought."""
+        return self.path / "projections" / f"{name}.copies.npz"
+
     def edges(self, signal: str, part: int = 0) -> Path:
         """The scored pairs of one signal; those of one task where its join was many."""
         return self.path / "edges" / signal / f"{part:05d}.parquet"

@@ -51,6 +51,7 @@ class JoinSettings:
         seed: Seed for all random choices.
         device: Device named for models, which joins of vectors use where they can; a GPU where there is one by default.
         floor: Least similarity of nearest neighbours, which are kept beside the pairs within the bound; None for none.
+        known: File of copies of some samples, by which a search for nearest neighbours is planned; None for none.
     """
 
     bound: float
@@ -59,6 +60,7 @@ class JoinSettings:
     seed: int = 0
     device: str | None = None
     floor: float | None = None
+    known: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ The plan is a sample, trained cells and the choice of how they overlap (:mod:`de
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from dedupkit.runfolder.folder import RunFolder
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.identity import Exact
 from dedupkit.signals.vector_files import gather_joined
-from dedupkit.signals.vector_join import MAX_EDGES, MOST_RECALL, facts_before, join_device, lower, stated
+from dedupkit.signals.vector_join import MAX_EDGES, MOST_RECALL, facts_before, join_device, known_pairs, lower, stated
 from dedupkit.store import atomic_path
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def planned_steps(
     key = cache_key([_FORMAT, key, how.floor, ranked, settings.target_recall, settings.seed])
     read = [str(folder.samples(shard)) for shard in range(scanned.shards)]
     read += [str(folder.embeddings(name, shard)) for shard in range(scanned.shards)]
+    read += [] if settings.known is None else [settings.known]
     call = partial(write_plan, files, name, str(folder.path), scanned.shards, settings)
     (done,) = yield [Task(stage, "plan", call, key, f"{name}: cells", files.all, tuple(read))]
 
@@ -175,6 +176,7 @@ def write_plan(files: PlanFiles, name: str, out: str, shards: int, settings: Joi
                 found, cells, recall = join.distinct[0], join.plan, join.facts[0]
                 facts["recall"].update(stated(recall))
             else:
+                how = replace(how, known=known_pairs(settings))
                 found, cells, recall = planned_search(vectors, facts["ranks"]["k"], how)
                 lower(facts["recall"], recall)
         except ValueError as error:

@@ -22,7 +22,7 @@ from dedupkit.neighbors.cosine.overlap import CELLS_PER_ROOT
 from dedupkit.neighbors.cosine.pieces import Planned
 from dedupkit.signals.columns import Scanned, Written, write_edges
 from dedupkit.signals.expected import Expected, Extent
-from dedupkit.signals.vector_join import bound_of_lists, list_length
+from dedupkit.signals.vector_join import KNOWN_FROM, bound_of_lists, list_length
 from dedupkit.signals.vector_plan import PlannedJoin, cell_groups, planned_steps, save
 
 if TYPE_CHECKING:
@@ -100,11 +100,12 @@ def expected_steps(extent: Extent, settings: JoinSettings) -> Expected:
     count, size = extent.samples, 2 * extent.dims * extent.samples
     pairs = count * count / 2
     ranked = settings.floor is not None
-    if pairs <= EXACT_PAIRS:
+    if pairs <= (KNOWN_FROM if ranked else EXACT_PAIRS):
         return Expected(_SECONDS * extent.dims * pairs, 4 if ranked else 2, 3 * size, _HELD * count)
     plan = Planned(count, int(CELLS_PER_ROOT * count**0.5))
     ranges, groups = len(plan.ranges()), len(cell_groups(plan))
-    seconds = _SECONDS * extent.dims * pairs / (_FASTER * (count / 1e6) ** 0.5)
+    seconds = _SECONDS * extent.dims * pairs
+    seconds /= 3 * (count / 1.4e6) ** 0.2 if ranked else _FASTER * (count / 1e6) ** 0.5  # ranked: benchmarks/cells.py
     nbytes = (3 + _OVERLAP) * size
     if ranked:
         nbytes += 2 * 20 * _OVERLAP * count * list_length(count, settings.target_recall)

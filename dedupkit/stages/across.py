@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any
@@ -11,6 +12,7 @@ from dedupkit.clustering.rules import Rule
 from dedupkit.engine import Progress, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.runfolder import RunFolder
+from dedupkit.runfolder.scanned import scanned_samples
 from dedupkit.signals import JoinSettings, Signal, known_signals
 from dedupkit.signals.columns import Scanned, write_edges
 from dedupkit.signals.matches import leading
@@ -61,6 +63,11 @@ def _join(
     own_key = own_keys.get(name, "") + own_keys["scan"]
     key = cache_key([_FORMAT, own_key, opened.keys[name], signal.join_key(settings), str(bound), floor])
     own = Scanned(job.folder, len(job.shards))
+    if floor is not None:
+        from dedupkit.stages.known_copies import known_copies
+
+        pairs = float(scanned_samples(job.folder, len(job.shards))) * int(opened.active.sum())
+        settings = replace(settings, known=known_copies(job, name, own_keys[name], pairs))
     if name == _VERIFIED:
         from dedupkit.stages.verify_pairs import verdict_formats
 

@@ -13,14 +13,22 @@ from dedupkit.embedding.load import shared_embedder
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.embedding.spec import parse_spec
 from dedupkit.images.transformations import Transformation
+from dedupkit.neighbors import dihedral_pairs
 from dedupkit.runfolder.index import RowIndex
+from dedupkit.signals import find_signal
+from dedupkit.signals.columns import Scanned
+from dedupkit.signals.matches import leading
 from dedupkit.sources.reread import places_of, read_images
 from dedupkit.stages.plan import Job
 
-__all__ = ["embedded_copies", "model_for"]
+__all__ = ["PLANTED", "different_images", "embedded_copies", "model_for"]
+
+PLANTED = ("sides-10", "mirrored", "rotated-5", "rotated-25", "crop-20", "crop-40", "border", "text")
+"""Names of the transformations for which hashes do not suffice."""
 
 _SIDE = 512
 """Copies have about the web's sizes: at most twice as many pixels on the longer side."""
+_SAME = 31  # bits of PDQ, in any orientation: images that are copies of one another already
 _LEAST_SIDE = 32
 """Shorter sides are not transformed: of a crop or a rotated copy nothing would be left."""
 
@@ -34,6 +42,19 @@ def model_for(job: Job, name: str) -> Embedder | None:
     if not spec or parse_spec(spec).given:
         return None
     return shared_embedder(spec, job.computing.device)
+
+
+def different_images(job: Job, most: int) -> NDArray[np.int64]:
+    """At most so many images of the run, drawn by its seed, of which no two have almost the same hash; ascending."""
+    scanned = Scanned(job.folder, len(job.shards))
+    images = leading(find_signal("exact").labels(scanned))
+    images = images[scanned.readable()[images]]
+    drawn: NDArray[np.int64] = np.sort(np.random.default_rng([job.computing.seed, 2]).permutation(images)[:most])
+    hashed, hashes = find_signal("pdq").rows(scanned, drawn)
+    keep = np.ones(len(drawn), bool)
+    if len(hashes) > 1:
+        keep[np.flatnonzero(hashed)[dihedral_pairs(hashes, _SAME).b]] = False
+    return drawn[keep]
 
 
 def embedded_copies(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dedupkit.signals.columns import Scanned
 from dedupkit.signals.edges import pair_scores
 from dedupkit.signals.signal import JoinSettings
 from dedupkit.signals.vectors import nearest_among
+from dedupkit.stages.known_copies import stored_copies
 from dedupkit.stages.plan import Job
 
 __all__ = ["NeighborLists"]
@@ -41,7 +43,8 @@ class NeighborLists:
         self.name, self.complete = name, np.float32(facts["bound"])
         self._length = int(facts["ranks"]["k"])
         self._k, self._floor = int(facts["ranks"]["k"]), float(facts["ranks"]["floor"])
-        self._settings = JoinSettings(np.inf, how.threads, how.target_recall, how.seed, how.device, self._floor)
+        settings = JoinSettings(np.inf, how.threads, how.target_recall, how.seed, how.device, self._floor)
+        self._settings = replace(settings, known=stored_copies(job.folder, name))
         self._scanned = Scanned(job.folder, len(job.shards))
         self._joined = joined
         near = self._joined.score >= np.float32(self._floor)

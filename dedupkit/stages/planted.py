@@ -12,13 +12,10 @@ from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.neighbors.cosine.recall import effective, wilson
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.vector_files import vectors_of
-from dedupkit.stages.copies import embedded_copies, model_for
+from dedupkit.stages.copies import PLANTED, embedded_copies, model_for
 from dedupkit.stages.plan import Job
 
 __all__ = ["Planted", "listed_share", "plant"]
-
-PLANTED = ("sides-10", "mirrored", "rotated-5", "rotated-25", "crop-20", "crop-40", "border", "text")
-"""Names of the transformations: those for which hashes do not suffice."""
 
 _MOST, _LEAST, _SHARE = 64, 8, 100  # images transformed: one in so many
 _ROWS = 1 << 14

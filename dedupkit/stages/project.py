@@ -25,12 +25,8 @@ from dedupkit.engine.progress import LOGGER
 from dedupkit.errors import DedupkitError
 from dedupkit.hashing.pdq import one_math_thread
 from dedupkit.images.transformations import TRANSFORMATIONS, Transformation
-from dedupkit.neighbors import dihedral_pairs
 from dedupkit.runfolder import RunFolder
-from dedupkit.signals import find_signal
-from dedupkit.signals.columns import Scanned
-from dedupkit.signals.matches import leading
-from dedupkit.stages.copies import embedded_copies, model_for
+from dedupkit.stages.copies import different_images, embedded_copies, model_for
 from dedupkit.stages.plan import Job
 from dedupkit.store import atomic_path, remove_tree
 
@@ -40,7 +36,6 @@ _RECALL = 0.99
 """Share of the copies that thresholds keep where nobody asked for another."""
 COPIES = 8
 """Copies of an image: the transformations take turns, so that all of them are in the sample."""
-_SAME = 31  # bits of PDQ, in any orientation: images that are copies of one another already
 _FORMAT = 1  # raise it when the same sample gives another projection
 
 
@@ -133,7 +128,7 @@ class _Copies:
     @classmethod
     def of(cls, job: Job, model: Any, name: str, most: int) -> _Copies:
         """Draw images by the run's seed, transform and embed them."""
-        samples = _different_images(job, most)
+        samples = different_images(job, most)
         originals: list[NDArray[np.float32]] = []
         copies, original = [np.zeros((0, model.dim), np.float32)], [np.zeros(0, np.int64)]
         with Progress(f"copies for {name}", len(samples), "img", path=job.folder.progress) as progress:
@@ -184,16 +179,3 @@ class _Copies:
 def _changes(place: int) -> list[Transformation]:
     """The transformations of one image of the sample."""
     return [TRANSFORMATIONS[(COPIES * place + turn) % len(TRANSFORMATIONS)] for turn in range(COPIES)]
-
-
-def _different_images(job: Job, most: int) -> NDArray[np.int64]:
-    """Images of the run, drawn by its seed, of which no two have almost the same hash; ascending."""
-    scanned = Scanned(job.folder, len(job.shards))
-    images = leading(find_signal("exact").labels(scanned))
-    images = images[scanned.readable()[images]]
-    drawn: NDArray[np.int64] = np.sort(np.random.default_rng([job.computing.seed, 2]).permutation(images)[:most])
-    hashed, hashes = find_signal("pdq").rows(scanned, drawn)
-    keep = np.ones(len(drawn), bool)
-    if len(hashes) > 1:
-        keep[np.flatnonzero(hashed)[dihedral_pairs(hashes, _SAME).b]] = False
-    return drawn[keep]

@@ -16,7 +16,7 @@ from dedupkit.engine import Engine, Progress, Task, ThisProcess, cache_key
 from dedupkit.engine.marker import read_marker
 from dedupkit.errors import DedupkitError
 from dedupkit.runfolder import RunConfig
-from dedupkit.runfolder.scanned import scan_digest, scan_key
+from dedupkit.runfolder.scanned import scan_digest, scan_key, scanned_samples
 from dedupkit.signals import SIGNALS, JoinSettings, Signal, known_signals
 from dedupkit.sources.limits import MAX_IMAGE_BYTES, USUAL_IMAGE_BYTES
 from dedupkit.sources.sample import paths_to_ask
@@ -52,7 +52,7 @@ def match_samples(job: Job, engine: Engine) -> dict[str, str]:
     """All stages but verification; arguments and result as those of :func:`run_stages`."""
     done = scan_and_embed(job, engine)
     _remove_stale(job, done)
-    _match(job, _joined(job), _keys(job, done), engine)
+    _match(job, _joined(job), done, engine)
     return done
 
 
@@ -257,7 +257,7 @@ def _identifiers(job: Job) -> list[str]:
     return ["uid", "key", "url"] if len(keys.unique()) == len(keys) else ["uid", "url"]
 
 
-def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str], engine: Engine) -> None:
+def _match(job: Job, signals: Sequence[Signal], done: Mapping[str, str], engine: Engine) -> None:
     """Join each signal, out to the loosest bound that the rule states or that was joined before.
 
     Of an alternative ``(embedder>=floor and verified)`` only the nearest neighbours above the floor are joined.
@@ -265,6 +265,7 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str], engine:
     from dedupkit.stages.match import match_signal
     from dedupkit.stages.match_tasks import clear_tasks, match_as_tasks
 
+    keys = _keys(job, done)
     with Progress("match", len(signals), path=job.folder.progress) as progress:
         for signal in signals:
             name, key, settings = signal.name, keys[signal.name], _settings(job, signal.name)
@@ -273,6 +274,11 @@ def _match(job: Job, signals: Sequence[Signal], keys: Mapping[str, str], engine:
             enough = before is not None and (atom is None or replace(atom, bound=float(before["bound"])).covers(atom))
             if before is None or not enough or (floor is not None and before.get("ranks", {}).get("floor") != floor):
                 remove_tree(job.folder.marker("match", name))  # its key does not say how far the pairs go
+                if floor is not None:
+                    from dedupkit.stages.known_copies import known_copies
+
+                    samples = scanned_samples(job.folder, len(job.shards))
+                    settings = replace(settings, known=known_copies(job, name, done[name], samples * samples / 2))
                 if not match_as_tasks(job, signal, settings, key, engine):
                     call = partial(match_signal, str(job.folder.path), len(job.shards), signal, settings)
                     outputs = (str(job.folder.edges(name).parent),)

@@ -22,10 +22,10 @@ from dedupkit.neighbors.cosine.join import EXACT_PAIRS, threads
 from dedupkit.neighbors.cosine.lists import NeighborLists
 from dedupkit.neighbors.cosine.nearest import nearest_of, nearest_tiles
 from dedupkit.neighbors.cosine.overlap import Plan, make_plan
-from dedupkit.neighbors.cosine.pairs import no_rows
+from dedupkit.neighbors.cosine.pairs import KnownPairs, no_rows
 from dedupkit.neighbors.cosine.recall import EXACT, Recall, measured
 from dedupkit.neighbors.cosine.rows import Ints, Rows
-from dedupkit.neighbors.cosine.sample import LEAST_SAMPLE, SAMPLE_SHARE, Sample
+from dedupkit.neighbors.cosine.sample import LEAST_KNOWN, LEAST_SAMPLE, SAMPLE_SHARE, Sample, known_sample
 from dedupkit.neighbors.cosine.settings import MEMORY, Settings
 from dedupkit.neighbors.cosine.tiles import Engine, Sets
 
@@ -45,7 +45,8 @@ class Neighbors:
         score: float32 (m,), cosine, at or above the floor.
         last: float32 (n,), the cosine of each row's k-th neighbour; minus infinity where fewer reach the floor. All
             pairs of a row above it are there.
-        recall: Share of the k nearest of distinct vectors that was found.
+        recall: Share of the k nearest of distinct vectors that was found; of known pairs, where they were given, the
+            share that would be.
         skipped: int64, rows of the first set that are zero or not finite, and have no neighbours.
     """
 
@@ -73,6 +74,7 @@ def cosine_neighbors(
     device: str | None = None,
     seed: int = 0,
     workers: int | None = None,
+    known: KnownPairs | None = None,
 ) -> Neighbors:
     """Find the k nearest of each vector among those whose cosine reaches a floor.
 
@@ -98,6 +100,9 @@ def cosine_neighbors(
         device: ``cpu`` or a CUDA device of torch; by default CUDA where there is one.
         seed: Seed for the sample and for k-means.
         workers: Number of threads of torch; by default its own setting.
+        known: Pairs like those that are sought, such as images and copies made of them. Then ``cells`` are chosen so
+            that the target share of these meets in one, if 400 of them or more reach the floor: where copies are
+            nearer than other neighbours, that takes a fraction of the work.
 
     Returns:
         The pairs, with the measured recall.
@@ -108,11 +113,13 @@ def cosine_neighbors(
     """
     if not 1 <= k <= _MOST_K:
         raise ValueError(f"k must be 1 to {_MOST_K} neighbours of each row, not {k}")
-    settings = Settings(floor, method, target_recall, memory, device, seed, workers)
+    settings = Settings(floor, method, target_recall, memory, device, seed, workers, known=known)
     array = check_vectors(vectors, "vectors")
     among = array if other is None else check_vectors(other, "other")
     if array.shape[1] != among.shape[1]:
         raise ValueError(f"vectors have {array.shape[1]} dimensions, other has {among.shape[1]}")
+    if known is not None and {known.left.shape[1], known.right.shape[1]} != {array.shape[1]}:
+        raise ValueError(f"vectors have {array.shape[1]} dimensions, known pairs others")
     needed = len(array) * min(k, max(1, len(among) - (other is None))) * _LIST_BYTES
     if needed > memory:
         raise ValueError(
@@ -200,18 +207,26 @@ def _positions(distinct: Distinct, rows: NDArray[np.int64]) -> Ints:
 
 
 def _plan(sets: Sets, k: int, settings: Settings) -> tuple[Plan | None, Recall]:
-    """Cells that find the wanted share of the neighbours of a sample, and what the sample says of them."""
+    """Cells that find the wanted share of known pairs, or of the neighbours of a sample, and what these say of them."""
     rows, others = len(sets.left), len(sets.other)
     products = rows * others / (2 if sets.same else 1)
     cells = settings.method == "cells" or (settings.method == "auto" and products > EXACT_PAIRS)
     if not cells or rows < 2 or not others:
         return None, EXACT
+    sample = None if settings.known is None else known_sample(settings.known, settings.floor, settings.seed)
+    if sample is None or len(sample.i) < LEAST_KNOWN:
+        sample = _true_neighbors(sets, k, settings)
+    plan = make_plan(sets, sample, settings.target_recall, settings.seed, settings.overlap)
+    return plan, EXACT if plan is None else measured(plan.found, plan.i, len(sample.queries))
+
+
+def _true_neighbors(sets: Sets, k: int, settings: Settings) -> Sample:
+    """The neighbours of random vectors, by exact search."""
+    rows = len(sets.left)
     count = min(rows, max(LEAST_SAMPLE, int(SAMPLE_SHARE * rows)))
     queries = np.random.default_rng([settings.seed, 0]).permutation(rows)[:count]
     ordered = np.sort(queries)
     lists = NeighborLists(count, k, settings.floor)
     nearest_of(sets, ordered, lists)
     place, other, score = lists.pairs()
-    sample = Sample(queries, ordered[place], other, score)
-    plan = make_plan(sets, sample, settings.target_recall, settings.seed, settings.overlap)
-    return plan, EXACT if plan is None else measured(plan.found, plan.i, count)
+    return Sample(queries, ordered[place], other, score)

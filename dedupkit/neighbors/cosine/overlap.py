@@ -89,10 +89,9 @@ def choose_overlap(
     caps = CAPS[len(centres) >= CAPS] if fixed is None else np.array([min(fixed.cap, len(centres))])
     left_at, i = np.unique(sample.i, return_inverse=True)
     right_at, j = np.unique(sample.j, return_inverse=True)
-    near = [
-        nearest(engine, left.take(left_at), centres, caps[-1]),
-        nearest(engine, other.take(right_at), centres, caps[-1]),
-    ]
+    known = sample.known
+    ends = (left.take(left_at), other.take(right_at)) if known is None else (known[0][left_at], known[1][right_at])
+    near = [nearest(engine, vectors, centres, caps[-1]) for vectors in ends]
     cells, gaps = (np.concatenate(parts) for parts in zip(*near, strict=True))
     margins = np.empty((len(i), len(caps)), np.float32)
     needed_margins(cells, gaps, i, j + len(left_at), caps, margins)

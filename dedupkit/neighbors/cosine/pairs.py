@@ -1,15 +1,16 @@
-"""What a cosine join returns."""
+"""Pairs of vectors: what a cosine join returns, and what is known before."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dedupkit.neighbors.cosine.recall import EXACT, Recall
 
-__all__ = ["NO_PAIRS", "Columns", "ScoredPairs", "no_rows"]
+__all__ = ["NO_PAIRS", "Columns", "KnownPairs", "ScoredPairs", "no_rows"]
 
 Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Rows of the first set, rows of the second, and their cosines."""
@@ -42,6 +43,20 @@ class ScoredPairs:
 
     def __len__(self) -> int:
         return len(self.a)
+
+
+class KnownPairs(NamedTuple):
+    """Pairs of vectors that a search is there to find, such as images and edited copies that were made of them.
+
+    Attributes:
+        left: (u, d) float16 or float32; no zeros.
+        right: (p, d), the same.
+        of: (p,) int64, the row of ``left`` that each of ``right`` makes a pair with.
+    """
+
+    left: NDArray[Any]
+    right: NDArray[Any]
+    of: NDArray[np.int64]
 
 
 NO_PAIRS: Columns = (no_rows(), no_rows(), np.empty(0, np.float32))

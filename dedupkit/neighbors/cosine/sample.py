@@ -1,4 +1,4 @@
-"""The true pairs of a random sample of vectors, found by exact search: what recall is measured by."""
+"""True pairs by which recall is measured: those of a random sample of vectors, found by exact search, or known ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dedupkit.neighbors.cosine.pairs import NO_PAIRS
+from dedupkit.neighbors.cosine.normalise import unit_or_zero_rows
+from dedupkit.neighbors.cosine.pairs import NO_PAIRS, KnownPairs
 from dedupkit.neighbors.cosine.rows import Floats, Ints
 from dedupkit.neighbors.cosine.tiles import Sets, join_tiles
 
-__all__ = ["FEW", "LEAST_SAMPLE", "MOST_OF_FEW", "Sample", "take_sample", "thin"]
+__all__ = ["FEW", "LEAST_KNOWN", "LEAST_SAMPLE", "MOST_OF_FEW", "Sample", "known_sample", "take_sample", "thin"]
 
 SAMPLE_SHARE, LEAST_SAMPLE = 1 / 200, 1024  # of the rows, for measuring recall
 MOST_PAIRS = 50_000  # of the sample, to choose by
@@ -20,13 +21,25 @@ FEW, MOST_OF_FEW = 16, 1 << 20
 more than a gigabyte of them."""
 
 
+LEAST_KNOWN = 400
+"""Known pairs above the floor by which cells are chosen, at least."""
+
+
 class Sample(NamedTuple):
-    """The true pairs of some random vectors of the first set; positions are int64, scores float32."""
+    """The true pairs of some random vectors of the first set; positions are int64, scores float32.
+
+    Attributes:
+        queries: Positions of these vectors, in random order.
+        i, j: Positions of the pairs in the first and in the other set.
+        score: Their cosines.
+        known: The unit vectors that all positions refer to in place of the sets, float32.
+    """
 
     queries: Ints
     i: Ints
     j: Ints
     score: Floats
+    known: tuple[Floats, Floats] | None = None
 
 
 def take_sample(sets: Sets, floor: float, rows: int, need: float, seed: int) -> Sample:
@@ -54,9 +67,20 @@ def take_sample(sets: Sets, floor: float, rows: int, need: float, seed: int) -> 
     return Sample(order[:end], i, j, score)
 
 
+def known_sample(pairs: KnownPairs, floor: float, seed: int) -> Sample:
+    """Known pairs as a sample: those that reach a floor."""
+    left, right = unit_or_zero_rows(pairs.left), unit_or_zero_rows(pairs.right)
+    score = np.einsum("ij,ij->i", left[pairs.of], right)
+    j = np.flatnonzero(score >= np.float32(floor))
+    i = pairs.of[j]
+    queries = np.random.default_rng([seed, 0]).permutation(np.unique(i))
+    return Sample(queries, i, j, score[j], (left, right))
+
+
 def thin(sample: Sample) -> Sample:
     """Leave out queries until about `MOST_PAIRS` pairs remain; two queries always do."""
     counts = np.bincount(sample.i, minlength=sample.queries.max() + 1)[sample.queries]
     kept = max(2, int(np.searchsorted(np.cumsum(counts), MOST_PAIRS)))
     inside = np.isin(sample.i, sample.queries[:kept])
-    return Sample(sample.queries[:kept], sample.i[inside], sample.j[inside], sample.score[inside])
+    columns = (sample.i[inside], sample.j[inside], sample.score[inside])
+    return Sample(sample.queries[:kept], *columns, sample.known)

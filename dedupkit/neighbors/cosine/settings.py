@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dedupkit.neighbors.cosine.overlap import Overlap
+    from dedupkit.neighbors.cosine.pairs import KnownPairs
 
 __all__ = ["MEMORY", "Settings"]
 
@@ -28,6 +29,7 @@ class Settings:
         workers: Number of threads of torch; by default its own setting.
         max_pairs: Number of pairs that there is room for; None for no limit.
         overlap: Overlap of the cells, for tests and comparisons; by default the cheapest that reaches the target.
+        known: Pairs like those to be found: then ``cells`` must find this share of them, and not of all neighbours.
 
     Raises:
         ValueError: A number out of range, or an unknown method.
@@ -42,6 +44,7 @@ class Settings:
     workers: int | None = None
     max_pairs: int | None = None
     overlap: Overlap | None = None
+    known: KnownPairs | None = None
 
     def __post_init__(self) -> None:
         if not -1 < self.floor <= 1:
