@@ -99,7 +99,7 @@ class Part:
     """One of the runs that are searched together.
 
     Attributes:
-        name: The run as the one that is searched names it; None for that one itself.
+        name: Where the run lies; None for the one that is searched.
         folder: Its folder.
         config: What was asked of it.
         start: The number of its first sample among those of all.
