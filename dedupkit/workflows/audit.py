@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from dedupkit.embedding import Embedder
 from dedupkit.errors import DedupkitError, import_optional
+from dedupkit.manifest.lists import escape
 from dedupkit.memorization.again import Again
 from dedupkit.memorization.audited import Adaptive, AuditResult, Extraction, Threshold, share_of
 from dedupkit.memorization.copied import CopiedGroups
@@ -42,8 +42,6 @@ from dedupkit.workflows.audit_table import Decided
 from dedupkit.workflows.dedup import dedup
 
 __all__ = ["AuditOptions", "AuditResult", "audit"]
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 Images = str | Path | Sequence[str | Path]
 
@@ -145,7 +143,7 @@ class _Audit:
             return
         keys, sources = (held.images[name].to_pylist() for name in ("key", "source"))
         with atomic_path(self.home / "overlap.txt") as temporary:
-            lines = (f"{_on_one_line(sources[row])}\t{_on_one_line(keys[row])}\n" for row in sorted(found))
+            lines = (f"{escape(sources[row])}\t{escape(keys[row])}\n" for row in sorted(found))
             temporary.write_text("".join(lines), "utf-8")
         row = min(found)
         trained = self.near.describe(found[row], "pdq", 0.0)
@@ -247,11 +245,6 @@ class _Audit:
         small = training.compare(made, again.generated)
         real = None if held is None else training.compare(held[0], held[1].generated).extracted
         return small, Adaptive(small.extracted, real)
-
-
-def _on_one_line(text: str) -> str:
-    """A text with control characters, such as tabs and line feeds, escaped."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _prompted(made: Nearest) -> int:
