@@ -26,7 +26,7 @@ from dedupkit.embedding import shared_embedder
 from dedupkit.embedding.pixels import decode_rgb
 from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.neighbors import KnownPairs, cosine_neighbors
-from dedupkit.stages.copies import PLANTED
+from dedupkit.stages.planted import PLANTED
 
 FLOOR, NEIGHBOURS, IMAGES, BATCH = 0.35, 4, 640, 64
 BOUNDS = (FLOOR, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)

@@ -23,9 +23,8 @@ from dedupkit.sources import find_shards
 from dedupkit.stages import features as features_stage
 from dedupkit.stages import known_copies, neighbor_lists, rounds
 from dedupkit.stages import verify_pairs as pairs_stage
-from dedupkit.stages.copies import PLANTED
 from dedupkit.stages.plan import Job
-from dedupkit.stages.planted import plant
+from dedupkit.stages.planted import PLANTED, plant
 from dedupkit.verification import features_of, verify_pair
 
 pytest.importorskip("cv2")

@@ -21,10 +21,7 @@ from dedupkit.signals.matches import leading
 from dedupkit.sources.reread import places_of, read_images
 from dedupkit.stages.plan import Job
 
-__all__ = ["PLANTED", "different_images", "embedded_copies", "model_for"]
-
-PLANTED = ("sides-10", "mirrored", "rotated-5", "rotated-25", "crop-20", "crop-40", "border", "text")
-"""Names of the transformations for which hashes do not suffice."""
+__all__ = ["different_images", "embedded_copies", "model_for"]
 
 _SIDE = 512
 """Copies have about the web's sizes: at most twice as many pixels on the longer side."""

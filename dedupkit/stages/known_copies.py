@@ -10,17 +10,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dedupkit.engine import Progress, Task, ThisProcess
+from dedupkit.engine import Task, ThisProcess
 from dedupkit.engine.marker import read_marker
-from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.runfolder import RunFolder
 from dedupkit.signals import find_signal
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.vector_join import KNOWN_FROM
-from dedupkit.stages.copies import PLANTED, different_images, embedded_copies, model_for
+from dedupkit.stages.copies import different_images
 from dedupkit.stages.plan import Job
+from dedupkit.stages.planted import plant_each
 from dedupkit.store import atomic_path
 
 __all__ = ["known_copies", "stored_copies"]
@@ -57,16 +56,9 @@ def _write(job: Job, name: str) -> dict[str, Any]:
     drawn = different_images(job, _IMAGES)
     usable, left = find_signal(name).rows(scanned, drawn)
     samples = drawn[usable]
-    model = model_for(job, name)
-    changes = [transformation for transformation in TRANSFORMATIONS if transformation.name in PLANTED]
-    right: list[NDArray[np.float32]] = [np.zeros((0, left.shape[1]), np.float32)]
-    of = [np.zeros(0, np.int64)]
-    with Progress(f"copies for {name}", len(samples), "img", path=job.folder.progress) as progress:
-        for sample, rows in () if model is None else embedded_copies(job, model, samples, lambda _: changes):
-            copies = rows[1:][np.isfinite(rows[1:]).all(axis=1) & rows[1:].any(axis=1)]
-            right.append(copies)
-            of.append(np.full(len(copies), np.searchsorted(samples, sample)))
-            progress.advance(1)
+    planted = plant_each(job, name, samples)
+    right = np.zeros((0, left.shape[1]), np.float32) if planted is None else planted.vectors
+    of = np.searchsorted(samples, np.zeros(0, np.int64) if planted is None else planted.original)
     with atomic_path(job.folder.known_copies(name)) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, left=left, right=np.concatenate(right), of=np.concatenate(of))
-    return {"images": len(of) - 1, "copies": sum(map(len, right))}
+        np.savez(stream, left=left, right=right, of=of)
+    return {"copies": len(right)}

@@ -12,10 +12,13 @@ from dedupkit.images.transformations import TRANSFORMATIONS
 from dedupkit.neighbors.cosine.recall import effective, wilson
 from dedupkit.signals.columns import Scanned
 from dedupkit.signals.vector_files import vectors_of
-from dedupkit.stages.copies import PLANTED, embedded_copies, model_for
+from dedupkit.stages.copies import embedded_copies, model_for
 from dedupkit.stages.plan import Job
 
-__all__ = ["Planted", "listed_share", "plant"]
+__all__ = ["PLANTED", "Planted", "listed_share", "plant", "plant_each"]
+
+PLANTED = ("sides-10", "mirrored", "rotated-5", "rotated-25", "crop-20", "crop-40", "border", "text")
+"""Names of the transformations for which hashes do not suffice."""
 
 _MOST, _LEAST, _SHARE = 64, 8, 100  # images transformed: one in so many
 _ROWS = 1 << 14
@@ -42,15 +45,20 @@ def plant(job: Job, name: str, samples: NDArray[np.int64]) -> Planted | None:
         name: The embedder.
         samples: (n,) ascending, images that have a vector.
     """
+    count = min(len(samples), _MOST, max(_LEAST, len(samples) // _SHARE))
+    chosen = np.random.default_rng([job.computing.seed, 1]).choice(samples, count, replace=False)
+    return plant_each(job, name, np.sort(chosen))
+
+
+def plant_each(job: Job, name: str, samples: NDArray[np.int64]) -> Planted | None:
+    """As :func:`plant`, but each of the samples is transformed."""
     model = model_for(job, name)
     if model is None:
         return None
-    count = min(len(samples), _MOST, max(_LEAST, len(samples) // _SHARE))
-    chosen = np.sort(np.random.default_rng([job.computing.seed, 1]).choice(samples, count, replace=False))
     changes = [transformation for transformation in TRANSFORMATIONS if transformation.name in PLANTED]
     originals: list[int] = []
     vectors: list[NDArray[np.float32]] = []
-    for sample, rows in embedded_copies(job, model, chosen, lambda _: changes):
+    for sample, rows in embedded_copies(job, model, samples, lambda _: changes):
         vectors.append(rows[1:])
         originals += [sample] * len(changes)
     if not vectors:
